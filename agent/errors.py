@@ -1,0 +1,35 @@
+"""Every way in which the agent can refuse, one tree.
+
+AgentError
+├── SessionBusy           another turn is being taken in this session
+├── HistoryMismatch       the messages sent do not continue the session named
+├── InvalidTurn           a turn that cannot be taken as asked
+├── TurnInProgress        the same idempotency key is being served right now
+└── IdempotencyConflict   the same idempotency key came with another request
+"""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """Base of this package's errors."""
+
+
+class SessionBusy(AgentError):
+    """Another turn is being taken in this session."""
+
+
+class HistoryMismatch(AgentError):
+    """The messages sent do not continue the session named."""
+
+
+class InvalidTurn(AgentError):
+    """A turn that cannot be taken as asked."""
+
+
+class TurnInProgress(AgentError):
+    """The same idempotency key is being served right now."""
+
+
+class IdempotencyConflict(AgentError):
+    """The same idempotency key came with another request."""

@@ -1,0 +1,177 @@
+"""Pure: what stands in the context window. Append-only; where it cannot be, the break is an entry of its own.
+
+The token ids of a session's context are those of its transcript's entries, end to end, from the last compaction on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from memory.transcripts import COMPACTION, Entry
+from models.errors import PromptTooLong
+from models.language import LanguageModel, Message, Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What the model has in view: messages, and the token ids that they became."""
+
+    messages: tuple[Message, ...] = ()
+    positions: tuple[int, ...] = ()
+    """Where each message stands in the transcript."""
+    token_ids: tuple[int, ...] = ()
+    next_position: int = 0
+
+    def split(self) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+        """The system's message, which never leaves the window, and the others."""
+        n = 1 if self.messages and self.messages[0].role == "system" else 0
+        return self.messages[:n], self.messages[n:]
+
+    def position(self, index: int) -> int:
+        """Where message `index` stands in the transcript, or will stand."""
+        return self.positions[index] if index < len(self.positions) else self.next_position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A transcript entry to be written with the reply."""
+
+    role: str
+    content: str
+    token_ids: tuple[int, ...]
+    kept_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A turn's prompt, how long its reply may be, and the entries that record both."""
+
+    prompt: tuple[int, ...]
+    header: tuple[int, ...]
+    """The last part of the prompt, which belongs to the reply's entry."""
+    max_tokens: int
+    drafts: tuple[Draft, ...]
+
+    @property
+    def compacted(self) -> bool:
+        """Whether the window starts anew with this turn."""
+        return any(d.role == COMPACTION for d in self.drafts)
+
+
+def window_of(entries: Sequence[Entry]) -> Window:
+    """The window that a transcript leaves. Positions are indices: a transcript has no gaps."""
+    start, kept_from = 0, 0
+    for position, entry in enumerate(entries):
+        if entry.role == COMPACTION:
+            start, kept_from = position, entry.kept_from or 0
+    seen = [
+        (position, entry)
+        for position, entry in enumerate(entries)
+        if entry.role != COMPACTION and (position >= kept_from or (position == 0 and entry.role == "system"))
+    ]
+    return Window(
+        messages=tuple(Message(role=cast(Role, e.role), content=e.content) for _, e in seen),
+        positions=tuple(position for position, _ in seen),
+        token_ids=tuple(i for e in entries[start:] for i in e.token_ids),
+        next_position=len(entries),
+    )
+
+
+def plan_turn(
+    model: LanguageModel, window: Window, new: Sequence[Message], *, max_tokens: int, same_tokenizer: bool = True
+) -> Plan:
+    """The prompt that ends with `new` and an assistant's header.
+
+    The window's ids are kept and only added to, unless they no longer fit, no longer mean the same
+    (`same_tokenizer` false), or the chat template rewrites what came before.
+
+    Raises:
+        PromptTooLong: `new` alone leaves no room for a reply.
+    """
+    limit = model.card.context_length
+    room = min(max_tokens, limit // 8)
+    pieces = _pieces(model, window.messages, new) if same_tokenizer else None
+    if pieces is not None:
+        added = [i for piece in pieces for i in piece]
+        if len(window.token_ids) + len(added) + room <= limit:
+            return _plan(
+                (*window.token_ids, *added),
+                header=pieces[-1],
+                drafts=[_draft(m, ids) for m, ids in zip(new, pieces, strict=False)],
+                max_tokens=max_tokens,
+                limit=limit,
+            )
+    whole = model.chat_ids([*window.messages, *new]) or []
+    if len(whole) + room <= limit:
+        why = "The conversation was encoded anew, since the model's markup or tokenizer no longer matches."
+        kept_from = window.position(len(window.split()[0]))
+        note = Draft(role=COMPACTION, content=why, token_ids=tuple(whole), kept_from=kept_from)
+        return _plan(whole, header=(), drafts=[*(_draft(m) for m in new), note], max_tokens=max_tokens, limit=limit)
+    return _compacted(model, window, new, max_tokens=max_tokens, room=room)
+
+
+def reply_draft(model: LanguageModel, plan: Plan, text: str, kept_ids: Sequence[int]) -> Draft:
+    """The entry of a reply: header, its tokens, and whatever of the closing markup it did not write itself."""
+    closing = model.closing_ids
+    if kept_ids and kept_ids[-1] in model.card.stop_ids:
+        written, rest = list(kept_ids[:-1]), closing[1:] if closing[:1] == (kept_ids[-1],) else ()
+        body = (*written, kept_ids[-1])
+    else:
+        missing = text[len(model.decode(kept_ids)) :]  # the beginning of a token that a stop string cut
+        body, rest = (*kept_ids, *(model.encode(missing) if missing else ())), closing
+    return Draft(role="assistant", content=text, token_ids=(*plan.header, *body, *rest))
+
+
+def _pieces(model: LanguageModel, seen: Sequence[Message], new: Sequence[Message]) -> list[tuple[int, ...]] | None:
+    """What each new message adds to the context, then what the reply's header adds. None: nothing can be added."""
+    messages = [*seen, *new]
+    pieces = [
+        model.chat_ids(messages[: n + 1], after=n, reply=False) if n < len(messages) else model.chat_ids(messages, after=n)
+        for n in range(len(seen), len(messages) + 1)
+    ]
+    return [tuple(p) for p in pieces if p is not None] if all(p is not None for p in pieces) else None
+
+
+def _compacted(model: LanguageModel, window: Window, new: Sequence[Message], *, max_tokens: int, room: int) -> Plan:
+    """Keep the system's message and the latest exchanges that fill half the window at most; drop the others."""
+    limit = model.card.context_length
+    system, old = window.split()
+    starts = [n for n, m in enumerate(old) if m.role == "user"]
+    for start in [*starts, len(old)]:
+        kept = [*system, *old[start:]]
+        whole = model.chat_ids([*kept, *new]) or []
+        if len(whole) <= limit // 2:
+            break
+    if len(whole) + room > limit:
+        raise PromptTooLong(len(whole), limit)
+    note = Draft(
+        role=COMPACTION,
+        content=f"The context window was full: {start} messages left it, {len(old) - start} stayed.",
+        token_ids=(),
+        kept_from=window.position(len(system) + start),
+    )
+    ids = model.chat_ids(kept, reply=False) if kept else []
+    pieces = _pieces(model, kept, new)
+    if ids is None or pieces is None:
+        drafts = [*(_draft(m) for m in new), replace(note, token_ids=tuple(whole))]
+        return _plan(whole, header=(), drafts=drafts, max_tokens=max_tokens, limit=limit)
+    drafts = [replace(note, token_ids=tuple(ids)), *(_draft(m, p) for m, p in zip(new, pieces, strict=False))]
+    prompt = [*ids, *(i for piece in pieces for i in piece)]
+    return _plan(prompt, header=pieces[-1], drafts=drafts, max_tokens=max_tokens, limit=limit)
+
+
+def _plan(
+    prompt: Sequence[int], *, header: Sequence[int], drafts: Sequence[Draft], max_tokens: int, limit: int
+) -> Plan:
+    return Plan(
+        prompt=tuple(prompt),
+        header=tuple(header),
+        max_tokens=min(max_tokens, limit - len(prompt)),
+        drafts=tuple(drafts),
+    )
+
+
+def _draft(message: Message, token_ids: Sequence[int] = ()) -> Draft:
+    return Draft(role=message.role, content=message.content, token_ids=tuple(token_ids))

@@ -1,0 +1,264 @@
+"""take_turn(): from a message to a reply that is on disk. Synchronous; the caller brings the thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import cast
+
+from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
+from agent.prompt import Draft, Plan, plan_turn, reply_draft
+from agent.session import Opening, SessionLeases, open_by_history, open_named
+from memory.ids import new_id
+from memory.transcripts import Entry, Status, Transcripts, TurnRow
+from models.engine import Delta, Engine, Generation, Prompt, Reply, Timings
+from models.language import FinishReason, Message
+from models.sampling import Choice, Sampling
+
+BASE = "none"
+"""The name of no adapter: the base model answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRequest:
+    """One turn as asked for."""
+
+    owner: str
+    messages: tuple[Message, ...]
+    session: str | None = None
+    """None: recognise the session by the history in `messages`."""
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    request_digest: bytes | None = None
+    keep_partial: bool = True
+    """Keep a reply that was cancelled, marked as such: somebody has been reading along."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnResult:
+    """One turn, on disk, unless it was stopped before anything was worth keeping."""
+
+    id: str
+    session: str
+    text: str
+    finish_reason: FinishReason
+    model: str
+    adapter: str
+    timings: Timings
+    created_at: datetime
+    choices: tuple[Choice, ...] = ()
+    compacted: bool = False
+    replayed: bool = False
+    """Taken before, under the same idempotency key."""
+
+
+class TurnControl:
+    """The caller's hold on a turn that it has handed to another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation: Generation | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """End the reply before its next token, or before its first."""
+        with self._lock:
+            self._cancelled = True
+            if self._generation is not None:
+                self._generation.stop("cancelled")
+
+    def bind(self, generation: Generation) -> None:
+        """Let `cancel` reach the reply."""
+        with self._lock:
+            self._generation = generation
+            if self._cancelled:
+                generation.stop("cancelled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awake:
+    """What it takes to talk."""
+
+    engine: Engine
+    transcripts: Transcripts
+    now: Callable[[], datetime]
+    leases: SessionLeases = field(default_factory=SessionLeases)
+    keys_in_use: set[tuple[str, str]] = field(default_factory=set)
+
+
+def take_turn(
+    awake: Awake,
+    request: TurnRequest,
+    *,
+    on_start: Callable[[str, str], None] = lambda turn, session: None,
+    on_delta: Callable[[Delta], None] = lambda delta: None,
+    control: TurnControl | None = None,
+) -> TurnResult:
+    """Open the session, reply, and write both sides down in one transaction. When it returns, they are on disk.
+
+    `on_start` hears the turn's and the session's id once the request is in line; `on_delta` every piece of the reply.
+
+    Raises:
+        InvalidTurn, HistoryMismatch, SessionBusy, TurnInProgress, IdempotencyConflict: nothing was done.
+        SessionNotFound: no such session.
+        PromptTooLong, TemplateRefused, EngineFull, EngineLoading, EngineClosed: nothing was written.
+        StorageFailed: the reply came, but could not be written, and is not part of the session.
+    """
+    if not request.messages or request.messages[-1].role not in ("user", "tool"):
+        raise InvalidTurn("the last message must be the user's (or a tool's): it is what the reply answers")
+    with _idempotent(awake, request) as taken:
+        if taken is not None:
+            return taken
+        with ExitStack() as held:
+            opening = _open(awake, request, held)
+            model = awake.engine.model
+            plan = plan_turn(
+                model,
+                opening.window,
+                opening.new,
+                max_tokens=request.max_tokens,
+                same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
+            )
+            at = awake.now()
+            turn, session = new_id("turn", at), opening.session or new_id("sess", at)
+            generation = awake.engine.submit(
+                Prompt(
+                    token_ids=plan.prompt,
+                    max_tokens=plan.max_tokens,
+                    sampling=request.sampling,
+                    stop=request.stop,
+                    namespace=request.owner,
+                )
+            )
+            (control or TurnControl()).bind(generation)
+            on_start(turn, session)
+            choices = []
+            for delta in generation:
+                on_delta(delta)
+                choices.append(delta.choice)
+            reply = cast(Reply, generation.reply)
+            result = TurnResult(
+                id=turn,
+                session=session,
+                text=reply.text,
+                finish_reason=reply.finish_reason,
+                model=model.card.name,
+                adapter=BASE,
+                timings=reply.timings,
+                created_at=at,
+                choices=tuple(choices),
+                compacted=plan.compacted,
+            )
+            if reply.finish_reason in ("stop", "length") or (request.keep_partial and reply.token_ids):
+                _write_down(awake, request, opening, plan, reply, result)
+            return result
+
+
+def _open(awake: Awake, request: TurnRequest, held: ExitStack) -> Opening:
+    """Find the session and become its only writer."""
+    if request.session is not None:
+        held.enter_context(awake.leases.hold(request.session))
+        opening = open_named(awake.transcripts, request.session, request.messages, owner=request.owner)
+        if not opening.new:
+            raise InvalidTurn("the session holds all these messages already; send a new one")
+        return opening
+    opening = open_by_history(awake.transcripts, request.messages, owner=request.owner)
+    if opening.session is not None:
+        try:
+            held.enter_context(awake.leases.hold(opening.session))
+        except SessionBusy:
+            return open_by_history(awake.transcripts, request.messages, owner=request.owner, in_place=False)
+        # Somebody may have written between the look and the lease: look again, now that nobody can.
+        again = open_by_history(awake.transcripts, request.messages, owner=request.owner)
+        if again.session != opening.session:
+            return open_by_history(awake.transcripts, request.messages, owner=request.owner, in_place=False)
+        return again
+    return opening
+
+
+@contextmanager
+def _idempotent(awake: Awake, request: TurnRequest) -> Iterator[TurnResult | None]:
+    """The turn taken earlier under the request's key, or None and the key is ours for the time being."""
+    if request.idempotency_key is None:
+        yield None
+        return
+    held = (request.owner, request.idempotency_key)
+    if held in awake.keys_in_use:
+        raise TurnInProgress("a request with this Idempotency-Key is being served; ask again for its reply")
+    awake.keys_in_use.add(held)
+    try:
+        found = awake.transcripts.turn_by_key(request.idempotency_key, owner=request.owner)
+        if found is not None and found[0].request_digest != request.request_digest:
+            raise IdempotencyConflict("this Idempotency-Key was used for another request; use a new one")
+        yield None if found is None else recorded(*found)
+    finally:
+        awake.keys_in_use.discard(held)
+
+
+def recorded(turn: TurnRow, reply: Entry) -> TurnResult:
+    """A turn as it was written down."""
+    return TurnResult(
+        id=turn.id,
+        session=turn.session,
+        text=reply.content,
+        finish_reason=cast(FinishReason, turn.finish_reason),
+        model=turn.model,
+        adapter=turn.adapter,
+        timings=Timings(**turn.timings),
+        created_at=turn.created_at,
+        replayed=True,
+    )
+
+
+def _write_down(
+    awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, reply: Reply, result: TurnResult
+) -> None:
+    model = awake.engine.model
+    at = awake.now()
+    finished = reply.finish_reason in ("stop", "length")
+    status = "complete" if finished else cast(Status, reply.finish_reason)
+    drafts = [*plan.drafts, reply_draft(model, plan, reply.text, reply.kept_ids)]
+    awake.transcripts.append(
+        result.session,
+        entries=_entries(drafts, turn=result.id, status=status, at=at),
+        turn=TurnRow(
+            id=result.id,
+            session=result.session,
+            owner=request.owner,
+            model=result.model,
+            adapter=result.adapter,
+            finish_reason=result.finish_reason,
+            timings=asdict(result.timings),
+            # A reply that was cut off does not answer for its request: the same key may try again.
+            idempotency_key=request.idempotency_key if finished else None,
+            request_digest=request.request_digest,
+            created_at=at,
+        ),
+        at=at,
+        tokenizer=model.card.tokenizer,
+        create_for=None if opening.session else request.owner,
+        fork_of=opening.fork_of,
+    )
+
+
+def _entries(drafts: Sequence[Draft], *, turn: str, status: Status, at: datetime) -> list[Entry]:
+    """Of the messages, only the last question and the reply are this turn's; those before came with the client."""
+    spoken = [n for n, d in enumerate(drafts) if d.role != "compaction"][-2:]
+    return [
+        Entry(
+            id=new_id("msg", at),
+            role=draft.role,
+            content=draft.content,
+            token_ids=draft.token_ids,
+            kept_from=draft.kept_from,
+            turn=turn if n in spoken or draft.role == "compaction" else None,
+            status=status if n == len(drafts) - 1 else "complete",
+            created_at=at,
+        )
+        for n, draft in enumerate(drafts)
+    ]

@@ -1,0 +1,131 @@
+"""The SQLite database of one agent: one writer thread, a few readers, transactions. Knows no table."""
+
+from __future__ import annotations
+
+import queue
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pysqlite3
+from sqlite_utils import Database
+
+from memory.errors import DatabaseTooNew, StorageFailed
+from memory.migrations import migrations
+
+T = TypeVar("T")
+
+SAFE_SQLITE = (3, 51, 3)
+"""Earlier versions can corrupt a WAL database when a reset races a checkpoint (fixed in 3.51.3)."""
+_READERS = 4
+
+
+class Store:
+    """Durable, serial writes and concurrent reads.
+
+    A write is acknowledged when its transaction is on disk (WAL, synchronous=FULL): killing the process, or the
+    machine losing power, takes back nothing that `write` returned.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._connection = self._writer.submit(_open_for_writing, path).result()
+        self._readers: queue.LifoQueue[Database] = queue.LifoQueue()
+        for _ in range(_READERS):
+            self._readers.put(_open_for_reading(path))
+
+    def write(self, transaction: Callable[[Database], T]) -> T:
+        """Run `transaction` alone, in BEGIN IMMEDIATE ... COMMIT, on the writer's thread.
+
+        Raises:
+            StorageFailed: SQLite could not do it; everything was rolled back.
+        """
+        return self._writer.submit(_run, self._connection, transaction).result()
+
+    @contextmanager
+    def reading(self) -> Iterator[Database]:
+        """A connection that cannot write, showing one consistent state of the database throughout."""
+        db = self._readers.get()
+        try:
+            db.execute("BEGIN")
+            yield db
+        except pysqlite3.Error as error:
+            raise StorageFailed(str(error)) from error
+        finally:
+            if db.conn.in_transaction:
+                db.conn.rollback()
+            self._readers.put(db)
+
+    def close(self) -> None:
+        """Wait for the writes in line, then fold the log into the database file."""
+        for _ in range(_READERS):
+            self._readers.get().conn.close()
+        self._writer.submit(self._connection.conn.close).result()
+        self._writer.shutdown()
+
+
+def _run(db: Database, transaction: Callable[[Database], T]) -> T:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            result = transaction(db)
+            db.execute("COMMIT")
+            return result
+        except BaseException:
+            if db.conn.in_transaction:
+                db.conn.rollback()
+            raise
+    except pysqlite3.IntegrityError:
+        raise
+    except pysqlite3.Error as error:
+        raise StorageFailed(str(error)) from error
+
+
+def _open_for_writing(path: Path) -> Database:
+    try:
+        connection = pysqlite3.connect(str(path), isolation_level=None)
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "busy_timeout = 5000",
+            "trusted_schema = OFF",
+            "journal_size_limit = 67108864",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        db = Database(connection)
+        _refuse_later_schema(db, path)
+        migrations.apply(db)
+        return db
+    except pysqlite3.Error as error:
+        raise StorageFailed(f"cannot open {path}: {error}") from error
+
+
+def _open_for_reading(path: Path) -> Database:
+    connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute("PRAGMA query_only = ON")
+    return Database(connection)
+
+
+def _refuse_later_schema(db: Database, path: Path) -> None:
+    ours = {m.name for m in migrations.pending(Database(memory=True))}
+    later = sorted({m.name for m in migrations.applied(db)} - ours)
+    if later:
+        raise DatabaseTooNew(
+            f"{path} was written by a later version of slowwave (it has applied {', '.join(later)}). "
+            "Update slowwave, or use another --data-dir."
+        )
+
+
+def library_problem() -> str | None:
+    """What is wrong with the SQLite library in use, or None."""
+    version = tuple(int(part) for part in pysqlite3.sqlite_version.split("."))
+    if version < SAFE_SQLITE:
+        return f"SQLite {pysqlite3.sqlite_version} is older than {'.'.join(map(str, SAFE_SQLITE))}"
+    if sys.modules[Database.__module__].sqlite3 is not pysqlite3:
+        return "sqlite-utils uses the standard library's SQLite, not pysqlite3"
+    return None

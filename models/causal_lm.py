@@ -1,0 +1,296 @@
+"""Any Hugging Face causal LM, read many sequences at a time. The only importer of transformers.
+
+Sequences of any length share one forward pass: their new tokens lie end to end in a single row, and attention,
+the one place where tokens meet, runs per sequence over that sequence's own cache. Nothing is padded, so what a
+sequence gets does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import jinja2
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import logging as transformers_logging
+
+from models.chat_template import ChatTemplate
+from models.errors import TemplateRefused, UnsupportedModel
+from models.kv_cache import KVCache, KVShape
+from models.language import Chunk, Message, ModelCard
+from models.packed_linear import pack_linears, packing_works
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""For base models, which come without a chat template."""
+
+_ATTENTION = "slowwave_ragged"
+
+
+class _Ragged:
+    """One step's chunks, their borders in the shared row, and the masks that all layers share."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.borders: list[tuple[KVCache, int, int]] = []
+        start = 0
+        for chunk in chunks:
+            assert isinstance(chunk.state, KVCache)
+            self.borders.append((chunk.state, start, start + len(chunk.token_ids)))
+            start += len(chunk.token_ids)
+        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+
+    def mask(self, new: int, held: int, window: int | None, device: torch.device) -> Tensor:
+        """Boolean [new, held + new]: query i sits at position held + i and sees itself and what is before it."""
+        key = (new, held, window)
+        if key not in self._masks:
+            query = torch.arange(held, held + new, device=device)[:, None]
+            past = torch.arange(held + new, device=device)[None, :]
+            seen = past <= query
+            self._masks[key] = seen if window is None else seen & (past > query - window)
+        return self._masks[key]
+
+
+def _ragged_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    ragged: _Ragged,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **extra: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface. query [1, heads, tokens, d], key and value [1, kv_heads, tokens, d]."""
+    for name in ("softcap", "s_aux"):
+        if extra.get(name) is not None:
+            raise UnsupportedModel(f"attention with {name} is not supported")
+    heads, kv_heads, d = query.shape[1], key.shape[1], query.shape[3]
+    out = torch.empty((1, query.shape[2], heads, value.shape[3]), dtype=query.dtype, device=query.device)
+    for cache, a, b in ragged.borders:
+        held = cache.length
+        k, v = cache.write(module.layer_idx, key[0, :, a:b], value[0, :, a:b])  # type: ignore[arg-type]
+        q = query[:, :, a:b]
+        if b - a == 1:  # the heads of a group are queries to the same keys: no repeat, no mask
+            if sliding_window is not None:
+                k, v = k[:, -sliding_window:], v[:, -sliding_window:]
+            grouped = q.reshape(1, kv_heads, heads // kv_heads, d)
+            mixed = scaled_dot_product_attention(grouped, k[None], v[None], scale=scaling)
+            out[0, a] = mixed.reshape(heads, -1)
+            continue
+        plain = held == 0 and sliding_window is None
+        mixed = scaled_dot_product_attention(
+            q,
+            k[None],
+            v[None],
+            attn_mask=None if plain else ragged.mask(b - a, held, sliding_window, q.device),
+            is_causal=plain,
+            scale=scaling,
+            enable_gqa=heads != kv_heads,
+        )
+        out[0, a:b] = mixed[0].transpose(0, 1)
+    return out, None
+
+
+ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _ragged_attention)
+
+
+class CausalLM:
+    """A Hugging Face causal LM behind the `LanguageModel` interface."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, context_length: int | None = None) -> None:
+        """Takes ownership of `model`: its linears are repacked in place where that is faster.
+
+        Raises:
+            UnsupportedModel: the model's forward pass, run our way, does not give its own logits.
+        """
+        if not model.is_backend_compatible():
+            raise UnsupportedModel(f"{type(model).__name__} does not use transformers' attention interface")
+        self._tokenizer = tokenizer
+        self._model = model.eval().requires_grad_(False)
+        config = model.config.get_text_config()
+        self._shape = KVShape(
+            layers=config.num_hidden_layers,
+            kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            dtype=model.dtype,
+            device=model.device,
+        )
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise UnsupportedModel(f"{type(tokenizer).__name__} has no fast tokenizer")
+        longest = getattr(config, "max_position_embeddings", None) or 4096
+        self._template = _chat_template(tokenizer)
+        self._closing_ids = self._template.closing_ids()
+        self.card = ModelCard(
+            name=name,
+            tokenizer=_tokenizer_digest(tokenizer),
+            context_length=min(longest, context_length or longest),
+            vocab_size=config.vocab_size,
+            stop_ids=_stop_ids(model, tokenizer),
+            state_bytes_per_token=self._shape.bytes_per_token,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+        )
+        self._adopt_ragged_attention()
+        if model.device.type == "cpu" and packing_works(model.dtype):
+            pack_linears(model)
+
+    @classmethod
+    def load(
+        cls, source: Path | str, *, name: str, device: str = "auto", dtype: str = "auto", context_length: int | None
+    ) -> CausalLM:
+        """Load weights and tokenizer from a folder or from the hub. Never runs code that comes with a model.
+
+        Raises:
+            UnsupportedModel: files that transformers cannot read, or a model that this runtime cannot serve exactly.
+        """
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                str(source), dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise UnsupportedModel(f"cannot load the model {name!r} from {source}: {error}") from error
+        return cls(model.to(device), tokenizer, name=name, context_length=context_length)
+
+    def new_state(self) -> KVCache:
+        return KVCache(self._shape)
+
+    @torch.inference_mode()
+    def read(self, chunks: Sequence[Chunk]) -> Tensor:
+        ragged = _Ragged(chunks)
+        device = self._shape.device
+        ids = torch.tensor([i for chunk in chunks for i in chunk.token_ids], device=device)
+        positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in ragged.borders]).to(device)
+        for cache, a, b in ragged.borders:
+            cache.reserve(cache.length + b - a)
+        logits: Tensor = self._model(
+            input_ids=ids[None],
+            position_ids=positions[None],
+            use_cache=False,
+            logits_to_keep=torch.tensor([b - 1 for _, _, b in ragged.borders], device=device),
+            ragged=ragged,
+        ).logits
+        for cache, a, b in ragged.borders:
+            cache.advance(b - a)
+        return logits[0].float()
+
+    def encode(self, text: str) -> list[int]:
+        return self._template.encode_plain(text)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.backend_tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        piece = self._tokenizer.convert_ids_to_tokens(token_id)
+        if piece is None or token_id in self._special_ids:
+            return (piece or "").encode()
+        try:
+            return bytes(_BYTE_OF_CHARACTER[c] for c in piece)
+        except KeyError:  # not a byte-level vocabulary
+            return self.decode([token_id]).encode()
+
+    def chat_ids(self, messages: Sequence[Message], *, after: int = 0, reply: bool = True) -> list[int] | None:
+        return self._template.chat_ids(messages, after=after, reply=reply)
+
+    @property
+    def closing_ids(self) -> tuple[int, ...]:
+        return self._closing_ids
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self._tokenizer.all_special_ids)
+
+    @torch.inference_mode()
+    def _adopt_ragged_attention(self) -> None:
+        """Switch to our attention, and prove on this very model that it gives the logits which its own gives."""
+        vocab = self.card.vocab_size
+        probe = [(7919 * (i + 1)) % vocab for i in range(24)]
+        own = self._model(torch.tensor([probe], device=self._shape.device), use_cache=False).logits[0].float()
+        try:
+            self._model.set_attn_implementation(_ATTENTION)
+            state, other = self.new_state(), self.new_state()
+            self.read([Chunk(token_ids=probe[:15], state=state), Chunk(token_ids=probe[3:9], state=other)])
+            self.read([Chunk(token_ids=probe[15:23], state=state), Chunk(token_ids=probe[9:10], state=other)])
+            ours = self.read([Chunk(token_ids=probe[23:], state=state)])[0]
+        except (TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise UnsupportedModel(f"{type(self._model).__name__} cannot run with per-sequence caches: {error}") from error
+        tolerance = 1e-3 if self._shape.dtype is torch.float32 else 0.25
+        if not torch.allclose(ours, own[-1], rtol=0.0, atol=tolerance * max(1.0, float(own[-1].abs().max()) / 10)):
+            raise UnsupportedModel(
+                f"{type(self._model).__name__} gives other logits with per-sequence caches than by itself "
+                f"(largest difference {float((ours - own[-1]).abs().max()):.3g}); it is not served rather than served wrong"
+            )
+
+
+def _chat_template(tokenizer: Any) -> ChatTemplate:
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = CHATML
+
+    def render(messages: Sequence[Message], reply: bool) -> str:
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    [{"role": m.role, "content": m.content} for m in messages],
+                    tokenize=False,
+                    add_generation_prompt=reply,
+                )
+            )
+        except jinja2.TemplateError as error:
+            raise TemplateRefused(f"The model's chat template does not accept these messages: {error}") from error
+
+    # The tokenizers underneath are used, not transformers' wrapper: it sets options on every call, which threads
+    # that encode at the same time take from each other.
+    markup = tokenizer.backend_tokenizer
+    plain = copy.deepcopy(markup)
+    plain.encode_special_tokens = True
+    specials = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return ChatTemplate(
+        render=render,
+        encode_markup=lambda text: list(markup.encode(text, add_special_tokens=False).ids),
+        encode_plain=lambda text: list(plain.encode(text, add_special_tokens=False).ids),
+        special_texts=frozenset(specials),
+    )
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    declared = [model.generation_config.eos_token_id if model.generation_config else None, tokenizer.eos_token_id]
+    return frozenset(i for eos in declared if eos is not None for i in (eos if isinstance(eos, list) else [eos]))
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    framed = json.dumps([tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template], sort_keys=True)
+    return hashlib.sha256(framed.encode()).hexdigest()
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """Radford et al. 2019: printable bytes stand for themselves, the others for characters from U+0100 up."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}
+
+
+_BYTE_OF_CHARACTER = _byte_level_alphabet()

@@ -1,0 +1,422 @@
+"""One thread that turns prompts into replies: waiting line, batch, prefill, decode, cancellation.
+
+Every step reads one row of tokens for all sequences in the batch together: one new token of each reply that is being
+written, and a piece of each prompt that is still being read. Sequences join and leave between steps. Knows no chat,
+no session and no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong
+from models.language import Chunk, FinishReason, LanguageModel, SequenceState
+from models.prefix_cache import PrefixCache
+from models.sampling import Choice, Sampling, choose
+from models.text_stream import TextStream
+
+log = logging.getLogger("slowwave.engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """What the engine takes on at once."""
+
+    batch: int = 16
+    """Replies written at the same time."""
+    waiting: int = 64
+    """Requests in line; one more is refused."""
+    waiting_tokens: int = 65536
+    """Prompt tokens in line, so that a few long prompts do not make a short line slow."""
+    state_bytes: int = 1 << 30
+    """Sequence states in memory, in use and at rest."""
+    prefill_chunk: int = 512
+    """Prompt tokens read in one step while nobody is waiting for a next token."""
+    prefill_chunk_shared: int = 64
+    """The same while replies are being written: they pause for this long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What to reply to, and how."""
+
+    token_ids: Sequence[int]
+    max_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    namespace: str = ""
+    """Whose prompt it is: states are reused within a namespace only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What one token added to a reply. The text may be empty: a code point or a stop string is unfinished."""
+
+    text: str
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Where one reply's time went; seconds. `prefill_tokens` were read, `cached_tokens` were not."""
+
+    queue: float
+    prefill: float
+    decode: float
+    time_to_first_token: float
+    prefill_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decode speed, the first token left out; None for replies too short to tell."""
+        return (self.completion_tokens - 1) / self.decode if self.completion_tokens > 1 and self.decode > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A reply as far as it came. `kept_ids` are the tokens whose text is kept; a stop string may cut one in two."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    kept_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    timings: Timings
+
+
+class Generation:
+    """A reply on its way. Iterate for its deltas; `reply` is there when the iteration ends."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._events: queue.SimpleQueue[Delta | Reply | ModelError] = queue.SimpleQueue()
+        self._wake = wake
+        self._stop_reason: FinishReason | None = None
+        self.reply: Reply | None = None
+
+    def __iter__(self) -> Iterator[Delta]:
+        """Raises: ModelError: the engine failed or closed before the reply was finished."""
+        while self.reply is None:
+            event = self._events.get()
+            if isinstance(event, Delta):
+                yield event
+            elif isinstance(event, Reply):
+                self.reply = event
+            else:
+                raise event
+
+    def wait(self) -> Reply:
+        """Block until the reply is finished."""
+        for _ in self:
+            pass
+        assert self.reply is not None
+        return self.reply
+
+    def stop(self, reason: FinishReason = "cancelled") -> None:
+        """End the reply before its next token. Harmless if it has ended."""
+        self._stop_reason = self._stop_reason or reason
+        self._wake()
+
+
+class _Sequence:
+    """One reply in the making: used by the engine's thread alone, once it has been submitted."""
+
+    def __init__(self, prompt: Prompt, generation: Generation, text: TextStream) -> None:
+        self.prompt = prompt
+        self.generation = generation
+        self.text = text
+        self.state: SequenceState | None = None
+        self.context = list(prompt.token_ids)
+        """Prompt and reply: what the state has read or will read."""
+        self.reply: list[int] = []
+        self.cached = 0
+        self.submitted = time.monotonic()
+        self.joined = self.first_token = 0.0
+
+    @property
+    def unread(self) -> int:
+        return len(self.context) - (self.state.length if self.state else 0)
+
+    @property
+    def decoding(self) -> bool:
+        return bool(self.reply)
+
+    @property
+    def tokens_at_most(self) -> int:
+        return len(self.prompt.token_ids) + self.prompt.max_tokens
+
+    def timings(self) -> Timings:
+        now = time.monotonic()
+        joined = self.joined or now
+        first = self.first_token or now
+        return Timings(
+            queue=joined - self.submitted,
+            prefill=first - joined,
+            decode=now - first,
+            time_to_first_token=first - self.submitted,
+            prefill_tokens=min(self.state.length if self.state else 0, len(self.prompt.token_ids)) - self.cached,
+            cached_tokens=self.cached,
+            completion_tokens=len(self.reply),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """The engine at one moment."""
+
+    running: int
+    waiting: int
+    states_at_rest: int
+    state_bytes: int
+    state_bytes_limit: int
+
+
+class Engine:
+    """Owns the model: it is loaded on the engine's thread, and nobody else calls `read`.
+
+    One thread for all of torch is a matter of speed: OpenMP gives each calling thread a team of its own, and once
+    there are more workers than cores, waiting workers sleep instead of spinning (a third slower, see docs/log.md).
+    """
+
+    def __init__(self, load: Callable[[], LanguageModel], limits: EngineLimits | None = None) -> None:
+        self.limits = limits or EngineLimits()
+        self._load = load
+        self._model: LanguageModel | None = None
+        self._line: deque[_Sequence] = deque()
+        self._batch: list[_Sequence] = []
+        self._resting = PrefixCache(bytes_per_token=1)
+        self._changed = threading.Condition()
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model being served. Its tokenizer and template may be used from any thread.
+
+        Raises:
+            EngineLoading: it is not there yet.
+            EngineClosed: it could not be loaded.
+        """
+        model = self._model
+        if model is None:
+            if self._failure is not None:
+                raise EngineClosed(f"the model could not be loaded: {self._failure}")
+            raise EngineLoading("the model is still being loaded")
+        return model
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the engine does not serve and never will, or None."""
+        return self._failure
+
+    def wait_until_loaded(self, timeout: float | None = None) -> None:
+        """Block until prompts are taken.
+
+        Raises:
+            EngineClosed: the model could not be loaded.
+            EngineLoading: not within `timeout` seconds.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._model or self._failure, timeout)
+        _ = self.model
+
+    def submit(self, prompt: Prompt) -> Generation:
+        """Put a prompt in line.
+
+        Raises:
+            PromptTooLong: it leaves no room for a reply in the context window, or its state none in memory.
+            EngineFull: the line is full.
+            EngineLoading: the model is not there yet.
+            EngineClosed: nobody will come.
+        """
+        window = self.model.card.context_length
+        if len(prompt.token_ids) + 1 > window:
+            raise PromptTooLong(len(prompt.token_ids), window)
+        if not prompt.token_ids or prompt.max_tokens < 1:
+            raise ValueError("a prompt needs at least one token to read and one to write")
+        if len(prompt.token_ids) + prompt.max_tokens > window:
+            raise ValueError(f"prompt and reply exceed the window of {window} tokens")
+        fits = self.limits.state_bytes // self.model.card.state_bytes_per_token
+        if len(prompt.token_ids) + prompt.max_tokens > fits:
+            raise PromptTooLong(len(prompt.token_ids), fits - prompt.max_tokens)
+        generation = Generation(self._notify)
+        sequence = _Sequence(prompt, generation, TextStream(self.model.decode, prompt.stop))
+        with self._changed:
+            if self._closing or self._failure is not None:
+                raise EngineClosed("the engine is closed" if self._failure is None else f"it failed: {self._failure}")
+            if len(self._line) >= self.limits.waiting:
+                raise EngineFull(f"{len(self._line)} requests are waiting already")
+            queued = sum(len(s.prompt.token_ids) for s in self._line)
+            if self._line and queued + len(prompt.token_ids) > self.limits.waiting_tokens:
+                raise EngineFull(f"{queued} prompt tokens are waiting already")
+            self._line.append(sequence)
+            self._changed.notify_all()
+        return generation
+
+    def stop_all(self, reason: FinishReason = "interrupted") -> None:
+        """End every reply, begun or not, before its next token."""
+        with self._changed:
+            for sequence in [*self._line, *self._batch]:
+                sequence.generation.stop(reason)
+
+    def close(self) -> None:
+        """Interrupt what is running and end the thread."""
+        with self._changed:
+            self._closing = True
+        self.stop_all()
+        self._notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether prompts are being served."""
+        return self._model is not None and self._thread.is_alive() and self._failure is None
+
+    def stats(self) -> EngineStats:
+        """Counts for gauges; a moment old at most."""
+        with self._changed:
+            return EngineStats(
+                running=len(self._batch),
+                waiting=len(self._line),
+                states_at_rest=len(self._resting),
+                state_bytes=self._resting.nbytes + self._reserved_bytes(),
+                state_bytes_limit=self.limits.state_bytes,
+            )
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            model = self._load()
+            with self._changed:
+                self._model = model
+                self._resting = PrefixCache(bytes_per_token=model.card.state_bytes_per_token)
+                self._changed.notify_all()
+            while self._wait_for_work():
+                self._drop_stopped()
+                self._admit()
+                if self._batch:
+                    self._step()
+        except BaseException as failure:
+            log.error("engine_failed: %s", failure, exc_info=not isinstance(failure, ModelError))
+            with self._changed:
+                self._failure = failure
+                self._changed.notify_all()
+        finally:
+            with self._changed:
+                left = [*self._line, *self._batch]
+                self._line.clear()
+                self._batch.clear()
+            for sequence in left:
+                sequence.generation._events.put(EngineClosed("the engine stopped before the reply was finished"))
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._line or self._batch)
+            return not self._closing or bool(self._line or self._batch)
+
+    def _drop_stopped(self) -> None:
+        for sequence in [*self._line, *self._batch]:
+            reason = sequence.generation._stop_reason
+            if reason is not None:
+                self._finish(sequence, reason)
+
+    def _admit(self) -> None:
+        """Let sequences join in the order in which they came, as long as batch and memory have room."""
+        while True:
+            with self._changed:
+                if not self._line or len(self._batch) >= self.limits.batch:
+                    return
+                sequence = self._line[0]
+                free = self.limits.state_bytes - self._reserved_bytes()
+                if sequence.tokens_at_most * self.model.card.state_bytes_per_token > free:
+                    return
+                self._line.popleft()
+                self._batch.append(sequence)
+            sequence.joined = time.monotonic()
+            state = self._resting.take(sequence.prompt.namespace, sequence.context)
+            sequence.cached = state.length if state else 0
+            sequence.state = state or self.model.new_state()
+            with self._changed:
+                self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())
+            sequence.state.reserve(sequence.tokens_at_most)
+
+    def _reserved_bytes(self) -> int:
+        if not self._batch:
+            return 0
+        return sum(s.tokens_at_most for s in self._batch) * self.model.card.state_bytes_per_token
+
+    def _step(self) -> None:
+        """Read one chunk of every sequence that has its turn, and give each that has read all its next token."""
+        taking_part = self._chunks()
+        logits = self.model.read([chunk for _, chunk in taking_part])
+        for (sequence, _), row in zip(taking_part, logits, strict=True):
+            if sequence.unread == 0 and sequence.generation._stop_reason is None:
+                self._extend(
+                    sequence,
+                    choose(row, sequence.prompt.sampling, prompt=sequence.prompt.token_ids, reply=sequence.reply),
+                )
+
+    def _chunks(self) -> list[tuple[_Sequence, Chunk]]:
+        writing = any(s.decoding for s in self._batch)
+        budget = self.limits.prefill_chunk_shared if writing else self.limits.prefill_chunk
+        chunks = []
+        for sequence in self._batch:
+            assert sequence.state is not None
+            take = sequence.unread if sequence.decoding else min(sequence.unread, budget)
+            if not sequence.decoding:
+                budget -= take
+            if take:
+                read = sequence.state.length
+                ids = sequence.context[read : read + take]
+                chunks.append((sequence, Chunk(token_ids=ids, state=sequence.state)))
+        return chunks
+
+    def _extend(self, sequence: _Sequence, choice: Choice) -> None:
+        if not sequence.reply:
+            sequence.first_token = time.monotonic()
+        sequence.reply.append(choice.token_id)
+        sequence.context.append(choice.token_id)
+        ended = choice.token_id in self.model.card.stop_ids
+        text = "" if ended else sequence.text.push(choice.token_id)
+        sequence.generation._events.put(Delta(text=text, choice=choice))
+        if ended or sequence.text.stopped:
+            self._finish(sequence, "stop")
+        elif len(sequence.reply) >= sequence.prompt.max_tokens:
+            self._finish(sequence, "length")
+
+    def _finish(self, sequence: _Sequence, reason: FinishReason) -> None:
+        timings = sequence.timings()
+        with self._changed:
+            (self._batch if sequence in self._batch else self._line).remove(sequence)
+        if sequence.state is not None and sequence.state.length:
+            read = sequence.context[: sequence.state.length]
+            self._resting.put(sequence.prompt.namespace, read, sequence.state)
+            with self._changed:
+                self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())
+        sequence.state = None
+        last = sequence.text.finish()
+        if last:
+            silent = Choice(token_id=sequence.reply[-1], logprob=None)
+            sequence.generation._events.put(Delta(text=last, choice=silent))
+        ended = bool(sequence.reply) and sequence.reply[-1] in self.model.card.stop_ids
+        kept = len(sequence.reply) if ended else sequence.text.tokens_within_text()
+        sequence.generation._events.put(
+            Reply(
+                text=sequence.text.text,
+                token_ids=tuple(sequence.reply),
+                kept_ids=tuple(sequence.reply[:kept]),
+                finish_reason=reason,
+                timings=timings,
+            )
+        )

@@ -1,0 +1,53 @@
+"""Every way in which a model can refuse, one tree.
+
+ModelError
+├── WeightsNotFound      no source has the files of the model asked for
+├── UnsupportedModel     the files are there, but this runtime cannot serve them exactly
+├── TemplateRefused      the model's chat template does not accept these messages
+├── PromptTooLong        the prompt leaves no room for a reply in the context window
+├── EngineLoading        the model is still being loaded: come back later
+├── EngineFull           the waiting line is full: come back later
+└── EngineClosed         the engine is shutting down, or its thread has died
+"""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """Base of this package's errors."""
+
+
+class WeightsNotFound(ModelError):
+    """No source has the files of the model asked for."""
+
+
+class UnsupportedModel(ModelError):
+    """The files are there, but this runtime cannot serve them exactly."""
+
+
+class TemplateRefused(ModelError):
+    """The model's chat template does not accept these messages."""
+
+
+class PromptTooLong(ModelError):
+    """The prompt leaves no room for a reply in the context window."""
+
+    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"This model's context window is {context_length} tokens, but the prompt alone takes {prompt_tokens}. "
+            "Shorten the messages."
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+
+class EngineLoading(ModelError):
+    """The model is still being loaded: come back later."""
+
+
+class EngineFull(ModelError):
+    """The waiting line is full: come back later."""
+
+
+class EngineClosed(ModelError):
+    """The engine is shutting down, or its thread has died."""

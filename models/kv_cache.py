@@ -1,0 +1,87 @@
+"""The keys and values of one sequence, for all layers, in memory. Knows no model and no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVShape:
+    """The layout of one token's keys and values."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Keys and values of all layers, in bytes."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+
+class KVCache:
+    """Keys and values, each [layers, kv_heads, capacity, head_dim], the first `length` tokens of them written.
+
+    Room is reserved ahead and not filled: pages that no token was written to cost no memory.
+    """
+
+    def __init__(self, shape: KVShape) -> None:
+        self.shape = shape
+        self.length = 0
+        self._keys = self._empty(0)
+        self._values = self._empty(0)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit without reallocating."""
+        return self._keys.shape[2]
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` in all, keeping what is held."""
+        if tokens <= self.capacity:
+            return
+        keys, values = self._empty(tokens), self._empty(tokens)
+        keys[:, :, : self.length] = self._keys[:, :, : self.length]
+        values[:, :, : self.length] = self._values[:, :, : self.length]
+        self._keys, self._values = keys, values
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the keys and values of new tokens, each [kv_heads, new, head_dim], behind those held.
+
+        Returns views of all keys and values of the layer, the new ones included. `length` moves only with
+        `advance`, once every layer has written, so that a step which fails half-way leaves the cache as it was.
+        """
+        end = self.length + keys.shape[1]
+        self._keys[layer, :, self.length : end] = keys
+        self._values[layer, :, self.length : end] = values
+        return self._keys[layer, :, :end], self._values[layer, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count `tokens` more as held: every layer has written them."""
+        self.length += tokens
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot crop a cache of {self.length} tokens to {length}")
+        self.length = length
+
+    def fork(self, length: int) -> KVCache:
+        """An independent copy of the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot fork {length} tokens of a cache of {self.length}")
+        copy = KVCache(self.shape)
+        copy.reserve(length)
+        copy._keys[:, :, :length] = self._keys[:, :, :length]
+        copy._values[:, :, :length] = self._values[:, :, :length]
+        copy.length = length
+        return copy
+
+    def _empty(self, tokens: int) -> Tensor:
+        s = self.shape
+        return torch.empty((s.layers, s.kv_heads, tokens, s.head_dim), dtype=s.dtype, device=s.device)

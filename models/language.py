@@ -1,0 +1,113 @@
+"""What every language model offers, and the values that pass to and from it.
+
+Knows no tokenizer, no weights and no scheduling: `causal_lm` and `scripted` implement it, `engine` uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One utterance as a chat template sees it."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """The facts about a model that its users may rely on."""
+
+    name: str
+    tokenizer: str
+    """SHA-256 over vocabulary, merges and chat template: token ids mean the same wherever this is the same."""
+    context_length: int
+    vocab_size: int
+    stop_ids: frozenset[int]
+    """Ids that end a reply."""
+    state_bytes_per_token: int
+    """What one token costs in a sequence state, in bytes."""
+    device: str
+    dtype: str
+
+
+class SequenceState(Protocol):
+    """What a model remembers of the tokens that it has read: a KV cache, or a recurrent state."""
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+        ...
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` in all, so that reading them does not reallocate."""
+        ...
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        ...
+
+    def fork(self, length: int) -> SequenceState:
+        """An independent copy of the first `length` tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Tokens to read next, and the state that they extend."""
+
+    token_ids: Sequence[int]
+    state: SequenceState
+
+
+class LanguageModel(Protocol):
+    """A causal language model with its tokenizer and chat template."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def new_state(self) -> SequenceState:
+        """The state of having read nothing."""
+        ...
+
+    def read(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Extend every chunk's state by its tokens. Returns the logits after each chunk: float32 [chunks, vocab]."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text. Text that looks like markup stays text."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of the ids, markup left out. Incomplete UTF-8 becomes U+FFFD."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one id stands for; markup gives its name."""
+        ...
+
+    def chat_ids(self, messages: Sequence[Message], *, after: int = 0, reply: bool = True) -> list[int] | None:
+        """The ids that the chat template adds to a context which holds the first `after` messages already.
+
+        With `reply`, they end with the header of an assistant's reply. None if the template rewrites what came
+        before, so that nothing can be appended.
+
+        Raises:
+            TemplateRefused: the template does not accept these messages.
+        """
+        ...
+
+    @property
+    def closing_ids(self) -> tuple[int, ...]:
+        """The markup that follows an assistant's reply, end token included."""
+        ...

@@ -1,0 +1,85 @@
+"""Sequence states at rest, found again by the longest prefix that a new prompt shares with them.
+
+A namespace keeps strangers apart: a state is only ever given to the namespace that left it, so neither text nor
+timing tells one tenant what another has asked. Knows no model: a state is anything that can be cropped and forked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.language import SequenceState
+
+LEAST_WORTH_COPYING = 32
+"""Tokens. A shorter shared prefix is read again: that is as fast as copying it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    namespace: str
+    token_ids: NDArray[np.int32]
+    state: SequenceState
+
+
+class PrefixCache:
+    """States of finished sequences, least recently used first out. Used by the engine's thread alone."""
+
+    def __init__(self, *, bytes_per_token: int) -> None:
+        self._bytes_per_token = bytes_per_token
+        self._entries: list[_Entry] = []
+
+    @property
+    def nbytes(self) -> int:
+        """What the states hold, in bytes."""
+        return sum(len(entry.token_ids) for entry in self._entries) * self._bytes_per_token
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def take(self, namespace: str, prompt: list[int]) -> SequenceState | None:
+        """A state that has read a prefix of `prompt` (at least its last token is left to read), or None.
+
+        A state that the prompt continues is handed over whole. One that goes elsewhere after the shared prefix
+        stays, and a copy of the shared part is handed over.
+        """
+        ids = np.asarray(prompt, dtype=np.int32)
+        best, shared = None, 0
+        for entry in self._entries:
+            if entry.namespace == namespace and (n := _common_prefix(entry.token_ids, ids)) > shared:
+                best, shared = entry, n
+        if best is None:
+            return None
+        usable = min(shared, len(prompt) - 1)
+        if shared == len(best.token_ids):
+            self._entries.remove(best)
+            best.state.crop(usable)
+            return best.state
+        if usable < LEAST_WORTH_COPYING:
+            return None
+        self._entries.remove(best)
+        self._entries.append(best)
+        return best.state.fork(usable)
+
+    def put(self, namespace: str, token_ids: list[int], state: SequenceState) -> None:
+        """Keep `state`, which has read exactly `token_ids`. States that are its prefixes are dropped."""
+        ids = np.asarray(token_ids, dtype=np.int32)
+        if state.length != len(ids):
+            raise ValueError(f"state holds {state.length} tokens, {len(ids)} were named")
+        self._entries = [
+            e for e in self._entries if e.namespace != namespace or _common_prefix(e.token_ids, ids) < len(e.token_ids)
+        ]
+        self._entries.append(_Entry(namespace, ids, state))
+
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the least recently used states until the rest fits."""
+        while self._entries and self.nbytes > max_bytes:
+            self._entries.pop(0)
+
+
+def _common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
+    n = min(len(a), len(b))
+    differs = np.flatnonzero(a[:n] != b[:n])
+    return int(differs[0]) if len(differs) else n

@@ -1,0 +1,284 @@
+"""Composition root: builds every object whole from the settings, serves them over HTTP, takes them down in order.
+
+The only place that reads the environment or the clock, and that knows all packages.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from agent.turn import Awake
+from memory import data_dir
+from memory.store import Store
+from memory.transcripts import Transcripts
+from models.engine import Engine, EngineLimits
+from models.language import LanguageModel
+from settings import Settings, SettingsError
+from web import errors, openai, sessions, status
+from web.context import ReplyDefaults, Service
+from web.guard import Guard
+from web.keys import Keyring
+from web.metrics import Metrics
+from web.schemas import ErrorBody
+
+log = logging.getLogger("slowwave")
+
+VERSION = metadata.version("slowwave")
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": description}
+    for status, description in {
+        400: "The request is wrong; the message says what.",
+        401: "No API key, or a wrong one.",
+        403: "A page from elsewhere.",
+        404: "No such thing, or not yours.",
+        409: "Something else is going on with it; try again.",
+        413: "The body is too large.",
+        415: "The body is not JSON.",
+        421: "The service does not answer to this name.",
+        429: "The key's quota is used up; Retry-After says how long.",
+        500: "A fault of the service.",
+        503: "Full, loading or shutting down; Retry-After says how long.",
+        507: "The disk is full; nothing was stored.",
+    }.items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Everything that is alive while the service is."""
+
+    settings: Settings
+    service: Service
+    engine: Engine
+    drain: threading.Event
+
+
+@contextmanager
+def open_runtime(settings: Settings) -> Iterator[Runtime]:
+    """Own the data directory, open the database, start loading the model. Closes in reverse.
+
+    Raises:
+        DataDirInUse, DataDirUnusable, DatabaseTooNew, StorageFailed: the data directory cannot be had.
+    """
+    owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
+    with data_dir.owned(settings.data_dir, owner=owner):
+        store = Store(data_dir.database_path(settings.data_dir))
+        engine = Engine(lambda: _load_model(settings), _limits(settings))
+        executor = ThreadPoolExecutor(settings.max_batch + settings.max_waiting + 8, thread_name_prefix="turn")
+        drain = threading.Event()
+        try:
+            service = Service(
+                awake=Awake(engine=engine, transcripts=Transcripts(store), now=_now),
+                model_name=settings.model_name,
+                defaults=ReplyDefaults(
+                    temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
+                ),
+                metrics=Metrics(engine.stats),
+                executor=executor,
+                draining=drain.is_set,
+                started_at=_now(),
+                version=VERSION,
+            )
+            yield Runtime(settings=settings, service=service, engine=engine, drain=drain)
+        finally:
+            engine.close()
+            executor.shutdown()
+            store.close()
+
+
+def create_app(runtime: Runtime) -> FastAPI:
+    """The HTTP application.
+
+    Raises:
+        SettingsError: an impossible API key, or none where one is required.
+    """
+    settings = runtime.settings
+    app = FastAPI(
+        title="slowwave",
+        version=VERSION,
+        summary="An agent runtime that sleeps on what it learned.",
+        docs_url=None,
+        redoc_url=None,
+        responses=_ERRORS,
+    )
+    app.state.service = runtime.service
+    for router in (openai.router, sessions.router, status.router):
+        app.include_router(router)
+    app.mount("/page", status.page_files)
+    errors.install(app)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(
+        Guard,
+        keyring=_keyring(settings),
+        max_body_bytes=settings.max_body_bytes,
+        allowed_hosts=frozenset({"localhost", *(h.lower() for h in settings.allowed_hosts)}),
+        allowed_origins=frozenset(settings.allowed_origins),
+        rejected=runtime.service.metrics.rejected,
+    )
+    _state_true_errors(app)
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then let replies finish for a while, and mark those that could not.
+
+    Raises:
+        SettingsError, MemoryFault: what keeps it from starting.
+        OSError: the address cannot be listened on.
+    """
+    _configure_logging(settings)
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    with open_runtime(settings) as runtime:
+        app = create_app(runtime)
+        listening = _listen(settings)
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        log.info("listening on http://%s:%d (model %s, data in %s)", shown, port, settings.model, settings.data_dir)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=settings.log_level == "debug",
+            timeout_graceful_shutdown=int(settings.drain_seconds) + 10,
+            timeout_keep_alive=75,
+            backlog=2048,
+            server_header=False,
+        )
+        _DrainingServer(config, runtime).run(sockets=[listening])
+
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn, which on the first signal refuses new turns at once and ends the running ones after a while."""
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        runtime = self._runtime
+        if not runtime.drain.is_set():
+            runtime.drain.set()
+            log.info("%s: letting %d replies finish", signal.Signals(sig).name, runtime.engine.stats().running)
+            timer = threading.Timer(runtime.settings.drain_seconds, runtime.engine.stop_all)
+            timer.daemon = True
+            timer.start()
+        super().handle_exit(sig, frame)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
+        batch=settings.max_batch,
+        waiting=settings.max_waiting,
+        waiting_tokens=settings.max_waiting_tokens,
+        state_bytes=settings.kv_cache_mib << 20,
+    )
+
+
+def _load_model(settings: Settings) -> LanguageModel:
+    """Runs on the engine's thread: torch belongs there, and the service answers while this takes its time."""
+    if settings.model == "scripted":
+        from models.scripted import ScriptedLM
+
+        return ScriptedLM(context_length=settings.context_tokens or 8192)
+    import torch
+
+    from models.causal_lm import CausalLM
+    from models.weights import resolve
+
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    source = resolve(settings.model, cache_dir=settings.cache_dir)
+    model = CausalLM.load(
+        source.location,
+        name=settings.model_name,
+        device=settings.device,
+        dtype=settings.dtype,
+        context_length=settings.context_tokens,
+    )
+    log.info("model ready: %s from %s, %s on %s", model.card.name, source.origin, model.card.dtype, model.card.device)
+    return model
+
+
+def _keyring(settings: Settings) -> Keyring:
+    try:
+        keyring = Keyring(settings.keys(), requests_per_minute=settings.key_requests_per_minute)
+    except ValueError as error:
+        raise SettingsError(f"api_keys: {error}") from error
+    if not keyring.required and not _is_loopback(settings.host):
+        raise SettingsError(
+            f"host = {settings.host!r} is open to other machines, and no API key is set. Set SLOWWAVE_API_KEYS "
+            "(or api_key_file), or keep to 127.0.0.1."
+        )
+    return keyring
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Try another --port.") from error
+    return listening
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    for chatty in ("httpx", "httpcore", "huggingface_hub", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _state_true_errors(app: FastAPI) -> None:
+    """FastAPI documents 422 for invalid requests; this service answers 400, as OpenAI does."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document.get("components", {}).get("schemas", {}).pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,175 @@
+"""What can be set, from where, and the refusal of what cannot.
+
+A value comes from the command line, else from the environment (`SLOWWAVE_` and the name), else from a TOML file, else
+from here. A name that is not below is an error, wherever it stands: a misspelt setting must not become its default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+PREFIX = "SLOWWAVE_"
+_NOT_SETTINGS = frozenset({"SLOWWAVE_CONFIG"})
+
+
+class SettingsError(Exception):
+    """A setting that is unknown or has an impossible value. The message names it and where it was given."""
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / fallback) / "slowwave"
+
+
+class Settings(BaseModel):
+    """Everything that can be set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    data_dir: Path = Field(default_factory=lambda: _xdg("XDG_DATA_HOME", ".local/share"))
+    """All state of one agent."""
+    cache_dir: Path = Field(default_factory=lambda: _xdg("XDG_CACHE_HOME", ".cache"))
+    """Downloaded and converted model weights; may be deleted at any time."""
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    """0: any free port."""
+    model: str = "SmolLM2-135M-Instruct"
+    """A name, a folder, a .gguf file, a name on the Hugging Face hub; or 'scripted', which needs no weights."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: float32 on a CPU (exact), bfloat16 on a GPU."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads that compute; by default one a core."""
+    context_tokens: int | None = Field(None, ge=256)
+    """The context window; by default the model's own."""
+    max_reply_tokens: int = Field(1024, ge=1)
+    """For requests that do not say."""
+    temperature: float = Field(0.2, ge=0, le=2)
+    top_p: float = Field(0.9, ge=0, le=1)
+    max_batch: int = Field(16, ge=1, le=1024)
+    """Replies written at the same time."""
+    max_waiting: int = Field(64, ge=0, le=100_000)
+    """Requests in line; one more is told to come back."""
+    max_waiting_tokens: int = Field(65536, ge=256)
+    kv_cache_mib: int = Field(1024, ge=16)
+    """KV cache, in use and at rest."""
+    max_body_bytes: int = Field(2 << 20, ge=1024)
+    api_keys: tuple[str, ...] = ()
+    """Keys that open the service, in clear or as sha256:HEX. Required off loopback."""
+    api_key_file: Path | None = None
+    """The same, one a line, from a file."""
+    key_requests_per_minute: int = Field(0, ge=0)
+    """Each key's quota; 0: none."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which clients may call the service, beside localhost and addresses."""
+    allowed_origins: tuple[str, ...] = ()
+    """Pages elsewhere that may use it from a browser, such as http://localhost:3000."""
+    drain_seconds: float = Field(20.0, ge=0, le=3600)
+    """How long replies may go on after SIGTERM."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("api_keys", "allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("data_dir", "cache_dir", "api_key_file", mode="after")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @property
+    def model_name(self) -> str:
+        """The name by which clients ask for the model."""
+        path = Path(self.model).expanduser()
+        return path.stem if path.suffix == ".gguf" else path.name if path.exists() else self.model
+
+    def keys(self) -> tuple[str, ...]:
+        """All API keys.
+
+        Raises:
+            SettingsError: the key file cannot be read.
+        """
+        if self.api_key_file is None:
+            return self.api_keys
+        try:
+            lines = self.api_key_file.read_text().splitlines()
+        except OSError as error:
+            raise SettingsError(f"api_key_file: {error}") from error
+        return (*self.api_keys, *(s for line in lines if (s := line.strip()) and not s.startswith("#")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Settings, and where each that is not a default was given."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load(
+    options: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Read the settings. `options`: those of the command line; None values count as not given.
+
+    Raises:
+        SettingsError: a name or a value that cannot be.
+    """
+    environment = os.environ if environment is None else environment
+    if config is None and environment.get("SLOWWAVE_CONFIG"):
+        config = Path(environment["SLOWWAVE_CONFIG"])
+    layers = [
+        *([(str(config), _from_file(config))] if config else []),
+        ("the environment", _from_environment(environment)),
+        ("the command line", {k: v for k, v in (options or {}).items() if v is not None}),
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for name, value in layer.items():
+            if name not in Settings.model_fields:
+                raise SettingsError(_unknown(name, origin))
+            values[name], origins[name] = value, origin
+    try:
+        return Loaded(settings=Settings(**values), origins=origins)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise SettingsError(
+            f"{name} = {first['input']!r} (from {origins.get(name, 'the defaults')}): {first['msg']}"
+        ) from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name not in _NOT_SETTINGS
+    }
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
+
+
+def _unknown(name: str, origin: str) -> str:
+    shown = PREFIX + name.upper() if origin == "the environment" else name
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    hint = f" Did you mean {PREFIX + close[0].upper() if origin == 'the environment' else close[0]}?" if close else ""
+    return f"there is no setting {shown} (from {origin}).{hint} 'slowwave doctor --settings' lists them all."

@@ -1,0 +1,52 @@
+"""What routes work with: values and capabilities that the composition root has put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from agent.turn import Awake
+from web.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyDefaults:
+    """What a request gets that does not say."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One running service, as its routes see it."""
+
+    awake: Awake
+    model_name: str
+    defaults: ReplyDefaults
+    metrics: Metrics
+    executor: Executor
+    draining: Callable[[], bool]
+    started_at: datetime
+    version: str
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _owner(request: Request) -> str:
+    owner: str = request.state.owner
+    return owner
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+OwnerDep = Annotated[str, Depends(_owner)]
+

@@ -1,0 +1,178 @@
+"""What every request passes before any route sees it: host, origin, key, quota, size, and that its body is JSON.
+
+Pure ASGI, so that a refused body is never held in memory: it is read and thrown away, since a client that is still
+sending when the connection closes never gets to read why.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from pydantic_core import from_json
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from web.errors import ApiError
+from web.keys import Keyring
+
+DISCARD_AT_MOST = 64 << 20
+"""Bytes of an oversized body that are read before the connection is cut."""
+_OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/openapi.json", "/favicon.ico"})
+_OPEN_PREFIX = "/page/"
+
+
+class Guard:
+    """Refuses loudly and early. Leaves the owner's name in `scope["state"]["owner"]`."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keyring: Keyring,
+        max_body_bytes: int,
+        allowed_hosts: frozenset[str],
+        allowed_origins: frozenset[str],
+        rejected: Callable[[str], None],
+    ) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._max_body_bytes = max_body_bytes
+        self._allowed_hosts = allowed_hosts
+        self._allowed_origins = allowed_origins
+        self._rejected = rejected
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = Headers(scope=scope)
+            self._check_host(headers)
+            self._check_origin(headers)
+            scope.setdefault("state", {})["owner"] = self._check_key(scope, headers)
+            body = await _read(receive, self._max_body_bytes, headers)
+            _check_body(body, headers)
+        except ApiError as error:
+            self._rejected(error.code or str(error.status))
+            await _discard(receive, headers)
+            await error.response()(scope, receive, send)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    def _check_host(self, headers: Headers) -> None:
+        """A page elsewhere can make a browser's DNS point its own name at this machine, never an address."""
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        if host in self._allowed_hosts or _is_address(host):
+            return
+        raise ApiError(
+            421,
+            f"This service does not answer to the name {host!r}. Use its address, or add the name to allowed_hosts.",
+            code="host_not_allowed",
+        )
+
+    def _check_origin(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is None or origin in self._allowed_origins or "*" in self._allowed_origins:
+            return
+        if urlsplit(origin).netloc.lower() == headers.get("host", "").lower():
+            return
+        raise ApiError(
+            403,
+            f"Pages from {origin} may not use this service. Add it to allowed_origins if they should.",
+            code="origin_not_allowed",
+        )
+
+    def _check_key(self, scope: Scope, headers: Headers) -> str:
+        path: str = scope["path"]
+        if path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX) or scope["method"] == "OPTIONS":
+            return ""
+        owner = self._keyring.owner(headers.get("authorization"))
+        if owner is None:
+            raise ApiError(
+                401,
+                "This service needs an API key: send it as 'Authorization: Bearer KEY'."
+                if "authorization" not in headers
+                else "The API key is not valid.",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        wait = self._keyring.seconds_until_allowed(owner)
+        if wait:
+            raise ApiError(
+                429,
+                f"This key's quota is used up; the next request is allowed in {wait:.0f} s.",
+                type="rate_limit_error",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": str(math.ceil(wait))},
+            )
+        return owner
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+        return True
+    except ValueError:
+        return False
+
+
+async def _read(receive: Receive, most: int, headers: Headers) -> bytes:
+    declared = headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    body = bytearray()
+    more = "content-length" in headers or "transfer-encoding" in headers
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+async def _discard(receive: Receive, headers: Headers) -> None:
+    declared = headers.get("content-length", "")
+    if declared == "0" or ("content-length" not in headers and "transfer-encoding" not in headers):
+        return
+    thrown_away = 0
+    while thrown_away < DISCARD_AT_MOST:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
+        thrown_away += len(message.get("body", b""))
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"The body is larger than {most} bytes, the most that is accepted.", code="body_too_large")
+
+
+def _check_body(body: bytes, headers: Headers) -> None:
+    """JSON, in UTF-8, of bounded depth, without NaN and lone surrogates: what every reader after this relies on."""
+    if not body:
+        return
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise ApiError(415, f"The body is {kind or 'of no stated type'}; send JSON, as 'Content-Type: application/json'.")
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"The body is not UTF-8: {error.reason} at byte {error.start}.", code="not_utf8") from None
+    try:
+        from_json(body, allow_inf_nan=False, cache_strings="none")
+    except ValueError as error:
+        raise ApiError(400, f"The body is not valid JSON: {error}.", code="json_invalid") from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed

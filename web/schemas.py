@@ -1,0 +1,332 @@
+"""The shapes of requests and replies; the OpenAPI document is made from these.
+
+OpenAI's parameters that slowwave does not use are ignored, as clients expect. In `slowwave`, our own object, an unknown
+option is refused: a misspelt wish must not become the default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.turn import BASE
+from models.language import Message, Role
+from models.sampling import Sampling
+from web.context import ReplyDefaults
+from web.errors import ApiError
+
+MOST_TOKENS = 1 << 20
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Text = Annotated[str, Field(max_length=1 << 20)]
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+Id = Annotated[str, Field(pattern=r"^[a-z]+_[0-9a-z]{26}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class TextPart(_Strict):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(_Strict):
+    """One message in OpenAI's form."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = None
+
+    def message(self) -> Message:
+        """The message as the chat template takes it."""
+        role: Role = "system" if self.role == "developer" else self.role
+        if isinstance(self.content, list):
+            return Message(role=role, content="".join(part.text for part in self.content))
+        return Message(role=role, content=self.content or "")
+
+
+class StreamOptions(_Strict):
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool | None = None
+
+
+class SlowwaveOptions(BaseModel):
+    """Our own options."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    session: Id | None = None
+    recall: bool | None = Field(None, description="Recall memories. There is no memory yet: only false is accepted.")
+    persona: bool | dict[str, float] | None = Field(None, description="There is no persona yet: only false is accepted.")
+    adapter: str | None = Field(None, description="There are no adapters yet: only 'none' is accepted.")
+
+    def refuse_unsupported(self) -> None:
+        """Raises: ApiError: an option that this version cannot honour."""
+        for name, asked, possible in (
+            ("recall", self.recall, (None, False)),
+            ("persona", self.persona, (None, False)),
+            ("adapter", self.adapter, (None, BASE)),
+        ):
+            if asked not in possible:
+                raise ApiError(
+                    400,
+                    f"slowwave.{name} = {asked!r} is not supported yet: leave it out or send {possible[1]!r}.",
+                    param=f"slowwave.{name}",
+                    code="unsupported_option",
+                )
+
+
+class SamplingOptions(_Strict):
+    """What OpenAI's surface and ours share."""
+
+    temperature: Temperature | None = None
+    top_p: Fraction | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    min_p: Fraction | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: Seed | None = None
+    max_tokens: Tokens | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    stream: bool | None = None
+    slowwave: SlowwaveOptions | None = None
+
+    def sampling(self, defaults: ReplyDefaults, *, logprobs: int | None = None) -> Sampling:
+        """How to draw; a seed is made up where none is given."""
+        given = {
+            name: value
+            for name in ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+            if (value := getattr(self, name)) is not None
+        }
+        return Sampling(
+            temperature=defaults.temperature if self.temperature is None else self.temperature,
+            top_p=defaults.top_p if self.top_p is None else self.top_p,
+            seed=secrets.randbits(63) if self.seed is None else self.seed,
+            logprobs=logprobs,
+            **given,
+        )
+
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings, however many were given."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def digest(self, scope: str) -> bytes:
+        """What makes two requests the same, for idempotency."""
+        body: dict[str, Any] = {"scope": scope, "request": self.model_dump(mode="json")}
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+
+
+class ChatCompletionRequest(SamplingOptions):
+    """`POST /v1/chat/completions`."""
+
+    model: str
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    max_completion_tokens: Tokens | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    def logprobs_wanted(self) -> int | None:
+        """How many alternatives to report; None: no log-probabilities at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class TurnBody(SamplingOptions):
+    """`POST /v1/sessions/{id}/turns`."""
+
+    content: Annotated[str, Field(min_length=1, max_length=1 << 20)]
+
+
+class NewSession(BaseModel):
+    """`POST /v1/sessions`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    system: Text | None = Field(None, description="The system message that the session begins with.")
+
+
+class PromptTokensDetails(BaseModel):
+    """Part of `usage`."""
+
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens, in OpenAI's terms."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class TurnTimings(BaseModel):
+    """Where the time went. `prefill_tokens` were read for this turn, `cached_tokens` were known already."""
+
+    queue_ms: float
+    prefill_ms: float
+    time_to_first_token_ms: float
+    decode_ms: float
+    prefill_tokens: int
+    cached_tokens: int
+    tokens_per_second: float | None
+
+
+class SlowwaveReply(BaseModel):
+    """What slowwave adds to OpenAI's reply."""
+
+    session: str
+    turn: str
+    adapter: str
+    timings: TurnTimings
+    compacted: bool
+
+
+class AssistantMessage(BaseModel):
+    """The reply's message."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    """The one choice."""
+
+    index: int = 0
+    message: AssistantMessage
+    logprobs: dict[str, Any] | None = None
+    finish_reason: str
+
+
+class ChatCompletion(BaseModel):
+    """OpenAI's reply, and `slowwave` beside it."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    slowwave: SlowwaveReply
+
+
+class TurnReply(BaseModel):
+    """One turn's reply. `salience`, `recalled` and `persona` stay empty until the service has memory and persona."""
+
+    id: str
+    session: str
+    text: str
+    finish_reason: str
+    model: str
+    adapter: str
+    usage: Usage
+    timings: TurnTimings
+    compacted: bool
+    created_at: str
+    salience: dict[str, float] | None = None
+    recalled: list[dict[str, Any]] = []
+    persona: dict[str, float] | None = None
+
+
+class ModelEntry(BaseModel):
+    """One model in OpenAI's list."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "slowwave"
+
+
+class ModelList(BaseModel):
+    """`GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class SessionSummary(BaseModel):
+    """A session without its messages."""
+
+    id: str
+    parent: str | None
+    created_at: str
+    updated_at: str
+    messages: int
+    preview: str
+
+
+class SessionList(BaseModel):
+    """`GET /v1/sessions`."""
+
+    data: list[SessionSummary]
+    has_more: bool
+
+
+class TranscriptEntry(BaseModel):
+    """One message, or a compaction (role `compaction`): from there on, the window starts anew."""
+
+    id: str
+    role: str
+    content: str
+    status: str
+    turn: str | None
+    tokens: int
+    created_at: str
+
+
+class SessionDetail(SessionSummary):
+    """A session with its transcript. `context_tokens` is how much of the window it fills."""
+
+    transcript: list[TranscriptEntry]
+    context_tokens: int
+
+
+class Deleted(BaseModel):
+    """What was removed."""
+
+    id: str
+    deleted: Literal[True] = True
+
+
+class Health(BaseModel):
+    """`GET /health`."""
+
+    status: Literal["ok", "loading", "draining", "failed"]
+    live: bool
+    ready: bool
+    model: str
+    version: str
+    detail: str | None = None
+    uptime_seconds: float
+    running: int
+    waiting: int
+
+
+class ErrorDetail(BaseModel):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every answer other than success."""
+
+    error: ErrorDetail
