@@ -6,6 +6,7 @@ The only place that reads the environment or the clock, and that knows all packa
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import os
 import signal
@@ -105,11 +106,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
 
 
 def create_app(runtime: Runtime) -> FastAPI:
-    """The HTTP application.
-
-    Raises:
-        SettingsError: an impossible API key, or none where one is required.
-    """
+    """The HTTP application. Raises: SettingsError: see `check_keys`."""
     settings = runtime.settings
     app = FastAPI(
         title="slowwave",
@@ -134,7 +131,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         )
     app.add_middleware(
         Guard,
-        keyring=_keyring(settings),
+        keyring=check_keys(settings),
         max_body_bytes=settings.max_body_bytes,
         allowed_hosts=frozenset({"localhost", *(h.lower() for h in settings.allowed_hosts)}),
         allowed_origins=frozenset(settings.allowed_origins),
@@ -144,14 +141,14 @@ def create_app(runtime: Runtime) -> FastAPI:
     return app
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, json_log: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; then let replies finish for a while, and mark those that could not.
 
     Raises:
         SettingsError, MemoryFault: what keeps it from starting.
         OSError: the address cannot be listened on.
     """
-    _configure_logging(settings)
+    _configure_logging(settings, json_log=json_log)
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     with open_runtime(settings) as runtime:
@@ -227,12 +224,17 @@ def _load_model(settings: Settings) -> LanguageModel:
     return model
 
 
-def _keyring(settings: Settings) -> Keyring:
+def check_keys(settings: Settings) -> Keyring:
+    """The keys that open the service.
+
+    Raises:
+        SettingsError: an impossible API key, or none where one is required.
+    """
     try:
         keyring = Keyring(settings.keys(), requests_per_minute=settings.key_requests_per_minute)
     except ValueError as error:
         raise SettingsError(f"api_keys: {error}") from error
-    if not keyring.required and not _is_loopback(settings.host):
+    if not keyring.required and not is_loopback(settings.host):
         raise SettingsError(
             f"host = {settings.host!r} is open to other machines, and no API key is set. Set SLOWWAVE_API_KEYS "
             "(or api_key_file), or keep to 127.0.0.1."
@@ -240,7 +242,8 @@ def _keyring(settings: Settings) -> Keyring:
     return keyring
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -259,10 +262,26 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _configure_logging(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+class _JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _configure_logging(settings: Settings, *, json_log: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(_JsonLines() if json_log else plain)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     for chatty in ("httpx", "httpcore", "huggingface_hub", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

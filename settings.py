@@ -17,7 +17,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 PREFIX = "SLOWWAVE_"
-_NOT_SETTINGS = frozenset({"SLOWWAVE_CONFIG"})
+_NOT_SETTINGS = frozenset({"SLOWWAVE_CONFIG", "SLOWWAVE_URL"})
+"""Variables that say where something is: the settings file, and (to the command line) the service."""
 
 
 class SettingsError(Exception):
@@ -63,6 +64,8 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(2 << 20, ge=1024)
     api_keys: tuple[str, ...] = ()
     """Keys that open the service, in clear or as sha256:HEX. Required off loopback."""
+    api_key: str | None = None
+    """One more, and the one that the command line uses to call the service."""
     api_key_file: Path | None = None
     """The same, one a line, from a file."""
     key_requests_per_minute: int = Field(0, ge=0)
@@ -99,13 +102,14 @@ class Settings(BaseModel):
         Raises:
             SettingsError: the key file cannot be read.
         """
+        given = (*self.api_keys, *((self.api_key,) if self.api_key else ()))
         if self.api_key_file is None:
-            return self.api_keys
+            return given
         try:
             lines = self.api_key_file.read_text().splitlines()
         except OSError as error:
             raise SettingsError(f"api_key_file: {error}") from error
-        return (*self.api_keys, *(s for line in lines if (s := line.strip()) and not s.startswith("#")))
+        return (*given, *(s for line in lines if (s := line.strip()) and not s.startswith("#")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,294 @@
+// The page: sessions on the left, a conversation on the right. Talks to the same HTTP surface as every other client.
+
+const $ = (id) => document.getElementById(id);
+const KEY = "slowwave-key";
+const THEME = "slowwave-theme";
+
+let session = null; // the session shown, or null before the first message
+let running = null; // the AbortController of the reply that is being written
+let oldest = null; // the last session listed, to page on from
+
+// --- talking to the service --------------------------------------------------------------------------------------
+
+class Refused extends Error {}
+
+async function call(method, path, { body, signal } = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const answer = await fetch(path, {
+    method,
+    signal,
+    headers: {
+      ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+      ...(key ? { Authorization: `Bearer ${key}` } : {}),
+    },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  if (answer.status === 401) {
+    await askForKey();
+    return call(method, path, { body, signal });
+  }
+  if (!answer.ok) {
+    const said = await answer.json().catch(() => null);
+    throw new Refused(said?.error?.message ?? `The service answered ${answer.status}.`);
+  }
+  return answer;
+}
+
+function askForKey() {
+  const dialog = $("key-dialog");
+  if (!dialog.open) dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem(KEY, $("key").value);
+      resolve();
+    }, { once: true });
+  });
+}
+
+// Server-sent events of a POST: yields [name, data].
+async function* events(answer) {
+  let text = "";
+  for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {
+    text += piece;
+    let end;
+    while ((end = text.indexOf("\n\n")) >= 0) {
+      const block = text.slice(0, end);
+      text = text.slice(end + 2);
+      const name = /^event: (.*)$/m.exec(block)?.[1];
+      const data = /^data: (.*)$/m.exec(block)?.[1];
+      if (data !== undefined) yield [name, JSON.parse(data)];
+    }
+  }
+}
+
+// --- the conversation --------------------------------------------------------------------------------------------
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function addEntry(role, text) {
+  $("transcript").querySelector(".empty")?.remove();
+  const entry = element("article", `entry ${role}`);
+  entry.setAttribute("aria-label", role);
+  entry.append(element("div", "text", text));
+  $("transcript").append(entry);
+  scrollDown();
+  return entry;
+}
+
+function addChips(entry, chips) {
+  const list = element("ul", "chips");
+  for (const chip of chips) list.append(element("li", "", chip));
+  entry.append(list);
+}
+
+function replyChips(reply) {
+  const { tokens_per_second: speed, time_to_first_token_ms: first, cached_tokens: cached } = reply.timings;
+  const base = reply.adapter === "none" ? "base model" : `adapter ${reply.adapter}`;
+  return [
+    ...(speed === null ? [] : [`${speed.toFixed(1)} tokens/s`]),
+    `first token ${first < 1000 ? `${Math.round(first)} ms` : `${(first / 1000).toFixed(1)} s`}`,
+    `${reply.usage.completion_tokens} tokens, ${cached} of ${reply.usage.prompt_tokens} from cache`,
+    base,
+    ...(reply.finish_reason === "length" ? ["cut off: length"] : []),
+    ...(reply.compacted ? ["window compacted"] : []),
+  ];
+}
+
+const atEnd = () => {
+  const t = $("transcript");
+  return t.scrollHeight - t.scrollTop - t.clientHeight < 80;
+};
+const scrollDown = () => { $("transcript").scrollTop = $("transcript").scrollHeight; };
+
+async function send(content) {
+  setRunning(new AbortController());
+  addEntry("user", content);
+  const entry = addEntry("assistant running", "");
+  const text = entry.querySelector(".text");
+  try {
+    if (session === null) session = (await (await call("POST", "/v1/sessions", { body: {} })).json()).id;
+    const path = `/v1/sessions/${session}/turns`;
+    const answer = await call("POST", path, { body: { content, stream: true }, signal: running.signal });
+    let finished = false;
+    for await (const [name, data] of events(answer)) {
+      const follow = atEnd();
+      if (name === "delta") text.append(data.text);
+      if (name === "error") throw new Refused(data.error.message);
+      if (name === "done") {
+        finished = true;
+        addChips(entry, replyChips(data));
+        $("announce").textContent = data.text;
+      }
+      if (follow) scrollDown();
+    }
+    if (!finished) throw new Refused("The connection broke before the reply was finished.");
+  } catch (error) {
+    if (error.name === "AbortError") addChips(entry, ["stopped"]);
+    else {
+      entry.classList.add("failed");
+      text.append(text.textContent ? "\n" : "", error instanceof Refused ? error.message : "The service cannot be reached.");
+    }
+  } finally {
+    entry.classList.remove("running");
+    setRunning(null);
+    listSessions();
+  }
+}
+
+function setRunning(controller) {
+  running = controller;
+  $("send").hidden = running !== null;
+  $("stop").hidden = running === null;
+  $("message").focus();
+}
+
+function showEmpty() {
+  $("transcript").replaceChildren(element("p", "empty", "Nothing has been said yet."));
+}
+
+// --- sessions ----------------------------------------------------------------------------------------------------
+
+async function listSessions(more = false) {
+  const query = more && oldest ? `?limit=50&before=${oldest}` : "?limit=50";
+  const found = await (await call("GET", `/v1/sessions${query}`)).json();
+  if (!more) $("session-list").replaceChildren();
+  for (const row of found.data) {
+    const item = element("li");
+    if (row.id === session) item.setAttribute("data-current", "");
+    const open = element("button", "open");
+    if (row.id === session) open.setAttribute("aria-current", "true");
+    const when = element("span", "when", new Date(row.updated_at).toLocaleString());
+    open.append(element("span", "name", row.preview || "(nothing said)"), when);
+    open.addEventListener("click", () => showSession(row.id));
+    const remove = element("button", "delete", "✕");
+    remove.setAttribute("aria-label", `Delete the session: ${row.preview || row.id}`);
+    remove.addEventListener("click", () => deleteSession(row));
+    item.append(open, remove);
+    $("session-list").append(item);
+    oldest = row.id;
+  }
+  $("more-sessions").hidden = !found.has_more;
+}
+
+async function showSession(id) {
+  running?.abort();
+  const found = await (await call("GET", `/v1/sessions/${id}`)).json();
+  session = id;
+  history.replaceState(null, "", `#${id}`);
+  showEmpty();
+  for (const { role, content, status } of found.transcript) {
+    const entry = addEntry(role, content);
+    if (status !== "complete") addChips(entry, [status]);
+  }
+  closeDrawer();
+  await listSessions();
+  $("message").focus();
+}
+
+async function deleteSession(row) {
+  if (!confirm(`Delete “${row.preview || row.id}” and all that was said in it?`)) return;
+  await call("DELETE", `/v1/sessions/${row.id}`);
+  if (row.id === session) newSession();
+  else listSessions();
+}
+
+function newSession() {
+  running?.abort();
+  session = null;
+  history.replaceState(null, "", location.pathname);
+  showEmpty();
+  closeDrawer();
+  listSessions();
+  $("message").focus();
+}
+
+function closeDrawer() {
+  $("sessions").removeAttribute("data-open");
+  $("toggle-sessions").setAttribute("aria-expanded", "false");
+}
+
+// --- health and looks --------------------------------------------------------------------------------------------
+
+const SAID = { ok: "ready", loading: "loading the model", draining: "shutting down", failed: "failed" };
+
+async function watchHealth() {
+  let state = "unreachable", text = "not reachable";
+  try {
+    const health = await (await fetch("/health")).json();
+    state = health.status;
+    text = `${health.model}: ${SAID[state] ?? state}`;
+  } catch { /* told below */ }
+  $("health").dataset.state = state;
+  $("health-text").textContent = text;
+  setTimeout(watchHealth, state === "ok" ? 10000 : 1000);
+}
+
+function setTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+}
+
+const isDark = () => {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+};
+
+// --- hands -------------------------------------------------------------------------------------------------------
+
+function fit() {
+  const field = $("message");
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight + 2}px`;
+}
+
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const content = $("message").value.trim();
+  if (!content || running) return;
+  $("message").value = "";
+  fit();
+  send(content);
+});
+$("message").addEventListener("input", fit);
+$("message").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    $("composer").requestSubmit();
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    running?.abort();
+    closeDrawer();
+  }
+  if (event.altKey && event.code === "KeyN") {
+    event.preventDefault();
+    newSession();
+  }
+});
+$("stop").addEventListener("click", () => running?.abort());
+$("new-session").addEventListener("click", newSession);
+$("more-sessions").addEventListener("click", () => listSessions(true));
+$("toggle-sessions").addEventListener("click", () => {
+  const open = $("sessions").toggleAttribute("data-open");
+  $("toggle-sessions").setAttribute("aria-expanded", String(open));
+});
+$("theme").addEventListener("click", () => {
+  const theme = isDark() ? "light" : "dark";
+  localStorage.setItem(THEME, theme);
+  setTheme(theme);
+});
+addEventListener("unhandledrejection", (event) => {
+  $("health-text").textContent = event.reason instanceof Refused ? event.reason.message : "not reachable";
+});
+
+setTheme(localStorage.getItem(THEME));
+showEmpty();
+watchHealth();
+const named = location.hash.slice(1);
+if (/^sess_[0-9a-z]{26}$/.test(named)) showSession(named).catch(newSession);
+else listSessions();
