@@ -48,16 +48,17 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        incoming = _Incoming(receive, headers)
         try:
-            headers = Headers(scope=scope)
             self._check_host(headers)
             self._check_origin(headers)
             scope.setdefault("state", {})["owner"] = self._check_key(scope, headers)
-            body = await _read(receive, self._max_body_bytes, headers)
+            body = await incoming.read(self._max_body_bytes)
             _check_body(body, headers)
         except ApiError as error:
             self._rejected(error.code or str(error.status))
-            await _discard(receive, headers)
+            await incoming.discard()
             await error.response()(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
@@ -119,33 +120,41 @@ def _is_address(host: str) -> bool:
         return False
 
 
-async def _read(receive: Receive, most: int, headers: Headers) -> bytes:
-    declared = headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
-        raise _too_large(most)
-    body = bytearray()
-    more = "content-length" in headers or "transfer-encoding" in headers
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        body += message.get("body", b"")
-        if len(body) > most:
+class _Incoming:
+    """A request's body on its way, and whether there is more of it."""
+
+    def __init__(self, receive: Receive, headers: Headers) -> None:
+        self._receive = receive
+        length = headers.get("content-length", "")
+        self._declared = int(length) if length.isdigit() else 0
+        self._more = self._declared > 0 or "transfer-encoding" in headers
+
+    async def read(self, most: int) -> bytes:
+        """All of it.
+
+        Raises:
+            ApiError: it is longer than `most` bytes.
+        """
+        if self._declared > most:
             raise _too_large(most)
-        more = message.get("more_body", False)
-    return bytes(body)
+        body = bytearray()
+        while self._more:
+            body += await self._next()
+            if len(body) > most:
+                raise _too_large(most)
+        return bytes(body)
 
+    async def discard(self) -> None:
+        """Read what is left and keep none of it."""
+        thrown_away = 0
+        while self._more and thrown_away < DISCARD_AT_MOST:
+            thrown_away += len(await self._next())
 
-async def _discard(receive: Receive, headers: Headers) -> None:
-    declared = headers.get("content-length", "")
-    if declared == "0" or ("content-length" not in headers and "transfer-encoding" not in headers):
-        return
-    thrown_away = 0
-    while thrown_away < DISCARD_AT_MOST:
-        message = await receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
-        thrown_away += len(message.get("body", b""))
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        self._more = message["type"] != "http.disconnect" and message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
 
 
 def _too_large(most: int) -> ApiError:

@@ -124,8 +124,9 @@ class SamplingOptions(_Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def digest(self, scope: str) -> bytes:
-        """What makes two requests the same, for idempotency."""
-        body: dict[str, Any] = {"scope": scope, "request": self.model_dump(mode="json")}
+        """What makes two requests the same, for idempotency; whether the reply is streamed does not matter."""
+        request = self.model_dump(mode="json", exclude={"stream", "stream_options"})
+        body: dict[str, Any] = {"scope": scope, "request": request}
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
 
 

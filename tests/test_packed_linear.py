@@ -1,0 +1,30 @@
+"""Packed linears give what plain ones give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from models.packed_linear import PackedLinear, pack_linears, packing_works
+
+pytestmark = pytest.mark.skipif(not packing_works(torch.float32), reason="this torch build has no oneDNN linear")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_products_agree(rows: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(96, 160, bias=bias), torch.randn(1, rows, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
+
+
+def test_every_linear_of_a_model_is_packed() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 4)))
+    x = torch.randn(3, 8)
+    with torch.inference_mode():
+        before = model(x)
+        assert pack_linears(model) == 2
+        torch.testing.assert_close(model(x), before)
+    assert not any(type(m) is nn.Linear for m in model.modules())

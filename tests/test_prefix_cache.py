@@ -1,0 +1,62 @@
+"""The prefix cache: never a wrong state, never a stranger's."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.prefix_cache import LEAST_WORTH_COPYING, PrefixCache
+from models.scripted import ScriptedState
+
+ids = st.lists(st.integers(0, 2), min_size=1, max_size=80)
+
+
+@given(held=st.lists(st.tuples(st.sampled_from("ab"), ids), max_size=8), owner=st.sampled_from("ab"), prompt=ids)
+def test_what_is_taken_has_read_a_true_prefix_of_the_prompt(
+    held: list[tuple[str, list[int]]], owner: str, prompt: list[int]
+) -> None:
+    cache = PrefixCache(bytes_per_token=1)
+    for name, tokens in held:
+        cache.put(name, tokens, ScriptedState(tokens))
+    taken = cache.take(owner, prompt)
+    if taken is None:
+        return
+    assert isinstance(taken, ScriptedState)
+    assert taken.token_ids == prompt[: taken.length] and taken.length < len(prompt)
+    assert any(name == owner and tokens[: taken.length] == taken.token_ids for name, tokens in held)
+
+
+def test_a_stranger_gets_nothing() -> None:
+    cache = PrefixCache(bytes_per_token=1)
+    tokens = list(range(100))
+    cache.put("alice", tokens, ScriptedState(tokens))
+    assert cache.take("bob", [*tokens, 1]) is None
+    assert cache.take("alice", [*tokens, 1]) is not None
+
+
+def test_a_branch_copies_and_leaves_the_original() -> None:
+    cache = PrefixCache(bytes_per_token=1)
+    tokens = list(range(LEAST_WORTH_COPYING + 20))
+    cache.put("", tokens, ScriptedState(tokens))
+    branch = cache.take("", [*tokens[: LEAST_WORTH_COPYING + 5], -1, -1])
+    assert branch is not None and branch.length == LEAST_WORTH_COPYING + 5
+    assert len(cache) == 1
+    whole = cache.take("", [*tokens, 7])
+    assert whole is not None and whole.length == len(tokens)
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    cache = PrefixCache(bytes_per_token=1)
+    for n in range(4):
+        cache.put("", [n] * 50, ScriptedState([n] * 50))
+    cache.take("", [*[0] * 40, 9])  # a branch: 0 is used again
+    cache.shrink(100)
+    assert cache.nbytes == 100
+    assert cache.take("", [*[0] * 50, 9]) is not None
+    assert cache.take("", [*[1] * 50, 9]) is None
+
+
+def test_a_state_must_have_read_what_it_is_filed_under() -> None:
+    with pytest.raises(ValueError, match="holds 1 tokens"):
+        PrefixCache(bytes_per_token=1).put("", [1, 2], ScriptedState([1]))
