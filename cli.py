@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from settings import Settings, SettingsError, load
@@ -131,7 +132,7 @@ def list_sessions(
         return
     table = Table("session", "changed", "messages", "begins with")
     for row in found["data"]:
-        table.add_row(row["id"], row["updated_at"][:19].replace("T", " "), str(row["messages"]), row["preview"][:60])
+        table.add_row(row["id"], row["updated_at"][:19].replace("T", " "), str(row["messages"]), escape(row["preview"][:60]))
     out.print(table if found["data"] else "There are no sessions yet.")
 
 
@@ -145,7 +146,7 @@ def show_session(session: str, url: Url = None, json_output: Json = False) -> No
         return
     for entry in found["transcript"]:
         mark = "" if entry["status"] == "complete" else f" ({entry['status']})"
-        out.print(f"[bold]{entry['role']}{mark}[/bold]", entry["content"], sep="\n", end="\n\n", markup=True)
+        out.print(f"[bold]{entry['role']}{mark}[/bold]\n{escape(entry['content'])}\n", soft_wrap=True)
 
 
 @sessions_app.command("delete")
@@ -186,9 +187,9 @@ def doctor(
     for finding in examine(loaded.settings):
         findings.append(finding)
         if not json_output:
-            out.print(f"{marks[finding.level]}  {finding.name:15} {finding.found}", soft_wrap=True)
+            out.print(f"{marks[finding.level]}  {finding.name:15} {escape(finding.found)}", soft_wrap=True)
             if finding.advice:
-                out.print(f"{'':26}→ {finding.advice}", soft_wrap=True)
+                out.print(f"{'':26}→ {escape(finding.advice)}", soft_wrap=True)
     healthy = all(f.level != "fault" for f in findings)
     if json_output:
         rows = [{"name": f.name, "level": f.level, "found": f.found, "advice": f.advice} for f in findings]
@@ -218,13 +219,8 @@ def _complain(message: str, code: int) -> None:
     if "--json" in sys.argv:
         err.print_json(json.dumps({"error": message, "exit_code": code}), indent=None)
     else:
-        err.print(f"[bold red]slowwave:[/bold red] {_plain(message)}", soft_wrap=True)
+        err.print(f"[bold red]slowwave:[/bold red] {escape(message)}", soft_wrap=True)
     sys.exit(code)
-
-
-def _plain(text: str) -> str:
-    """Square brackets are rich's markup."""
-    return text.replace("[", r"\[")
 
 
 def _loaded(config: Path | None, options: dict[str, Any], sets: list[str] | None) -> Any:
@@ -259,7 +255,7 @@ def _show_settings(settings: Settings, origins: dict[str, str], *, json_output: 
         return
     table = Table("setting", "value", "from")
     for name, value in values.items():
-        table.add_row(name, str(value), origins.get(name, "default"))
+        table.add_row(name, escape(str(value)), origins.get(name, "default"))
     out.print(table)
 
 
@@ -325,7 +321,7 @@ def _say(
     except Failure as failure:
         if not forgiving or failure.code == UNREACHABLE:
             raise
-        err.print(f"[red]{_plain(str(failure))}[/red]")
+        err.print(f"[red]{escape(str(failure))}[/red]")
 
 
 def _events(client: httpx.Client, path: str, body: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -177,14 +177,18 @@ class _DrainingServer(uvicorn.Server):
         self._runtime = runtime
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """uvicorn's own handler kills the process with the same signal in the end, before anything is closed."""
         runtime = self._runtime
-        if not runtime.drain.is_set():
+        if self.should_exit:
+            self.force_exit = True
+            runtime.engine.stop_all()
+        else:
+            self.should_exit = True
             runtime.drain.set()
             log.info("%s: letting %d replies finish", signal.Signals(sig).name, runtime.engine.stats().running)
             timer = threading.Timer(runtime.settings.drain_seconds, runtime.engine.stop_all)
             timer.daemon = True
             timer.start()
-        super().handle_exit(sig, frame)
 
 
 def _now() -> datetime:

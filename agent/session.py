@@ -17,6 +17,10 @@ from memory.transcripts import EMPTY_CHAIN, Transcripts, chain
 from models.language import Message
 
 
+PATIENCE = 5.0
+"""Seconds to wait for a turn that is ending: who stops a reply and asks again at once should not be refused."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """Where a turn will be written, and what stands there already."""
@@ -35,24 +39,25 @@ class SessionLeases:
 
     def __init__(self) -> None:
         self._held: set[str] = set()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     @contextmanager
-    def hold(self, session: str) -> Iterator[None]:
-        """Be the only one to write in `session`.
+    def hold(self, session: str, *, patience: float = PATIENCE) -> Iterator[None]:
+        """Be the only one to write in `session`, after `patience` seconds at most.
 
         Raises:
-            SessionBusy: somebody else is.
+            SessionBusy: somebody else still is.
         """
-        with self._lock:
-            if session in self._held:
+        with self._changed:
+            if not self._changed.wait_for(lambda: session not in self._held, patience):
                 raise SessionBusy(f"another turn is being taken in session {session!r}; wait for its reply")
             self._held.add(session)
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._held.discard(session)
+                self._changed.notify_all()
 
 
 def chains_of(messages: Sequence[Message]) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import cast
 
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
-from agent.session import Opening, SessionLeases, open_by_history, open_named
+from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from memory.ids import new_id
 from memory.transcripts import Entry, Status, Transcripts, TurnRow
 from models.engine import Delta, Engine, Generation, Prompt, Reply, Timings
@@ -88,6 +88,7 @@ class Awake:
     transcripts: Transcripts
     now: Callable[[], datetime]
     leases: SessionLeases = field(default_factory=SessionLeases)
+    patience: float = PATIENCE
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -162,7 +163,7 @@ def take_turn(
 def _open(awake: Awake, request: TurnRequest, held: ExitStack) -> Opening:
     """Find the session and become its only writer."""
     if request.session is not None:
-        held.enter_context(awake.leases.hold(request.session))
+        held.enter_context(awake.leases.hold(request.session, patience=awake.patience))
         opening = open_named(awake.transcripts, request.session, request.messages, owner=request.owner)
         if not opening.new:
             raise InvalidTurn("the session holds all these messages already; send a new one")
@@ -170,7 +171,7 @@ def _open(awake: Awake, request: TurnRequest, held: ExitStack) -> Opening:
     opening = open_by_history(awake.transcripts, request.messages, owner=request.owner)
     if opening.session is not None:
         try:
-            held.enter_context(awake.leases.hold(opening.session))
+            held.enter_context(awake.leases.hold(opening.session, patience=awake.patience))
         except SessionBusy:
             return open_by_history(awake.transcripts, request.messages, owner=request.owner, in_place=False)
         # Somebody may have written between the look and the lease: look again, now that nobody can.

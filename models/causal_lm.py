@@ -152,6 +152,8 @@ class CausalLM:
         self._adopt_ragged_attention()
         if model.device.type == "cpu" and packing_works(model.dtype):
             pack_linears(model)
+            for left in model.parameters():  # else one view of the file keeps all of its pages
+                left.data = left.data.clone()
 
     @classmethod
     def load(

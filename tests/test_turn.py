@@ -95,7 +95,7 @@ def test_what_cannot_be_answered_is_refused(awake: Awake) -> None:
 
 
 def test_one_turn_at_a_time_in_a_session(awake: Awake, make_engine: EngineFactory) -> None:
-    awake = slow(awake, make_engine)
+    awake = replace(slow(awake, make_engine), patience=0.1)
     opened = take_turn(awake, request(user("hi")))
     control, started = TurnControl(), threading.Event()
     thread = threading.Thread(
@@ -111,6 +111,22 @@ def test_one_turn_at_a_time_in_a_session(awake: Awake, make_engine: EngineFactor
     other = take_turn(awake, request(user("hi"), assistant(opened.text), user("me too")))
     assert other.session != opened.session
     control.cancel()
+    thread.join()
+
+
+def test_who_stops_a_reply_can_go_on_at_once(awake: Awake, make_engine: EngineFactory) -> None:
+    awake = slow(awake, make_engine)
+    opened = take_turn(awake, request(user("hi")))
+    control, started = TurnControl(), threading.Event()
+    thread = threading.Thread(
+        target=take_turn,
+        args=(awake, request(user("count"), session=opened.session)),
+        kwargs={"on_start": lambda turn, session: started.set(), "control": control},
+    )
+    thread.start()
+    started.wait(10)
+    control.cancel()
+    assert take_turn(awake, request(user("next"), session=opened.session)).text == "You said: next"
     thread.join()
 
 

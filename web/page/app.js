@@ -6,6 +6,7 @@ const THEME = "slowwave-theme";
 
 let session = null; // the session shown, or null before the first message
 let running = null; // the AbortController of the reply that is being written
+let listing = 0; // counts looks at the list of sessions
 let oldest = null; // the last session listed, to page on from
 
 // --- talking to the service --------------------------------------------------------------------------------------
@@ -148,6 +149,7 @@ function setRunning(controller) {
 }
 
 function showEmpty() {
+  $("announce").textContent = "";
   $("transcript").replaceChildren(element("p", "empty", "Nothing has been said yet."));
 }
 
@@ -155,7 +157,9 @@ function showEmpty() {
 
 async function listSessions(more = false) {
   const query = more && oldest ? `?limit=50&before=${oldest}` : "?limit=50";
+  const mine = ++listing;
   const found = await (await call("GET", `/v1/sessions${query}`)).json();
+  if (mine !== listing) return; // a later look is under way
   if (!more) $("session-list").replaceChildren();
   for (const row of found.data) {
     const item = element("li");

@@ -1,0 +1,55 @@
+"""The OpenAPI document: true, and nothing that it allows breaks the service."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from bench.server import ROOT, Server
+
+
+def test_schemathesis_finds_no_fault(scripted_server: Server, tmp_path: Path) -> None:
+    tool = shutil.which("schemathesis") or str(Path(sys.executable).parent / "schemathesis")
+    command = [
+        tool, "run", f"{scripted_server.url}/openapi.json",
+        "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+        "--max-examples", "40", "--seed", "1", "--generation-database", "none", "--workers", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_the_document_names_every_route_and_its_errors(scripted_server: Server) -> None:
+    document = httpx.get(f"{scripted_server.url}/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/chat/completions",
+        "/v1/sessions",
+        "/v1/sessions/{session}",
+        "/v1/sessions/{session}/fork",
+        "/v1/sessions/{session}/turns",
+        "/health",
+        "/health/live",
+        "/metrics",
+    }
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert operation["summary"] and "422" not in operation["responses"]
+            assert {"400", "401", "413", "421", "429", "500"} <= set(operation["responses"])
+
+
+def test_the_architecture_page_names_every_route() -> None:
+    import re
+
+    from web import openai, sessions, status
+
+    text = (ROOT / "docs" / "http.md").read_text()
+    for router in (openai.router, sessions.router, status.router):
+        for route in router.routes:
+            path = re.sub(r":path", "", getattr(route, "path", ""))
+            assert f"`{path}`" in text or path == "/", path

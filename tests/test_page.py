@@ -1,0 +1,129 @@
+"""The page, in headless Chromium, by keyboard, in dark and light, on a small screen."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from bench.server import Server
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser, scripted_server: Server) -> Iterator[Page]:
+    context = browser.new_context(base_url=scripted_server.url, color_scheme="light")
+    opened = context.new_page()
+    problems: list[str] = []
+    refused = "Failed to load resource"  # a 400 that a test asks for
+    opened.on("console", lambda m: problems.append(m.text) if m.type == "error" and refused not in m.text else None)
+    opened.on("pageerror", lambda e: problems.append(str(e)))
+    opened.on("request", lambda r: problems.append(r.url) if not r.url.startswith(scripted_server.url) else None)
+    opened.goto("/")
+    expect(opened.locator("#health")).to_have_attribute("data-state", "ok")
+    yield opened
+    context.close()
+    assert problems == []
+
+
+def say(page: Page, text: str) -> None:
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
+
+
+def test_a_conversation_by_keyboard_alone(page: Page) -> None:
+    expect(page.locator("#message")).to_be_focused()
+    say(page, "hello <b>there</b>")
+    reply = page.locator(".entry.assistant").first
+    expect(reply.locator(".text")).to_have_text("You said: hello <b>there</b>")
+    expect(reply.locator(".chips li")).to_contain_text([re.compile("tokens/s"), re.compile("first token"), "", "base model"])
+    say(page, "second")
+    expect(page.locator(".entry.assistant .text")).to_have_text(["You said: hello <b>there</b>", "You said: second"])
+    expect(page.locator("#session-list li[data-current]")).to_contain_text("hello <b>there</b>")
+    page.keyboard.press("Alt+KeyN")
+    expect(page.locator(".entry")).to_have_count(0)
+    page.locator("#session-list .open").first.click()
+    expect(page.locator(".entry .text").nth(3)).to_have_text("You said: second")
+    expect(page).to_have_url(re.compile("#sess_"))
+
+
+def test_a_line_break_is_typed_with_shift(page: Page) -> None:
+    page.keyboard.type("one")
+    page.keyboard.press("Shift+Enter")
+    say(page, "two")
+    expect(page.locator(".entry.assistant .text")).to_have_text("You said: one\ntwo")
+
+
+def test_escape_stops_a_reply(page: Page) -> None:
+    page.locator("#message").fill("x" * 7000)
+    page.keyboard.press("Enter")
+    expect(page.locator("#stop")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".entry.assistant .chips")).to_contain_text("stopped")
+    expect(page.locator("#send")).to_be_visible()
+
+
+def test_a_refusal_is_shown_where_the_reply_would_be(page: Page) -> None:
+    page.locator("#message").fill("x" * 9000)
+    page.keyboard.press("Enter")
+    expect(page.locator(".entry.failed .text")).to_contain_text("context window")
+
+
+def test_a_session_is_deleted_after_asking(page: Page) -> None:
+    say(page, "to be deleted")
+    expect(page.locator(".entry.assistant .chips")).to_be_visible()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator("#session-list li[data-current] .delete").click()
+    expect(page.locator(".entry")).to_have_count(0)
+    expect(page.get_by_text("to be deleted")).to_have_count(0)
+
+
+def test_dark_and_light_and_small(page: Page, tmp_path: Path) -> None:
+    def ground() -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    light = ground()
+    page.locator("#theme").click()
+    dark = ground()
+    assert light != dark
+    page.reload()
+    assert ground() == dark
+    page.set_viewport_size({"width": 360, "height": 640})
+    expect(page.locator("#sessions")).to_be_hidden()
+    page.locator("#toggle-sessions").click()
+    expect(page.locator("#sessions")).to_be_visible()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser, tmp_path: Path) -> None:
+    environment = {"SLOWWAVE_API_KEYS": "page-test-key"}
+    with Server(tmp_path / "data", model="scripted", environment=environment) as server:
+        context = browser.new_context(base_url=server.url)
+        page = context.new_page()
+        page.goto("/")
+        page.locator("#key").fill("page-test-key")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-dialog")).to_be_hidden()
+        page.locator("#message").fill("hello")
+        page.keyboard.press("Enter")
+        expect(page.locator(".entry.assistant .text")).to_have_text("You said: hello")
+        context.close()
