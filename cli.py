@@ -65,7 +65,9 @@ def serve(
     data_dir: DataDir = None,
     host: Annotated[str | None, typer.Option("--host")] = None,
     port: Annotated[int | None, typer.Option("--port")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="A name, folder, .gguf or hub name; or 'scripted'.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A name, folder, .gguf or hub name; or 'scripted'.")
+    ] = None,
     config: Config = None,
     sets: Set = None,
     json_output: Json = False,
@@ -95,7 +97,9 @@ def chat(
     json_output: Json = False,
 ) -> None:
     """Talk with the agent. The message may also come from a pipe. Ctrl-C ends a reply, Ctrl-D the talk."""
-    options = {k: v for k, v in {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}.items() if v is not None}
+    options = {
+        k: v for k, v in {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}.items() if v is not None
+    }
     with _client(url) as client:
         if last and session is None:
             found = _call(client, "GET", "/v1/sessions", params={"limit": 1})["data"]
@@ -132,7 +136,9 @@ def list_sessions(
         return
     table = Table("session", "changed", "messages", "begins with")
     for row in found["data"]:
-        table.add_row(row["id"], row["updated_at"][:19].replace("T", " "), str(row["messages"]), escape(row["preview"][:60]))
+        table.add_row(
+            row["id"], row["updated_at"][:19].replace("T", " "), str(row["messages"]), escape(row["preview"][:60])
+        )
     out.print(table if found["data"] else "There are no sessions yet.")
 
 
@@ -172,7 +178,9 @@ def doctor(
     data_dir: DataDir = None,
     config: Config = None,
     sets: Set = None,
-    show_settings: Annotated[bool, typer.Option("--settings", help="Show every setting and where it was given.")] = False,
+    show_settings: Annotated[
+        bool, typer.Option("--settings", help="Show every setting and where it was given.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Check this machine, the installation, the model's files and the data directory. Exit code 1 on a fault."""

@@ -262,7 +262,9 @@ def _listen(settings: Settings) -> socket.socket:
         listening.bind((settings.host, settings.port))
     except OSError as error:
         listening.close()
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Try another --port.") from error
+        raise OSError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Try another --port."
+        ) from error
     return listening
 
 

@@ -128,7 +128,9 @@ def _pieces(model: LanguageModel, seen: Sequence[Message], new: Sequence[Message
     """What each new message adds to the context, then what the reply's header adds. None: nothing can be added."""
     messages = [*seen, *new]
     pieces = [
-        model.chat_ids(messages[: n + 1], after=n, reply=False) if n < len(messages) else model.chat_ids(messages, after=n)
+        model.chat_ids(messages[: n + 1], after=n, reply=False)
+        if n < len(messages)
+        else model.chat_ids(messages, after=n)
         for n in range(len(seen), len(messages) + 1)
     ]
     return [tuple(p) for p in pieces if p is not None] if all(p is not None for p in pieces) else None

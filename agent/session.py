@@ -16,7 +16,6 @@ from agent.prompt import Window, window_of
 from memory.transcripts import EMPTY_CHAIN, Transcripts, chain
 from models.language import Message
 
-
 PATIENCE = 5.0
 """Seconds to wait for a turn that is ending: who stops a reply and asks again at once should not be refused."""
 

@@ -33,6 +33,7 @@ class TurnRequest:
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
     idempotency_key: str | None = None
     request_digest: bytes | None = None
     keep_partial: bool = True
@@ -133,6 +134,7 @@ def take_turn(
                     max_tokens=plan.max_tokens,
                     sampling=request.sampling,
                     stop=request.stop,
+                    ignore_eos=request.ignore_eos,
                     namespace=request.owner,
                 )
             )

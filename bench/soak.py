@@ -22,7 +22,7 @@ import httpx
 
 from bench.server import Server
 
-WORDS = "river lamp quiet seven window garden letter music stone winter copper question morning bread".split()
+WORDS = ["river", "lamp", "quiet", "seven", "window", "garden", "letter", "music", "stone", "winter", "copper"]
 
 
 def talk(url: str, until: float, seed: int, counts: collections.Counter[str], problems: list[str]) -> None:
@@ -89,7 +89,8 @@ def main() -> int:
         began = time.monotonic()
         until = began + args.seconds
         threads = [
-            threading.Thread(target=talk, args=(server.url, until, seed, counts, problems)) for seed in range(args.clients)
+            threading.Thread(target=talk, args=(server.url, until, seed, counts, problems))
+            for seed in range(args.clients)
         ]
         for thread in threads:
             thread.start()
@@ -99,7 +100,9 @@ def main() -> int:
             time.sleep(min(5.0, args.seconds / 20))
         for thread in threads:
             thread.join()
-        generated = httpx.get(f"{server.url}/metrics").text.split("\nslowwave_generation_tokens_total ")[1].split("\n")[0]
+        generated = (
+            httpx.get(f"{server.url}/metrics").text.split("\nslowwave_generation_tokens_total ")[1].split("\n")[0]
+        )
     warm = [mib for at, mib in memory if at >= args.seconds / 3]
     report = {
         "clients": args.clients,

@@ -182,7 +182,9 @@ class Transcripts:
     def entries(self, session: str) -> list[Entry]:
         """A session's transcript, in order."""
         with self._store.reading() as db:
-            return [_entry(r) for r in db.query("SELECT * FROM messages WHERE session = ? ORDER BY position", [session])]
+            return [
+                _entry(r) for r in db.query("SELECT * FROM messages WHERE session = ? ORDER BY position", [session])
+            ]
 
     def turn(self, turn: str, *, owner: str) -> tuple[TurnRow, Entry] | None:
         """A turn and its reply."""
@@ -231,9 +233,14 @@ _SESSIONS = """
 """
 
 
-def _insert_session(db: Database, session: str, *, owner: str, parent: str | None, tokenizer: str, at: datetime) -> None:
+def _insert_session(
+    db: Database, session: str, *, owner: str, parent: str | None, tokenizer: str, at: datetime
+) -> None:
     db.execute(
-        "INSERT INTO sessions (id, owner, parent, created_at, updated_at, tokenizer, head) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        """
+        INSERT INTO sessions (id, owner, parent, created_at, updated_at, tokenizer, head)
+        VALUES (?, ?, ?, ?, ?, ?, ?)
+        """,
         [session, owner, parent, at.isoformat(), at.isoformat(), tokenizer, EMPTY_CHAIN],
     )
 
@@ -261,7 +268,9 @@ def _insert_turn(db: Database, turn: TurnRow) -> None:
 
 
 def _append(db: Database, session: str, entries: Iterable[Entry], *, at: datetime) -> None:
-    sql = "SELECT head, (SELECT coalesce(max(position) + 1, 0) FROM messages WHERE session = ?) FROM sessions WHERE id = ?"
+    sql = """
+        SELECT head, (SELECT coalesce(max(position) + 1, 0) FROM messages WHERE session = ?) FROM sessions WHERE id = ?
+    """
     head, position = db.execute(sql, [session, session]).fetchone()
     for entry in entries:
         if entry.role != COMPACTION:
@@ -293,7 +302,8 @@ def _append(db: Database, session: str, entries: Iterable[Entry], *, at: datetim
 def _copy(db: Database, parent: str, position: int, *, to: str, at: datetime) -> None:
     db.execute(
         """
-        INSERT INTO messages (id, session, position, turn, role, content, status, token_ids, kept_from, chain, created_at)
+        INSERT INTO messages (id, session, position, turn, role, content, status, token_ids, kept_from, chain,
+                              created_at)
         SELECT 'msg_' || lower(hex(randomblob(13))), ?, position, NULL, role, content, status, token_ids, kept_from,
                chain, created_at
         FROM messages WHERE session = ? AND position <= ?

@@ -239,12 +239,14 @@ class CausalLM:
             self.read([Chunk(token_ids=probe[15:23], state=state), Chunk(token_ids=probe[9:10], state=other)])
             ours = self.read([Chunk(token_ids=probe[23:], state=state)])[0]
         except (TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise UnsupportedModel(f"{type(self._model).__name__} cannot run with per-sequence caches: {error}") from error
+            raise UnsupportedModel(
+                f"{type(self._model).__name__} cannot run with per-sequence caches: {error}"
+            ) from error
         tolerance = 1e-3 if self._shape.dtype is torch.float32 else 0.25
         if not torch.allclose(ours, own[-1], rtol=0.0, atol=tolerance * max(1.0, float(own[-1].abs().max()) / 10)):
             raise UnsupportedModel(
                 f"{type(self._model).__name__} gives other logits with per-sequence caches than by itself "
-                f"(largest difference {float((ours - own[-1]).abs().max()):.3g}); it is not served rather than served wrong"
+                f"(largest difference {float((ours - own[-1]).abs().max()):.3g}): not served rather than served wrong"
             )
 
 

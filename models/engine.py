@@ -50,6 +50,8 @@ class Prompt:
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    """Write on past the end token, up to `max_tokens`."""
     namespace: str = ""
     """Whose prompt it is: states are reused within a namespace only."""
 
@@ -387,7 +389,7 @@ class Engine:
             sequence.first_token = time.monotonic()
         sequence.reply.append(choice.token_id)
         sequence.context.append(choice.token_id)
-        ended = choice.token_id in self.model.card.stop_ids
+        ended = choice.token_id in self.model.card.stop_ids and not sequence.prompt.ignore_eos
         text = "" if ended else sequence.text.push(choice.token_id)
         sequence.generation._events.put(Delta(text=text, choice=choice))
         if ended or sequence.text.stopped:

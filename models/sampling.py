@@ -100,7 +100,7 @@ def _penalise(logits: Tensor, s: Sampling, *, prompt: Sequence[int], reply: Sequ
         values = logits[seen]
         logits[seen] = torch.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
     if reply and (s.presence_penalty or s.frequency_penalty):  # OpenAI's definition, over the reply alone
-        ids, counts = torch.tensor(reply, device=logits.device).unique(return_counts=True)
+        ids, counts = torch.unique(torch.tensor(reply, device=logits.device), return_counts=True)
         logits[ids] -= s.presence_penalty + s.frequency_penalty * counts
     return logits
 

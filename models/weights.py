@@ -162,7 +162,7 @@ def _write_atomically(path: Path, text: str) -> None:
         scratch.write(text)
         scratch.flush()
         os.fsync(scratch.fileno())
-    os.replace(scratch.name, path)
+    Path(scratch.name).replace(path)
 
 
 def _fsync(path: Path) -> None:

@@ -81,9 +81,9 @@ def test_openai_raises_its_own_exceptions(
 
 
 def test_openai_raises_for_a_bad_key(server: Server) -> None:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong-key", max_retries=0) as stranger:
-        with pytest.raises(openai.AuthenticationError):
-            stranger.models.list()
+    stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong-key", max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
 
 
 def test_the_llm_tool_chats(server: Server, tmp_path: Path) -> None:
@@ -98,6 +98,10 @@ def test_the_llm_tool_chats(server: Server, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == "You said: hello from llm"
     done = subprocess.run(
-        [llm, "-m", "slow", "--key", KEY, "-c", "and again"], capture_output=True, text=True, env=environment, timeout=120
+        [llm, "-m", "slow", "--key", KEY, "-c", "and again"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
     )
     assert done.stdout.strip() == "You said: and again", done.stderr

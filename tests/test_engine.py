@@ -18,7 +18,9 @@ from tests.conftest import EngineFactory
 GREEDY = Sampling(temperature=0.0)
 
 
-def ask(engine: Engine, text: str, *, max_tokens: int = 400, sampling: Sampling = GREEDY, **options: object) -> Generation:
+def ask(
+    engine: Engine, text: str, *, max_tokens: int = 400, sampling: Sampling = GREEDY, **options: object
+) -> Generation:
     ids = engine.model.chat_ids([Message(role="user", content=text)])
     assert ids is not None
     return engine.submit(Prompt(token_ids=ids, max_tokens=max_tokens, sampling=sampling, **options))  # type: ignore[arg-type]
@@ -80,9 +82,7 @@ def test_reuse_does_not_change_the_output(tiny: CausalLM, make_engine: EngineFac
 def test_stopping_takes_effect_before_the_next_token(make_engine: EngineFactory) -> None:
     model = ScriptedLM({"count": "x" * 5000}, step_seconds=0.01)
     generation = ask(make_engine(model), "count", max_tokens=5000)
-    seen = 0
-    for _ in generation:
-        seen += 1
+    for seen, _ in enumerate(generation, start=1):
         if seen == 5:
             generation.stop()
     assert generation.reply is not None

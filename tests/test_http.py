@@ -71,7 +71,15 @@ def test_without_being_asked_a_stream_has_no_usage(client: httpx.Client) -> None
 
 
 def test_parameters_of_openais_that_are_not_used_are_ignored(client: httpx.Client) -> None:
-    extra = {"user": "u", "logit_bias": {"1": 2}, "service_tier": "auto", "store": True, "metadata": {}, "n": 1, "top_k": None}
+    extra: dict[str, Any] = {
+        "user": "u",
+        "logit_bias": {"1": 2},
+        "service_tier": "auto",
+        "store": True,
+        "metadata": {},
+        "n": 1,
+        "top_k": None,
+    }
     assert client.post(CHAT, json=body(**extra)).status_code == 200
 
 
@@ -90,7 +98,10 @@ def test_content_parts_and_developer_messages_are_understood(client: httpx.Clien
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages.0.content",
+        ),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
         ({"temperature": 3}, "temperature"),
         ({"temperature": "warm"}, "temperature"),
@@ -201,7 +212,9 @@ def test_a_turn_streams_its_pieces_and_then_itself(client: httpx.Client) -> None
 def test_the_openai_surface_can_name_a_session(client: httpx.Client) -> None:
     session = client.post("/v1/sessions").json()["id"]
     for text in ("one", "two"):
-        reply = client.post(CHAT, json=body(text, slowwave={"session": session, "recall": False, "adapter": "none"})).json()
+        reply = client.post(
+            CHAT, json=body(text, slowwave={"session": session, "recall": False, "adapter": "none"})
+        ).json()
         assert reply["slowwave"]["session"] == session
     assert client.get(f"/v1/sessions/{session}").json()["messages"] == 4
 
@@ -219,7 +232,9 @@ def test_a_retry_with_its_idempotency_key_is_the_same_turn(client: httpx.Client)
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in parsed) == "You said: once"
     session = client.post("/v1/sessions").json()["id"]
     headers = {"Idempotency-Key": uuid.uuid4().hex}
-    turns = [client.post(f"/v1/sessions/{session}/turns", json={"content": "x"}, headers=headers).json() for _ in range(3)]
+    turns = [
+        client.post(f"/v1/sessions/{session}/turns", json={"content": "x"}, headers=headers).json() for _ in range(3)
+    ]
     assert len({t["id"] for t in turns}) == 1 and client.get(f"/v1/sessions/{session}").json()["messages"] == 2
 
 
@@ -287,7 +302,9 @@ def test_a_full_service_says_when_to_come_back(tmp_path: Path) -> None:
     with start(tmp_path, "--set", "max_batch=1", "--set", "max_waiting=1", "--set", "max_reply_tokens=4096") as server:
         with ThreadPoolExecutor(24) as pool:
             answers = list(
-                pool.map(lambda n: httpx.post(server.url + CHAT, json=body(f"{n} " + "x" * 3000), timeout=60), range(24))
+                pool.map(
+                    lambda n: httpx.post(server.url + CHAT, json=body(f"{n} " + "x" * 3000), timeout=60), range(24)
+                )
             )
         codes = [a.status_code for a in answers]
         assert set(codes) <= {200, 503} and 200 in codes and 503 in codes

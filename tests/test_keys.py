@@ -18,7 +18,15 @@ def test_a_key_opens_in_clear_or_by_digest() -> None:
     digest = hashlib.sha256(b"correct horse").hexdigest()
     for ring in (Keyring(["correct horse"]), Keyring([f"sha256:{digest}"]), Keyring(["another key", "correct horse"])):
         assert ring.owner("Bearer correct horse") == f"key-{digest[:16]}"
-        for wrong in (None, "", "correct horse", "Basic correct horse", "Bearer correct hors", "Bearer ", f"Bearer {digest}"):
+        for wrong in (
+            None,
+            "",
+            "correct horse",
+            "Basic correct horse",
+            "Bearer correct hors",
+            "Bearer ",
+            f"Bearer {digest}",
+        ):
             assert ring.owner(wrong) is None
 
 

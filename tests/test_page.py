@@ -54,7 +54,9 @@ def test_a_conversation_by_keyboard_alone(page: Page) -> None:
     say(page, "hello <b>there</b>")
     reply = page.locator(".entry.assistant").first
     expect(reply.locator(".text")).to_have_text("You said: hello <b>there</b>")
-    expect(reply.locator(".chips li")).to_contain_text([re.compile("tokens/s"), re.compile("first token"), "", "base model"])
+    expect(reply.locator(".chips li")).to_contain_text(
+        [re.compile("tokens/s"), re.compile("first token"), "", "base model"]
+    )
     say(page, "second")
     expect(page.locator(".entry.assistant .text")).to_have_text(["You said: hello <b>there</b>", "You said: second"])
     expect(page.locator("#session-list li[data-current]")).to_contain_text("hello <b>there</b>")

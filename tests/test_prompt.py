@@ -44,7 +44,9 @@ words = st.text(alphabet="abc é🦙<|>", min_size=1, max_size=30)
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(turns=st.lists(st.tuples(words, words), min_size=1, max_size=5))
-def test_every_prompt_begins_with_the_whole_context_before_it(model: LanguageModel, turns: list[tuple[str, str]]) -> None:
+def test_every_prompt_begins_with_the_whole_context_before_it(
+    model: LanguageModel, turns: list[tuple[str, str]]
+) -> None:
     entries, plans = talk(model, turns)
     context: tuple[int, ...] = ()
     for plan, reply in zip(plans, [e for e in entries if e.role == "assistant"], strict=True):
@@ -54,7 +56,7 @@ def test_every_prompt_begins_with_the_whole_context_before_it(model: LanguageMod
 
 
 def test_the_context_is_what_the_template_would_have_made(model: LanguageModel) -> None:
-    entries, plans = talk(model, [("Hello", "Hi."), ("How are you?", "Fine.")])
+    _, plans = talk(model, [("Hello", "Hi."), ("How are you?", "Fine.")])
     chat = [user("Hello"), Message(role="assistant", content="Hi."), user("How are you?")]
     assert list(plans[-1].prompt) == model.chat_ids(chat)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_draws_along_a_reply_differ() -> None:
 
 
 def test_penalties_push_away_from_what_was_said() -> None:
-    greedy = {"temperature": 0.0}
+    greedy: dict[str, Any] = {"temperature": 0.0}
     assert choose(LOGITS, Sampling(repetition_penalty=3.0, **greedy), prompt=[0], reply=[]).token_id == 1
     assert choose(LOGITS, Sampling(presence_penalty=1.0, **greedy), prompt=[0], reply=[]).token_id == 0
     assert choose(LOGITS, Sampling(presence_penalty=1.0, **greedy), prompt=[], reply=[0]).token_id == 1

@@ -12,7 +12,9 @@ from settings import Settings, SettingsError, load
 def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "slowwave.toml"
     file.write_text("port = 1\nmax_batch = 2\nallowed_hosts = ['a', 'b']\n")
-    loaded = load({"port": 3, "model": None}, config=file, environment={"SLOWWAVE_PORT": "2", "SLOWWAVE_MAX_BATCH": "5"})
+    loaded = load(
+        {"port": 3, "model": None}, config=file, environment={"SLOWWAVE_PORT": "2", "SLOWWAVE_MAX_BATCH": "5"}
+    )
     assert (loaded.settings.port, loaded.settings.max_batch, loaded.settings.allowed_hosts) == (3, 5, ("a", "b"))
     assert loaded.origins == {
         "port": "the command line",

@@ -61,7 +61,9 @@ def test_the_converted_weights_are_the_files_own(folder: Path) -> None:
                     ours.get_tensor(f"model.layers.{layer}.self_attn.{name}_proj.weight"), straight, rtol=0, atol=0
                 )
             down = original(f"blk.{layer}.ffn_down.weight")
-            torch.testing.assert_close(ours.get_tensor(f"model.layers.{layer}.mlp.down_proj.weight"), down, rtol=0, atol=0)
+            torch.testing.assert_close(
+                ours.get_tensor(f"model.layers.{layer}.mlp.down_proj.weight"), down, rtol=0, atol=0
+            )
 
 
 def test_every_digit_is_a_token_and_blank_space_before_it_stays_whole(smollm: CausalLM) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pysqlite3
@@ -24,7 +25,8 @@ def count(store: Store) -> int:
 
 def insert(db: Database, name: str) -> None:
     db.execute(
-        "INSERT INTO sessions (id, owner, created_at, updated_at, tokenizer, head) VALUES (?, 'o', '', '', '', x'')", [name]
+        "INSERT INTO sessions (id, owner, created_at, updated_at, tokenizer, head) VALUES (?, 'o', '', '', '', x'')",
+        [name],
     )
 
 
@@ -50,10 +52,11 @@ def test_readers_cannot_write(store: Store) -> None:
 
 
 def test_concurrent_writes_all_arrive(store: Store) -> None:
-    threads = [
-        threading.Thread(target=lambda n=n: [store.write(lambda db, i=i: insert(db, f"{n}-{i}")) for i in range(20)])
-        for n in range(8)
-    ]
+    def work(n: int) -> None:
+        for i in range(20):
+            store.write(partial(insert, name=f"{n}-{i}"))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

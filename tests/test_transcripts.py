@@ -21,7 +21,8 @@ CHAT = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
 
 def entries(chat: list[tuple[str, str]]) -> list[Entry]:
     return [
-        Entry(id=new_id("msg", AT), role=r, content=c, token_ids=(n, 70_000), created_at=AT) for n, (r, c) in enumerate(chat)
+        Entry(id=new_id("msg", AT), role=r, content=c, token_ids=(n, 70_000), created_at=AT)
+        for n, (r, c) in enumerate(chat)
     ]
 
 
@@ -65,7 +66,7 @@ def test_another_owner_sees_nothing(transcripts: Transcripts) -> None:
         lambda: transcripts.fork("sess_1", session="sess_2", owner="bob", at=AT),
     ):
         with pytest.raises(SessionNotFound):
-            forbidden()  # type: ignore[no-untyped-call]
+            forbidden()
     assert len(transcripts.entries("sess_1")) == 4
 
 
@@ -81,7 +82,11 @@ def test_a_fork_goes_its_own_way(transcripts: Transcripts) -> None:
 def test_deleting_leaves_no_row(transcripts: Transcripts, store: Store) -> None:
     transcripts.delete("sess_1", owner="alice")
     with store.reading() as db:
-        assert [db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("sessions", "messages", "turns")] == [0, 0, 0]
+        assert [db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("sessions", "messages", "turns")] == [
+            0,
+            0,
+            0,
+        ]
     with pytest.raises(SessionNotFound):
         transcripts.append("sess_1", entries=entries(CHAT), turn=None, at=AT, tokenizer="t")
 

@@ -49,4 +49,3 @@ def _owner(request: Request) -> str:
 
 ServiceDep = Annotated[Service, Depends(_service)]
 OwnerDep = Annotated[str, Depends(_owner)]
-

@@ -64,7 +64,9 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(404, f"{_sentence(error)}", param="session", code="session_not_found")
         case SessionBusy() | TurnInProgress():
             code = "session_busy" if isinstance(error, SessionBusy) else "turn_in_progress"
-            return ApiError(409, _sentence(error), type="conflict_error", code=code, headers={"Retry-After": RETRY_SOON})
+            return ApiError(
+                409, _sentence(error), type="conflict_error", code=code, headers={"Retry-After": RETRY_SOON}
+            )
         case AgentError() | ModelError():
             return ApiError(400, _sentence(error), param="messages")
         case StorageFailed() if "full" in str(error):

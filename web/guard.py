@@ -167,7 +167,9 @@ def _check_body(body: bytes, headers: Headers) -> None:
         return
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise ApiError(415, f"The body is {kind or 'of no stated type'}; send JSON, as 'Content-Type: application/json'.")
+        raise ApiError(
+            415, f"The body is {kind or 'of no stated type'}; send JSON, as 'Content-Type: application/json'."
+        )
     try:
         body.decode()
     except UnicodeDecodeError as error:

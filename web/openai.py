@@ -56,6 +56,7 @@ async def create_chat_completion(
         max_tokens=body.max_completion_tokens or body.max_tokens or service.defaults.max_tokens,
         sampling=body.sampling(service.defaults, logprobs=body.logprobs_wanted()),
         stop=body.stops(),
+        ignore_eos=bool(body.ignore_eos),
         idempotency_key=idempotency_key,
         request_digest=body.digest("chat"),
         keep_partial=bool(body.stream),

@@ -69,7 +69,9 @@ class SlowwaveOptions(BaseModel):
 
     session: Id | None = None
     recall: bool | None = Field(None, description="Recall memories. There is no memory yet: only false is accepted.")
-    persona: bool | dict[str, float] | None = Field(None, description="There is no persona yet: only false is accepted.")
+    persona: bool | dict[str, float] | None = Field(
+        None, description="There is no persona yet: only false is accepted."
+    )
     adapter: str | None = Field(None, description="There are no adapters yet: only 'none' is accepted.")
 
     def refuse_unsupported(self) -> None:
@@ -101,6 +103,7 @@ class SamplingOptions(_Strict):
     seed: Seed | None = None
     max_tokens: Tokens | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    ignore_eos: bool | None = Field(None, description="Write on past the end token, up to max_tokens; as in vLLM.")
     stream: bool | None = None
     slowwave: SlowwaveOptions | None = None
 

@@ -45,9 +45,7 @@ async def create_session(service: ServiceDep, owner: OwnerDep, body: NewSession 
     if body is not None and body.system:
         system = Message(role="system", content=body.system)
         ids = model.chat_ids([system], reply=False) or []
-        entries = [
-            Entry(id=new_id("msg", at), role="system", content=body.system, token_ids=tuple(ids), created_at=at)
-        ]
+        entries = [Entry(id=new_id("msg", at), role="system", content=body.system, token_ids=tuple(ids), created_at=at)]
 
     def work() -> SessionSummary:
         transcripts = service.awake.transcripts
@@ -131,6 +129,7 @@ async def take_session_turn(
         max_tokens=body.max_tokens or service.defaults.max_tokens,
         sampling=body.sampling(service.defaults),
         stop=body.stops(),
+        ignore_eos=bool(body.ignore_eos),
         idempotency_key=idempotency_key,
         request_digest=body.digest(session),
         keep_partial=bool(body.stream),

@@ -1,0 +1,1 @@
+"""Measurements that print JSON, and the server process that they and the tests start."""

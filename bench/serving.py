@@ -1,0 +1,212 @@
+"""How fast the service is, beside plain `transformers.generate` in the same run.
+
+    python -m bench.serving --json
+
+Measured over HTTP, from outside: time to first token, prefill and decode speed at several context lengths, alone and
+with concurrent sessions, and what a second turn costs. `generate` runs on the same weights in this process, in turn
+with the service, while the service idles. Medians, least and most of `--repeats` runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from bench.server import Server
+from models.weights import DEFAULT_MODEL, resolve
+from settings import load
+
+CONTEXTS = (32, 512, 2048)
+NEW_TOKENS = 64
+WORDS = ["river", "lamp", "quiet", "seven", "window", "garden", "letter", "music", "stone", "winter", "copper"]
+progress = Console(stderr=True)
+
+
+class Service:
+    """One measured request at a time, each with a history nobody has sent before."""
+
+    def __init__(self, url: str) -> None:
+        self.client = httpx.Client(base_url=url, timeout=300)
+        self.rng = random.Random(1)
+        self.fillers: dict[int, list[str]] = {}
+
+    def prompt(self, tokens: int) -> list[dict[str, str]]:
+        """Messages that take `tokens` tokens once the template has wrapped them, and that no cache has seen."""
+        if tokens not in self.fillers:
+            words: list[str] = []
+            for _ in range(4):
+                have = self.ask(self._messages(words), 1)["usage"]["prompt_tokens"]
+                words = [*words, *self.rng.choices(WORDS, k=max(0, tokens - have))][: len(words) + tokens - have]
+            self.fillers[tokens] = words
+        return self._messages(self.fillers[tokens])
+
+    def _messages(self, words: list[str]) -> list[dict[str, str]]:
+        """The salt stands at the very beginning: what comes after it was never read in this context."""
+        salt = str(self.rng.randrange(10**5, 10**6))
+        return [
+            {"role": "system", "content": " ".join([salt, *words])},
+            {"role": "user", "content": "Tell a story."},
+        ]
+
+    def ask(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+        """One greedy reply."""
+        body = self._body(messages, max_tokens)
+        answer = self.client.post("/v1/chat/completions", json=body)
+        answer.raise_for_status()
+        reply: dict[str, Any] = answer.json()
+        return reply
+
+    def streamed(self, messages: list[dict[str, str]], max_tokens: int) -> tuple[float, float, dict[str, Any]]:
+        """Seconds to the first piece of text and to the end, as a client sees them, and the service's own figures."""
+        body = {**self._body(messages, max_tokens), "stream": True}
+        began, first = time.perf_counter(), 0.0
+        ours: dict[str, Any] = {}
+        with self.client.stream("POST", "/v1/chat/completions", json=body) as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: {"):
+                    chunk = json.loads(line[6:])
+                    if not first and chunk["choices"] and chunk["choices"][0]["delta"].get("content") is not None:
+                        first = time.perf_counter() - began
+                    ours = chunk.get("slowwave", ours)
+        return first, time.perf_counter() - began, ours
+
+    def _body(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+        options = {"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}
+        return {"model": DEFAULT_MODEL, "messages": messages, **options}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": round(statistics.median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
+
+
+def alone(service: Service, context: int) -> dict[str, float]:
+    """One request with nobody else there."""
+    first, _, ours = service.streamed(service.prompt(context), NEW_TOKENS)
+    timings = ours["timings"]
+    return {
+        "time_to_first_token_s": first,
+        "prefill_tokens_per_s": timings["prefill_tokens"] / (timings["prefill_ms"] / 1000),
+        "decode_tokens_per_s": timings["tokens_per_second"],
+        "prompt_tokens": timings["prefill_tokens"],
+    }
+
+
+def concurrent(service: Service, context: int, sessions: int) -> dict[str, float]:
+    """Several at once: all their tokens over the time until the last has finished."""
+    prompts = [service.prompt(context) for _ in range(sessions)]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(sessions) as pool:
+        replies = list(pool.map(lambda messages: service.ask(messages, NEW_TOKENS), prompts))
+    took = time.perf_counter() - began
+    return {"tokens_per_s": sum(r["usage"]["completion_tokens"] for r in replies) / took}
+
+
+def second_turn(service: Service) -> dict[str, float]:
+    """What the second turn of a conversation reads, of what stands in its context."""
+    messages = service.prompt(512)
+    reply = service.ask(messages, 16)["choices"][0]["message"]["content"]
+    again = [*messages, {"role": "assistant", "content": reply}, {"role": "user", "content": "And then?"}]
+    first, _, ours = service.streamed(again, 16)
+    return {
+        "time_to_first_token_s": first,
+        "prefill_tokens": ours["timings"]["prefill_tokens"],
+        "cached_tokens": ours["timings"]["cached_tokens"],
+    }
+
+
+def make_generate(dtype: str) -> Callable[[int], dict[str, float]]:
+    """`transformers.generate` on the same weights, as its documentation has it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = resolve(DEFAULT_MODEL, cache_dir=load().settings.cache_dir).location
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).eval()
+    rng = random.Random(2)
+
+    def timed(ids: Any, new: int) -> float:
+        began = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                ids, attention_mask=torch.ones_like(ids), min_new_tokens=new, max_new_tokens=new, do_sample=False
+            )
+        return time.perf_counter() - began
+
+    def measure(context: int) -> dict[str, float]:
+        ids = torch.tensor([[rng.randrange(100, 49000) for _ in range(context)]])
+        first = timed(ids, 1)
+        whole = timed(ids, NEW_TOKENS)
+        return {
+            "time_to_first_token_s": first,
+            "prefill_tokens_per_s": context / first,
+            "decode_tokens_per_s": (NEW_TOKENS - 1) / (whole - first),
+        }
+
+    return measure
+
+
+def collect(measure: Callable[[], dict[str, float]], rows: dict[str, list[float]]) -> None:
+    """Run once more and keep the figures."""
+    for name, value in measure().items():
+        rows.setdefault(name, []).append(value)
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sessions", type=int, default=8)
+    parser.add_argument("--json", action="store_true", help="one line")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "data") as server:
+        service = Service(server.url)
+        peers = {f"generate_{dtype}": make_generate(dtype) for dtype in ("float32", "bfloat16")}
+        report: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "new_tokens": NEW_TOKENS}
+        for context in CONTEXTS:
+            progress.print(f"context {context} ...")
+            rows: dict[str, dict[str, list[float]]] = {"slowwave": {}, "concurrent": {}, **{p: {} for p in peers}}
+            for repeat in range(args.repeats + 1):
+                into = rows if repeat else {name: {} for name in rows}  # the first round warms up
+                collect(lambda c=context: alone(service, c), into["slowwave"])  # type: ignore[misc]
+                for name, measure in peers.items():
+                    collect(lambda m=measure, c=context: m(c), into[name])  # type: ignore[misc]
+                collect(lambda c=context: concurrent(service, c, args.sessions), into["concurrent"])  # type: ignore[misc]
+                collect(lambda c=context: concurrent(service, c, 1), into.setdefault("one", {}))  # type: ignore[misc]
+            ours, one, many = rows["slowwave"], rows["one"]["tokens_per_s"], rows["concurrent"]["tokens_per_s"]
+            report[f"context_{context}"] = {
+                **{name: {k: spread(v) for k, v in figures.items()} for name, figures in rows.items()},
+                "ratio_decode": {
+                    p: spread(
+                        [
+                            a / b
+                            for a, b in zip(ours["decode_tokens_per_s"], rows[p]["decode_tokens_per_s"], strict=True)
+                        ]
+                    )
+                    for p in peers
+                },
+                f"ratio_{args.sessions}_sessions_to_1": spread([a / b for a, b in zip(many, one, strict=True)]),
+            }
+        again: dict[str, list[float]] = {}
+        for _ in range(args.repeats):
+            collect(lambda: second_turn(service), again)
+        report["second_turn"] = {k: spread(v) for k, v in again.items()}
+        report["resident_mib"] = round(server.resident_bytes() / 2**20)
+    sys.stdout.write(json.dumps(report, indent=None if args.json else 2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Networks: weights, the engine that runs them, and their states. Opens no database."""
