@@ -78,10 +78,11 @@ class Service:
             for line in stream.iter_lines():
                 if line.startswith("data: {"):
                     chunk = json.loads(line[6:])
-                    if not first and chunk["choices"] and chunk["choices"][0]["delta"].get("content") is not None:
+                    if not first and chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
                         first = time.perf_counter() - began
                     ours = chunk.get("slowwave", ours)
-        return first, time.perf_counter() - began, ours
+        # Markup has no text: where the model begins with it, the service's own figure stands in.
+        return first or ours["timings"]["time_to_first_token_ms"] / 1000, time.perf_counter() - began, ours
 
     def _body(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
         options = {"max_tokens": max_tokens, "temperature": 0, "ignore_eos": True}

@@ -62,7 +62,7 @@ def test_the_terminal_examples_run(smollm_server: Server) -> None:
         command = [sys.executable, "-m", "cli", *re.findall(r'"[^"]*"|\S+', line)[1:]]
         command = [part.strip('"') for part in command]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=ROOT, env=environment, stdin=subprocess.PIPE, input="Hi there", timeout=120
+            command, capture_output=True, text=True, cwd=ROOT, env=environment, input="Hi there", timeout=120
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout.strip(), (line, done.stderr)
 
