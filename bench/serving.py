@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from bench.server import Server
 from models.weights import DEFAULT_MODEL, resolve
 from settings import load
 
-CONTEXTS = (32, 512, 2048)
+CONTEXTS = (16, 512, 2048)
 NEW_TOKENS = 64
 WORDS = ["river", "lamp", "quiet", "seven", "window", "garden", "letter", "music", "stone", "winter", "copper"]
 progress = Console(stderr=True)
@@ -44,7 +45,10 @@ class Service:
         self.fillers: dict[int, list[str]] = {}
 
     def prompt(self, tokens: int) -> list[dict[str, str]]:
-        """Messages that take `tokens` tokens once the template has wrapped them, and that no cache has seen."""
+        """Messages that take `tokens` tokens once the template has wrapped them, and that no cache has seen.
+
+        The template alone takes some 20, so the shortest context is what it makes of a number and three words.
+        """
         if tokens not in self.fillers:
             words: list[str] = []
             for _ in range(4):
@@ -107,13 +111,20 @@ def alone(service: Service, context: int) -> dict[str, float]:
 
 
 def concurrent(service: Service, context: int, sessions: int) -> dict[str, float]:
-    """Several at once: all their tokens over the time until the last has finished."""
-    prompts = [service.prompt(context) for _ in range(sessions)]
+    """Several sessions at once, each with a context that has been read: all tokens over the time until the last ends."""
+    histories = []
+    for _ in range(sessions):
+        messages = service.prompt(context)
+        said = service.ask(messages, 2)["choices"][0]["message"]["content"]
+        histories.append([*messages, {"role": "assistant", "content": said}, {"role": "user", "content": "And then?"}])
     began = time.perf_counter()
     with ThreadPoolExecutor(sessions) as pool:
-        replies = list(pool.map(lambda messages: service.ask(messages, NEW_TOKENS), prompts))
+        replies = list(pool.map(lambda messages: service.ask(messages, NEW_TOKENS), histories))
     took = time.perf_counter() - began
-    return {"tokens_per_s": sum(r["usage"]["completion_tokens"] for r in replies) / took}
+    return {
+        "tokens_per_s": sum(r["usage"]["completion_tokens"] for r in replies) / took,
+        "prefill_tokens": max(r["slowwave"]["timings"]["prefill_tokens"] for r in replies),
+    }
 
 
 def second_turn(service: Service) -> dict[str, float]:
@@ -165,46 +176,58 @@ def collect(measure: Callable[[], dict[str, float]], rows: dict[str, list[float]
         rows.setdefault(name, []).append(value)
 
 
+def measure(service: Service, dtype: str, contexts: Sequence[int], repeats: int, sessions: int) -> dict[str, Any]:
+    """The service in `dtype` beside generate in both; every round measures all of them, one after the other."""
+    peers = {f"generate_{peer}": make_generate(peer) for peer in ("float32", "bfloat16")}
+    report: dict[str, Any] = {}
+    for context in contexts:
+        progress.print(f"{dtype}, context {context} ...")
+        rows: dict[str, dict[str, list[float]]] = {}
+        for repeat in range(repeats + 1):
+            into = rows if repeat else {}  # the first round warms up
+            collect(partial(alone, service, context), into.setdefault("slowwave", {}))
+            for name, peer in peers.items():
+                collect(partial(peer, context), into.setdefault(name, {}))
+            collect(partial(concurrent, service, context, 1), into.setdefault("sessions_1", {}))
+            collect(partial(concurrent, service, context, sessions), into.setdefault(f"sessions_{sessions}", {}))
+        ours, one, many = rows["slowwave"], rows["sessions_1"], rows[f"sessions_{sessions}"]
+        report[f"context_{context}"] = {
+            **{name: {k: spread(v) for k, v in figures.items()} for name, figures in rows.items()},
+            **{
+                f"{figure}_ratio_to_{name}": ratio(ours[figure], rows[name][figure])
+                for figure in ("decode_tokens_per_s", "prefill_tokens_per_s")
+                for name in peers
+            },
+            f"sessions_{sessions}_ratio_to_1": ratio(many["tokens_per_s"], one["tokens_per_s"]),
+        }
+    again: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        collect(partial(second_turn, service), again)
+    report["second_turn"] = {k: spread(v) for k, v in again.items()}
+    return report
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Round by round, so that a machine whose speed drifts does not matter."""
+    return spread([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sessions", type=int, default=8)
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "data") as server:
-        service = Service(server.url)
-        peers = {f"generate_{dtype}": make_generate(dtype) for dtype in ("float32", "bfloat16")}
-        report: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "new_tokens": NEW_TOKENS}
-        for context in CONTEXTS:
-            progress.print(f"context {context} ...")
-            rows: dict[str, dict[str, list[float]]] = {"slowwave": {}, "concurrent": {}, **{p: {} for p in peers}}
-            for repeat in range(args.repeats + 1):
-                into = rows if repeat else {name: {} for name in rows}  # the first round warms up
-                collect(lambda c=context: alone(service, c), into["slowwave"])  # type: ignore[misc]
-                for name, measure in peers.items():
-                    collect(lambda m=measure, c=context: m(c), into[name])  # type: ignore[misc]
-                collect(lambda c=context: concurrent(service, c, args.sessions), into["concurrent"])  # type: ignore[misc]
-                collect(lambda c=context: concurrent(service, c, 1), into.setdefault("one", {}))  # type: ignore[misc]
-            ours, one, many = rows["slowwave"], rows["one"]["tokens_per_s"], rows["concurrent"]["tokens_per_s"]
-            report[f"context_{context}"] = {
-                **{name: {k: spread(v) for k, v in figures.items()} for name, figures in rows.items()},
-                "ratio_decode": {
-                    p: spread(
-                        [
-                            a / b
-                            for a, b in zip(ours["decode_tokens_per_s"], rows[p]["decode_tokens_per_s"], strict=True)
-                        ]
-                    )
-                    for p in peers
-                },
-                f"ratio_{args.sessions}_sessions_to_1": spread([a / b for a, b in zip(many, one, strict=True)]),
-            }
-        again: dict[str, list[float]] = {}
-        for _ in range(args.repeats):
-            collect(lambda: second_turn(service), again)
-        report["second_turn"] = {k: spread(v) for k, v in again.items()}
-        report["resident_mib"] = round(server.resident_bytes() / 2**20)
+    report: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "new_tokens": NEW_TOKENS, "repeats": args.repeats}
+    for dtype in args.dtypes:
+        with tempfile.TemporaryDirectory() as folder:
+            options = ["--set", f"dtype={dtype}"]
+            with Server(Path(folder) / "data", options=options) as server:
+                figures = measure(Service(server.url), dtype, args.contexts, args.repeats, args.sessions)
+                report[dtype] = {**figures, "resident_mib": round(server.resident_bytes() / 2**20)}
     sys.stdout.write(json.dumps(report, indent=None if args.json else 2) + "\n")
     return 0
 

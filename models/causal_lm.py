@@ -1,8 +1,8 @@
 """Any Hugging Face causal LM, read many sequences at a time. The only importer of transformers.
 
-Sequences of any length share one forward pass: their new tokens lie end to end in a single row, and attention,
-the one place where tokens meet, runs per sequence over that sequence's own cache. Nothing is padded, so what a
-sequence gets does not depend on its neighbours.
+Sequences of any length share one forward pass: their new tokens lie end to end in a single row, and attention runs
+per sequence (`ragged`). Llama layouts have a forward pass of our own (`llama`); others run transformers' modules, whose
+attention interface calls ours. A model that gives other logits this way than by itself is refused.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -27,11 +26,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
+from models import llama
 from models.chat_template import ChatTemplate
 from models.errors import TemplateRefused, UnsupportedModel
 from models.kv_cache import KVCache, KVShape
 from models.language import Chunk, Message, ModelCard
 from models.packed_linear import pack_linears, packing_works
+from models.ragged import Ragged
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -44,37 +45,14 @@ CHATML = (
 _ATTENTION = "slowwave_ragged"
 
 
-class _Ragged:
-    """One step's chunks, their borders in the shared row, and the masks that all layers share."""
-
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self.borders: list[tuple[KVCache, int, int]] = []
-        start = 0
-        for chunk in chunks:
-            assert isinstance(chunk.state, KVCache)
-            self.borders.append((chunk.state, start, start + len(chunk.token_ids)))
-            start += len(chunk.token_ids)
-        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
-
-    def mask(self, new: int, held: int, window: int | None, device: torch.device) -> Tensor:
-        """Boolean [new, held + new]: query i sits at position held + i and sees itself and what is before it."""
-        key = (new, held, window)
-        if key not in self._masks:
-            query = torch.arange(held, held + new, device=device)[:, None]
-            past = torch.arange(held + new, device=device)[None, :]
-            seen = past <= query
-            self._masks[key] = seen if window is None else seen & (past > query - window)
-        return self._masks[key]
-
-
 def _ragged_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    ragged: _Ragged,
+    ragged: Ragged,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **extra: Any,
@@ -83,31 +61,7 @@ def _ragged_attention(
     for name in ("softcap", "s_aux"):
         if extra.get(name) is not None:
             raise UnsupportedModel(f"attention with {name} is not supported")
-    heads, kv_heads, d = query.shape[1], key.shape[1], query.shape[3]
-    out = torch.empty((1, query.shape[2], heads, value.shape[3]), dtype=query.dtype, device=query.device)
-    for cache, a, b in ragged.borders:
-        held = cache.length
-        k, v = cache.write(module.layer_idx, key[0, :, a:b], value[0, :, a:b])  # type: ignore[arg-type]
-        q = query[:, :, a:b]
-        if b - a == 1:  # the heads of a group are queries to the same keys: no repeat, no mask
-            if sliding_window is not None:
-                k, v = k[:, -sliding_window:], v[:, -sliding_window:]
-            grouped = q.reshape(1, kv_heads, heads // kv_heads, d)
-            mixed = scaled_dot_product_attention(grouped, k[None], v[None], scale=scaling)
-            out[0, a] = mixed.reshape(heads, -1)
-            continue
-        plain = held == 0 and sliding_window is None
-        mixed = scaled_dot_product_attention(
-            q,
-            k[None],
-            v[None],
-            attn_mask=None if plain else ragged.mask(b - a, held, sliding_window, q.device),
-            is_causal=plain,
-            scale=scaling,
-            enable_gqa=heads != kv_heads,
-        )
-        out[0, a:b] = mixed[0].transpose(0, 1)
-    return out, None
+    return ragged.attend(module.layer_idx, query, key[0], value[0], scale=scaling, window=sliding_window)[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _ragged_attention)
@@ -149,11 +103,7 @@ class CausalLM:
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
         )
-        self._adopt_ragged_attention()
-        if model.device.type == "cpu" and packing_works(model.dtype):
-            pack_linears(model)
-            for left in model.parameters():  # else one view of the file keeps all of its pages
-                left.data = left.data.clone()
+        self._forward = self._adopt(pack=model.device.type == "cpu" and packing_works(model.dtype))
 
     @classmethod
     def load(
@@ -182,22 +132,10 @@ class CausalLM:
 
     @torch.inference_mode()
     def read(self, chunks: Sequence[Chunk]) -> Tensor:
-        ragged = _Ragged(chunks)
-        device = self._shape.device
-        ids = torch.tensor([i for chunk in chunks for i in chunk.token_ids], device=device)
-        positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in ragged.borders]).to(device)
-        for cache, a, b in ragged.borders:
-            cache.reserve(cache.length + b - a)
-        logits: Tensor = self._model(
-            input_ids=ids[None],
-            position_ids=positions[None],
-            use_cache=False,
-            logits_to_keep=torch.tensor([b - 1 for _, _, b in ragged.borders], device=device),
-            ragged=ragged,
-        ).logits
-        for cache, a, b in ragged.borders:
-            cache.advance(b - a)
-        return logits[0].float()
+        ragged = Ragged(chunks, self._shape.device)
+        logits = self._forward(ragged)
+        ragged.finish()
+        return logits.float()
 
     def encode(self, text: str) -> list[int]:
         return self._template.encode_plain(text)
@@ -227,27 +165,50 @@ class CausalLM:
         return frozenset(self._tokenizer.all_special_ids)
 
     @torch.inference_mode()
-    def _adopt_ragged_attention(self) -> None:
-        """Switch to our attention, and prove on this very model that it gives the logits which its own gives."""
+    def _adopt(self, *, pack: bool) -> Callable[[Ragged], Tensor]:
+        """How the model will be run, proved on this very model to give the logits that its own forward pass gives."""
         vocab = self.card.vocab_size
         probe = [(7919 * (i + 1)) % vocab for i in range(24)]
-        own = self._model(torch.tensor([probe], device=self._shape.device), use_cache=False).logits[0].float()
+        model, self._model = self._model, None
+        own = model(torch.tensor([probe], device=self._shape.device), use_cache=False).logits[0, -1].float()
+        if llama.fits(model):
+            forward: Callable[[Ragged], Tensor] = llama.LlamaForward(
+                model, context_length=self.card.context_length, pack=pack
+            )
+        else:
+            model.set_attn_implementation(_ATTENTION)
+            if pack:
+                pack_linears(model)
+                for left in model.parameters():  # else one view of the file keeps all of its pages
+                    left.data = left.data.clone()
+            forward = partial(_forward_of_transformers, model)
+        self._forward = forward
         try:
-            self._model.set_attn_implementation(_ATTENTION)
             state, other = self.new_state(), self.new_state()
             self.read([Chunk(token_ids=probe[:15], state=state), Chunk(token_ids=probe[3:9], state=other)])
             self.read([Chunk(token_ids=probe[15:23], state=state), Chunk(token_ids=probe[9:10], state=other)])
             ours = self.read([Chunk(token_ids=probe[23:], state=state)])[0]
         except (TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise UnsupportedModel(
-                f"{type(self._model).__name__} cannot run with per-sequence caches: {error}"
-            ) from error
+            raise UnsupportedModel(f"{type(model).__name__} cannot run with per-sequence caches: {error}") from error
         tolerance = 1e-3 if self._shape.dtype is torch.float32 else 0.25
-        if not torch.allclose(ours, own[-1], rtol=0.0, atol=tolerance * max(1.0, float(own[-1].abs().max()) / 10)):
+        if not torch.allclose(ours, own, rtol=0.0, atol=tolerance * max(1.0, float(own.abs().max()) / 10)):
             raise UnsupportedModel(
-                f"{type(self._model).__name__} gives other logits with per-sequence caches than by itself "
-                f"(largest difference {float((ours - own[-1]).abs().max()):.3g}): not served rather than served wrong"
+                f"{type(model).__name__} gives other logits with per-sequence caches than by itself "
+                f"(largest difference {float((ours - own).abs().max()):.3g}): not served rather than served wrong"
             )
+        return forward
+
+
+def _forward_of_transformers(model: Any, ragged: Ragged) -> Tensor:
+    """Logits after each chunk, by transformers' own modules: [chunks, vocab]."""
+    logits: Tensor = model(
+        input_ids=ragged.token_ids[None],
+        position_ids=ragged.positions[None],
+        use_cache=False,
+        logits_to_keep=ragged.last,
+        ragged=ragged,
+    ).logits
+    return logits[0]
 
 
 def _chat_template(tokenizer: Any) -> ChatTemplate:

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 class PackedLinear(nn.Module):
     """y = x Wᵀ + b, W packed once. x: [..., in_features], y: [..., out_features]. No gradient."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
         # A plain attribute: an opaque tensor has no storage, so module.to() and state_dict() must not touch it.
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), None)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+        self._bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
@@ -32,7 +31,7 @@ def pack_linears(model: nn.Module) -> int:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                setattr(parent, name, PackedLinear(child))
+                setattr(parent, name, PackedLinear(child.weight, child.bias))
                 packed += 1
     return packed
 
@@ -47,6 +46,6 @@ def packing_works(dtype: torch.dtype) -> bool:
         try:
             if dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
                 return False
-            return torch.allclose(PackedLinear(linear)(x), linear(x), rtol=1e-2, atol=1e-2)
+            return torch.allclose(PackedLinear(linear.weight)(x), linear(x), rtol=1e-2, atol=1e-2)
         except (RuntimeError, AttributeError):  # an operator that this build lacks
             return False

@@ -17,7 +17,7 @@ def test_products_agree(rows: int, bias: bool) -> None:
     torch.manual_seed(0)
     linear, x = nn.Linear(96, 160, bias=bias), torch.randn(1, rows, 96)
     with torch.inference_mode():
-        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(PackedLinear(linear.weight, linear.bias)(x), linear(x), rtol=1e-5, atol=1e-5)
 
 
 def test_every_linear_of_a_model_is_packed() -> None:

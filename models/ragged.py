@@ -1,0 +1,81 @@
+"""Attention over sequences of different lengths that lie end to end in one row. Knows no model.
+
+Attention is the one place where tokens meet. Each sequence attends over its own cache, so nothing is padded and what
+a sequence gets does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from models.kv_cache import KVCache
+from models.language import Chunk
+
+
+class Ragged:
+    """One step's chunks, their borders in the shared row, and the masks that all layers share."""
+
+    def __init__(self, chunks: Sequence[Chunk], device: torch.device) -> None:
+        self._borders: list[tuple[KVCache, int, int]] = []
+        start = 0
+        for chunk in chunks:
+            assert isinstance(chunk.state, KVCache)
+            end = start + len(chunk.token_ids)
+            chunk.state.reserve(chunk.state.length + len(chunk.token_ids))
+            self._borders.append((chunk.state, start, end))
+            start = end
+        self.token_ids = torch.tensor([i for chunk in chunks for i in chunk.token_ids], device=device)
+        self.positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in self._borders]).to(device)
+        self.last = torch.tensor([b - 1 for _, _, b in self._borders], device=device)
+        """Where in the row each chunk ends."""
+        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, window: int | None = None
+    ) -> Tensor:
+        """Write the row's keys and values into the caches, and attend over each.
+
+        query [1, heads, tokens, d], key and value [kv_heads, tokens, d]; returns [tokens, heads, d]. `window`: how
+        many of the latest positions are seen, itself included; None: all.
+        """
+        heads, kv_heads, d = query.shape[1], key.shape[0], query.shape[3]
+        out = torch.empty((query.shape[2], heads, value.shape[2]), dtype=query.dtype, device=query.device)
+        for cache, a, b in self._borders:
+            k, v = cache.write(layer, key[:, a:b], value[:, a:b])
+            if b - a == 1:  # the heads of a group are queries to the same keys: no repeat, no mask
+                if window is not None:
+                    k, v = k[:, -window:], v[:, -window:]
+                grouped = query[:, :, a].view(1, kv_heads, heads // kv_heads, d)
+                out[a] = scaled_dot_product_attention(grouped, k[None], v[None], scale=scale).view(heads, -1)
+                continue
+            plain = cache.length == 0 and window is None
+            mixed = scaled_dot_product_attention(
+                query[:, :, a:b],
+                k[None],
+                v[None],
+                attn_mask=None if plain else self._mask(b - a, cache.length, window, query.device),
+                is_causal=plain,
+                scale=scale,
+                enable_gqa=heads != kv_heads,
+            )
+            out[a:b] = mixed[0].transpose(0, 1)
+        return out
+
+    def finish(self) -> None:
+        """Every layer has written: the chunks count as read."""
+        for cache, a, b in self._borders:
+            cache.advance(b - a)
+
+    def _mask(self, new: int, held: int, window: int | None, device: torch.device) -> Tensor:
+        """Boolean [new, held + new]: query i sits at position held + i and sees itself and what is before it."""
+        key = (new, held, window)
+        if key not in self._masks:
+            query = torch.arange(held, held + new, device=device)[:, None]
+            past = torch.arange(held + new, device=device)[None, :]
+            seen = past <= query
+            self._masks[key] = seen if window is None else seen & (past > query - window)
+        return self._masks[key]
