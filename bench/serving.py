@@ -111,7 +111,7 @@ def alone(service: Service, context: int) -> dict[str, float]:
 
 
 def concurrent(service: Service, context: int, sessions: int) -> dict[str, float]:
-    """Several sessions at once, each with a context that has been read: all tokens over the time until the last ends."""
+    """Several sessions at once, whose contexts have been read: all tokens over the time until the last ends."""
     histories = []
     for _ in range(sessions):
         messages = service.prompt(context)
