@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 3 no service answers
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -113,6 +114,8 @@ def chat(
         if message is not None:
             _say(client, session, message, options, json_output=json_output)
             return
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  line editing and history for input()
         err.print(f"[dim]session {session}. Ctrl-C ends a reply, Ctrl-D the talk.[/dim]")
         while True:
             try:

@@ -121,14 +121,6 @@ def create_app(runtime: Runtime) -> FastAPI:
         app.include_router(router)
     app.mount("/page", status.page_files)
     errors.install(app)
-    if settings.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["Retry-After"],
-        )
     app.add_middleware(
         Guard,
         keyring=check_keys(settings),
@@ -137,6 +129,15 @@ def create_app(runtime: Runtime) -> FastAPI:
         allowed_origins=frozenset(settings.allowed_origins),
         rejected=runtime.service.metrics.rejected,
     )
+    # Outermost, so that a page which may ask can also read why it was refused.
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
     _state_true_errors(app)
     return app
 

@@ -5,6 +5,7 @@ The token ids of a session's context are those of its transcript's entries, end 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -23,6 +24,8 @@ class Window:
     """Where each message stands in the transcript."""
     token_ids: tuple[int, ...] = ()
     next_position: int = 0
+    encoded: bool = True
+    """Whether `token_ids` are all of it: false after a fork within a history whose last message carries its ids."""
 
     def split(self) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
         """The system's message, which never leaves the window, and the others."""
@@ -76,6 +79,7 @@ def window_of(entries: Sequence[Entry]) -> Window:
         positions=tuple(position for position, _ in seen),
         token_ids=tuple(i for e in entries[start:] for i in e.token_ids),
         next_position=len(entries),
+        encoded=not entries or bool(entries[-1].token_ids),
     )
 
 
@@ -92,7 +96,7 @@ def plan_turn(
     """
     limit = model.card.context_length
     room = min(max_tokens, limit // 8)
-    pieces = _pieces(model, window.messages, new) if same_tokenizer else None
+    pieces = _pieces(model, window.messages, new) if same_tokenizer and window.encoded else None
     if pieces is not None:
         added = [i for piece in pieces for i in piece]
         if len(window.token_ids) + len(added) + room <= limit:
@@ -125,27 +129,36 @@ def reply_draft(model: LanguageModel, plan: Plan, text: str, kept_ids: Sequence[
 
 
 def _pieces(model: LanguageModel, seen: Sequence[Message], new: Sequence[Message]) -> list[tuple[int, ...]] | None:
-    """What each new message adds to the context, then what the reply's header adds. None: nothing can be added."""
+    """What each new message adds to the context, then what the reply's header adds. None: nothing can be added.
+
+    Of a history that a client brings along, the last message carries all ids: rendering a chat once for each of its
+    messages would take a time that grows with its square.
+    """
     messages = [*seen, *new]
-    pieces = [
-        model.chat_ids(messages[: n + 1], after=n, reply=False)
-        if n < len(messages)
-        else model.chat_ids(messages, after=n)
-        for n in range(len(seen), len(messages) + 1)
-    ]
-    return [tuple(p) for p in pieces if p is not None] if all(p is not None for p in pieces) else None
+    n = len(messages)
+    history = model.chat_ids(messages[: n - 1], after=len(seen), reply=False) if len(new) > 1 else []
+    question = model.chat_ids(messages, after=n - 1, reply=False)
+    header = model.chat_ids(messages, after=n)
+    if history is None or question is None or header is None:
+        return None
+    pieces: list[tuple[int, ...]] = [()] * (len(new) - 1)
+    if pieces:
+        pieces[-1] = tuple(history)
+    return [*pieces, tuple(question), tuple(header)]
 
 
 def _compacted(model: LanguageModel, window: Window, new: Sequence[Message], *, max_tokens: int, room: int) -> Plan:
     """Keep the system's message and the latest exchanges that fill half the window at most; drop the others."""
     limit = model.card.context_length
     system, old = window.split()
-    starts = [n for n, m in enumerate(old) if m.role == "user"]
-    for start in [*starts, len(old)]:
-        kept = [*system, *old[start:]]
-        whole = model.chat_ids([*kept, *new]) or []
-        if len(whole) <= limit // 2:
-            break
+    starts = [*(n for n, m in enumerate(old) if m.role == "user"), len(old)]
+
+    def too_long(start: int) -> bool:
+        return len(model.chat_ids([*system, *old[start:], *new]) or []) > limit // 2
+
+    start = starts[min(bisect_left(starts, True, key=lambda n: not too_long(n)), len(starts) - 1)]
+    kept = [*system, *old[start:]]
+    whole = model.chat_ids([*kept, *new]) or []
     if len(whole) + room > limit:
         raise PromptTooLong(len(whole), limit)
     note = Draft(

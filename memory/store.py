@@ -93,6 +93,7 @@ def _open_for_writing(path: Path) -> Database:
             "foreign_keys = ON",
             "busy_timeout = 5000",
             "trusted_schema = OFF",
+            "secure_delete = ON",  # what was deleted is not left in free pages
             "journal_size_limit = 67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")

@@ -46,22 +46,19 @@ class PrefixCache:
         stays, and a copy of the shared part is handed over.
         """
         ids = np.asarray(prompt, dtype=np.int32)
-        best, shared = None, 0
-        for entry in self._entries:
-            if entry.namespace == namespace and (n := _common_prefix(entry.token_ids, ids)) > shared:
-                best, shared = entry, n
-        if best is None:
+        shared = [(_common_prefix(e.token_ids, ids), e) for e in self._entries if e.namespace == namespace]
+        continued = max((s for s in shared if s[0] == len(s[1].token_ids)), key=_length, default=(0, None))
+        branching = max((s for s in shared if s[0] < len(s[1].token_ids)), key=_length, default=(0, None))
+        if branching[1] is not None and branching[0] - continued[0] >= LEAST_WORTH_COPYING:
+            usable, entry = min(branching[0], len(prompt) - 1), branching[1]
+            self._entries.remove(entry)
+            self._entries.append(entry)
+            return entry.state.fork(usable)
+        if continued[1] is None:
             return None
-        usable = min(shared, len(prompt) - 1)
-        if shared == len(best.token_ids):
-            self._entries.remove(best)
-            best.state.crop(usable)
-            return best.state
-        if usable < LEAST_WORTH_COPYING:
-            return None
-        self._entries.remove(best)
-        self._entries.append(best)
-        return best.state.fork(usable)
+        self._entries.remove(continued[1])
+        continued[1].state.crop(min(continued[0], len(prompt) - 1))
+        return continued[1].state
 
     def put(self, namespace: str, token_ids: list[int], state: SequenceState) -> None:
         """Keep `state`, which has read exactly `token_ids`. States that are its prefixes are dropped."""
@@ -77,6 +74,10 @@ class PrefixCache:
         """Drop the least recently used states until the rest fits."""
         while self._entries and self.nbytes > max_bytes:
             self._entries.pop(0)
+
+
+def _length(found: tuple[int, _Entry]) -> int:
+    return found[0]
 
 
 def _common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:

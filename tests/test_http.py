@@ -332,6 +332,41 @@ def test_a_client_that_goes_away_cancels_its_reply(client: httpx.Client) -> None
     assert len(cancelled) == 2
 
 
+def test_a_reply_that_outlasts_the_drain_is_marked(tmp_path: Path) -> None:
+    server = start(tmp_path, "--set", "drain_seconds=0")
+    session = httpx.post(f"{server.url}/v1/sessions").json()["id"]
+    path = f"{server.url}/v1/sessions/{session}/turns"
+    ask = {"content": "x" * 3500, "max_tokens": 4000, "stream": True}
+    with httpx.stream("POST", path, json=ask, timeout=60) as stream:
+        lines = stream.iter_lines()
+        while "delta" not in next(lines):
+            pass
+        assert server.stop() == 0
+        rest = list(lines)
+    assert any('"code":"interrupted"' in line for line in rest)
+    server.start()
+    *_, question, reply = httpx.get(f"{server.url}/v1/sessions/{session}").json()["transcript"]
+    assert question["content"] == "x" * 3500 and question["status"] == "complete"
+    assert reply["status"] == "interrupted" and 0 < len(reply["content"]) < 3500
+    again = httpx.post(f"{server.url}/v1/sessions/{session}/turns", json={"content": "and now?"}, timeout=60)
+    assert again.json()["text"] == "You said: and now?"
+    server.stop()
+
+
+def test_a_page_that_may_ask_can_read_the_answer(tmp_path: Path) -> None:
+    allowed = {"Origin": "http://localhost:3000"}
+    with start(tmp_path, SLOWWAVE_ALLOWED_ORIGINS="http://localhost:3000", SLOWWAVE_API_KEY="page-key-1") as server:
+        preflight = {
+            **allowed,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization",
+        }
+        answer = httpx.options(server.url + CHAT, headers=preflight)
+        assert answer.status_code == 200 and "authorization" in answer.headers["access-control-allow-headers"]
+        refused = httpx.post(server.url + CHAT, json=body(), headers=allowed)
+        assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == allowed["Origin"]
+
+
 def test_a_second_service_on_the_same_data_is_refused(scripted_server: Server) -> None:
     second = Server(scripted_server.data_dir, model="scripted", log=scripted_server.data_dir.with_suffix(".second.log"))
     with pytest.raises(RuntimeError, match="in use by"):

@@ -46,6 +46,14 @@ def test_a_branch_copies_and_leaves_the_original() -> None:
     assert whole is not None and whole.length == len(tokens)
 
 
+def test_a_longer_stranger_does_not_hide_the_state_that_is_continued() -> None:
+    cache = PrefixCache(bytes_per_token=1)
+    cache.put("", [1, 2, 3, 4, 5], ScriptedState([1, 2, 3, 4, 5]))
+    cache.put("", [1, 2, 3], ScriptedState([1, 2, 3]))
+    taken = cache.take("", [1, 2, 3, 4, 9])
+    assert taken is not None and taken.length == 3
+
+
 def test_the_least_recently_used_goes_first() -> None:
     cache = PrefixCache(bytes_per_token=1)
     for n in range(4):

@@ -120,6 +120,55 @@ def test_a_template_that_rewrites_the_past_is_encoded_anew_each_turn() -> None:
     assert [m.content for m in window_of(entries).messages] == ["Hello", "Hi.", "How are you?", "Fine."]
 
 
+def test_a_history_brought_along_is_read_in_a_time_that_grows_with_its_length() -> None:
+    class Counting(ScriptedLM):
+        rendered = 0
+
+        def chat_ids(self, messages, *, after=0, reply=True):  # type: ignore[no-untyped-def]
+            self.rendered += len(messages)
+            return super().chat_ids(messages, after=after, reply=reply)
+
+    def cost(n: int) -> int:
+        model = Counting(context_length=1 << 20)
+        chat = [Message(role="assistant" if i % 2 else "user", content="a") for i in range(n)]
+        plan = plan_turn(model, Window(), chat, max_tokens=10)
+        assert list(plan.prompt) == ScriptedLM().chat_ids(chat)
+        assert [i for d in plan.drafts for i in d.token_ids] == list(plan.prompt[: -len(plan.header)])
+        return model.rendered
+
+    assert cost(2001) < 11 * cost(201)
+
+
+def test_a_fork_within_such_a_history_is_encoded_anew() -> None:
+    model = ScriptedLM()
+    chat = [
+        user("a"),
+        Message(role="assistant", content="b"),
+        user("c"),
+        Message(role="assistant", content="d"),
+        user("e"),
+    ]
+    entries = written(list(plan_turn(model, Window(), chat, max_tokens=10).drafts))
+    plan = plan_turn(model, window_of(entries[:2]), [user("x")], max_tokens=10)
+    assert list(plan.prompt) == model.chat_ids([*chat[:2], user("x")])
+
+
+def test_compacting_a_long_talk_renders_it_a_few_times_only() -> None:
+    class Counting(ScriptedLM):
+        calls = 0
+
+        def chat_ids(self, messages, *, after=0, reply=True):  # type: ignore[no-untyped-def]
+            self.calls += 1
+            return super().chat_ids(messages, after=after, reply=reply)
+
+    entries, _ = talk(ScriptedLM(context_length=1 << 20), [("q", "a")] * 300)
+    model = Counting(context_length=len(window_of(entries).token_ids))
+    plan = plan_turn(model, window_of(entries), [user("one more")], max_tokens=10)
+    assert plan.compacted and len(plan.prompt) <= model.card.context_length // 2
+    assert len(plan.prompt) > model.card.context_length // 2 - 20
+    assert model.calls < 25
+
+
 def test_a_reply_that_was_cut_off_is_closed(model: LanguageModel) -> None:
     plan = plan_turn(model, Window(), [user("Hello")], max_tokens=10)
     draft = reply_draft(model, plan, "Half a", model.encode("Half a"))
