@@ -43,6 +43,7 @@ from web.schemas import ErrorBody
 log = logging.getLogger("slowwave")
 
 VERSION = metadata.version("slowwave")
+_BACKLOG = 2048
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": description}
     for status, description in {
@@ -164,7 +165,7 @@ def serve(settings: Settings, *, json_log: bool = False) -> None:
             access_log=settings.log_level == "debug",
             timeout_graceful_shutdown=int(settings.drain_seconds) + 10,
             timeout_keep_alive=75,
-            backlog=2048,
+            backlog=_BACKLOG,
             server_header=False,
         )
         _DrainingServer(config, runtime).run(sockets=[listening])
@@ -261,6 +262,7 @@ def _listen(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         raise OSError(
