@@ -158,7 +158,7 @@ def _database(path: Path) -> Finding:
     import pysqlite3
 
     try:
-        connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        connection = pysqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         result = connection.execute("PRAGMA quick_check").fetchone()[0]
         sessions = connection.execute("SELECT count(*) FROM sessions").fetchone()[0]
         connection.close()

@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +38,7 @@ from web.guard import Guard
 from web.keys import Keyring
 from web.metrics import Metrics
 from web.schemas import ErrorBody
+from web.turns import TurnPool
 
 log = logging.getLogger("slowwave")
 
@@ -84,7 +84,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
         engine = Engine(lambda: _load_model(settings), _limits(settings))
-        executor = ThreadPoolExecutor(settings.max_batch + settings.max_waiting + 8, thread_name_prefix="turn")
+        pool = TurnPool(settings.max_batch + settings.max_waiting + 8)
         drain = threading.Event()
         try:
             service = Service(
@@ -94,7 +94,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
                 ),
                 metrics=Metrics(engine.stats),
-                executor=executor,
+                pool=pool,
                 draining=drain.is_set,
                 started_at=_now(),
                 version=VERSION,
@@ -102,7 +102,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             yield Runtime(settings=settings, service=service, engine=engine, drain=drain)
         finally:
             engine.close()
-            executor.shutdown()
+            pool.close()
             store.close()
 
 
@@ -153,9 +153,8 @@ def serve(settings: Settings, *, json_log: bool = False) -> None:
     _configure_logging(settings, json_log=json_log)
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
-    with open_runtime(settings) as runtime:
+    with _listen(settings) as listening, open_runtime(settings) as runtime:
         app = create_app(runtime)
-        listening = _listen(settings)
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         log.info("listening on http://%s:%d (model %s, data in %s)", shown, port, settings.model, settings.data_dir)
@@ -225,6 +224,7 @@ def _load_model(settings: Settings) -> LanguageModel:
         device=settings.device,
         dtype=settings.dtype,
         context_length=settings.context_tokens,
+        state_bytes=settings.kv_cache_mib << 20,
     )
     log.info("model ready: %s from %s, %s on %s", model.card.name, source.origin, model.card.dtype, model.card.device)
     return model
@@ -302,6 +302,8 @@ def _state_true_errors(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generate()
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{}, {"key": []}]  # no key where none is set
         for path in document["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)

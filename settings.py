@@ -56,7 +56,7 @@ class Settings(BaseModel):
     top_p: float = Field(0.9, ge=0, le=1)
     max_batch: int = Field(16, ge=1, le=1024)
     """Replies written at the same time."""
-    max_waiting: int = Field(64, ge=0, le=100_000)
+    max_waiting: int = Field(64, ge=1, le=100_000)
     """Requests in line; one more is told to come back."""
     max_waiting_tokens: int = Field(65536, ge=256)
     kv_cache_mib: int = Field(1024, ge=16)

@@ -7,9 +7,10 @@ of a session (an edited question, a reply asked for again) becomes a fork of it.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.errors import HistoryMismatch, SessionBusy
 from agent.prompt import Window, window_of
@@ -18,6 +19,10 @@ from models.language import Message
 
 PATIENCE = 5.0
 """Seconds to wait for a turn that is ending: who stops a reply and asks again at once should not be refused."""
+
+
+MOST_WAITING = 4
+"""Turns that may wait for the same session: each holds a thread meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,7 @@ class SessionLeases:
 
     def __init__(self) -> None:
         self._held: set[str] = set()
+        self._waiting: Counter[str] = Counter()
         self._changed = threading.Condition()
 
     @contextmanager
@@ -48,7 +54,14 @@ class SessionLeases:
             SessionBusy: somebody else still is.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: session not in self._held, patience):
+            if session in self._held and self._waiting[session] >= MOST_WAITING:
+                raise SessionBusy(f"several turns are waiting in session {session!r} already")
+            self._waiting[session] += 1
+            try:
+                free = self._changed.wait_for(lambda: session not in self._held, patience)
+            finally:
+                self._waiting -= Counter({session: 1})
+            if not free:
                 raise SessionBusy(f"another turn is being taken in session {session!r}; wait for its reply")
             self._held.add(session)
         try:
@@ -99,17 +112,21 @@ def open_by_history(
     `in_place` false: fork it even where it could be continued (somebody else is continuing it).
     """
     match = transcripts.match(chains_of(messages[:-1]), owner=owner)
-    if match is None:
+    # What holds no reply yet is nobody's history: a session that only has its system message may be another's.
+    if match is None or all(m.role != "assistant" for m in messages[: match.messages]):
         return Opening(session=None, window=Window(), tokenizer=None, new=tuple(messages))
     row = transcripts.session(match.session, owner=owner)
     entries = transcripts.entries(match.session)
     new = tuple(messages[match.messages :])
     if match.at_head and in_place:
         return Opening(session=match.session, window=window_of(entries), tokenizer=row.tokenizer, new=new)
+    window = window_of(entries[: match.position + 1])
+    if any(e.role == "compaction" for e in entries[match.position + 1 :]):
+        window = replace(window, encoded=False)  # the ids before a break may be another tokenizer's
     return Opening(
         session=None,
         fork_of=(match.session, match.position),
-        window=window_of(entries[: match.position + 1]),
+        window=window,
         tokenizer=row.tokenizer,
         new=new,
     )

@@ -91,6 +91,7 @@ class Awake:
     leases: SessionLeases = field(default_factory=SessionLeases)
     patience: float = PATIENCE
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
+    keys_lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def take_turn(
@@ -191,9 +192,10 @@ def _idempotent(awake: Awake, request: TurnRequest) -> Iterator[TurnResult | Non
         yield None
         return
     held = (request.owner, request.idempotency_key)
-    if held in awake.keys_in_use:
-        raise TurnInProgress("a request with this Idempotency-Key is being served; ask again for its reply")
-    awake.keys_in_use.add(held)
+    with awake.keys_lock:
+        if held in awake.keys_in_use:
+            raise TurnInProgress("a request with this Idempotency-Key is being served; ask again for its reply")
+        awake.keys_in_use.add(held)
     try:
         found = awake.transcripts.turn_by_key(request.idempotency_key, owner=request.owner)
         if found is not None and found[0].request_digest != request.request_digest:

@@ -106,7 +106,9 @@ def _open_for_writing(path: Path) -> Database:
 
 
 def _open_for_reading(path: Path) -> Database:
-    connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    connection = pysqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+    )
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA query_only = ON")
     return Database(connection)

@@ -127,8 +127,8 @@ class Transcripts:
             if create_for is not None:
                 parent = fork_of[0] if fork_of else None
                 _insert_session(db, session, owner=create_for, parent=parent, tokenizer=tokenizer, at=at)
-                if fork_of:
-                    _copy(db, *fork_of, to=session, at=at)
+                if fork_of and _copy(db, *fork_of, to=session, at=at) == 0:
+                    raise SessionNotFound(fork_of[0])
             elif db.execute("UPDATE sessions SET tokenizer = ? WHERE id = ?", [tokenizer, session]).rowcount == 0:
                 raise SessionNotFound(session)
             if turn is not None:
@@ -299,8 +299,9 @@ def _append(db: Database, session: str, entries: Iterable[Entry], *, at: datetim
     db.execute("UPDATE sessions SET head = ?, updated_at = ? WHERE id = ?", [head, at.isoformat(), session])
 
 
-def _copy(db: Database, parent: str, position: int, *, to: str, at: datetime) -> None:
-    db.execute(
+def _copy(db: Database, parent: str, position: int, *, to: str, at: datetime) -> int:
+    """Copy a transcript up to `position`; returns how many entries there were."""
+    copied = db.execute(
         """
         INSERT INTO messages (id, session, position, turn, role, content, status, token_ids, kept_from, chain,
                               created_at)
@@ -309,7 +310,7 @@ def _copy(db: Database, parent: str, position: int, *, to: str, at: datetime) ->
         FROM messages WHERE session = ? AND position <= ?
         """,
         [to, parent, position],
-    )
+    ).rowcount
     db.execute(
         """
         UPDATE sessions SET updated_at = ?, head = coalesce(
@@ -318,6 +319,7 @@ def _copy(db: Database, parent: str, position: int, *, to: str, at: datetime) ->
         """,
         [at.isoformat(), to, to],
     )
+    return int(copied)
 
 
 def _session_row(row: dict[str, Any]) -> SessionRow:

@@ -42,6 +42,10 @@ CHATML = (
 )
 """For base models, which come without a chat template."""
 
+STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
+"""Positions that do not depend on what else stands in the row."""
+LEAST_CONTEXT = 256
+
 _ATTENTION = "slowwave_ragged"
 
 
@@ -70,7 +74,15 @@ ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _ragged_attention)
 class CausalLM:
     """A Hugging Face causal LM behind the `LanguageModel` interface."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, context_length: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        context_length: int | None = None,
+        state_bytes: int | None = None,
+    ) -> None:
         """Takes ownership of `model`: its linears are repacked in place where that is faster.
 
         Raises:
@@ -90,13 +102,20 @@ class CausalLM:
         )
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise UnsupportedModel(f"{type(tokenizer).__name__} has no fast tokenizer")
+        moving = _rope_types(config) - STATIC_ROPE
+        if moving or getattr(config, "attention_chunk_size", None):
+            what = f"{', '.join(sorted(moving))} positions" if moving else "chunked attention"
+            raise UnsupportedModel(f"{type(model).__name__} has {what}, which a shared row of tokens would change")
         longest = getattr(config, "max_position_embeddings", None) or 4096
+        fitting = longest if state_bytes is None else state_bytes // self._shape.bytes_per_token
+        if fitting < LEAST_CONTEXT:
+            raise UnsupportedModel(f"the KV cache allowed holds {fitting} tokens of {name}; raise kv_cache_mib")
         self._template = _chat_template(tokenizer)
         self._closing_ids = self._template.closing_ids()
         self.card = ModelCard(
             name=name,
             tokenizer=_tokenizer_digest(tokenizer),
-            context_length=min(longest, context_length or longest),
+            context_length=min(longest, context_length or longest, fitting),
             vocab_size=config.vocab_size,
             stop_ids=_stop_ids(model, tokenizer),
             state_bytes_per_token=self._shape.bytes_per_token,
@@ -107,7 +126,14 @@ class CausalLM:
 
     @classmethod
     def load(
-        cls, source: Path | str, *, name: str, device: str = "auto", dtype: str = "auto", context_length: int | None
+        cls,
+        source: Path | str,
+        *,
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        context_length: int | None = None,
+        state_bytes: int | None = None,
     ) -> CausalLM:
         """Load weights and tokenizer from a folder or from the hub. Never runs code that comes with a model.
 
@@ -125,7 +151,7 @@ class CausalLM:
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise UnsupportedModel(f"cannot load the model {name!r} from {source}: {error}") from error
-        return cls(model.to(device), tokenizer, name=name, context_length=context_length)
+        return cls(model.to(device), tokenizer, name=name, context_length=context_length, state_bytes=state_bytes)
 
     def new_state(self) -> KVCache:
         return KVCache(self._shape)
@@ -209,6 +235,13 @@ def _forward_of_transformers(model: Any, ragged: Ragged) -> Tensor:
         ragged=ragged,
     ).logits
     return logits[0]
+
+
+def _rope_types(config: Any) -> set[str]:
+    """How the model's layers compute their positions; some have several ways."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    ways = [parameters] if "rope_type" in parameters else [p for p in parameters.values() if isinstance(p, dict)]
+    return {way["rope_type"] for way in ways if "rope_type" in way}
 
 
 def _chat_template(tokenizer: Any) -> ChatTemplate:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong
+from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
 from models.language import Chunk, FinishReason, LanguageModel, SequenceState
 from models.prefix_cache import PrefixCache
 from models.sampling import Choice, Sampling, choose
@@ -275,7 +275,8 @@ class Engine:
             self._closing = True
         self.stop_all()
         self._notify()
-        self._thread.join()
+        if self._model is not None or self._failure is not None:  # loading cannot be stopped, only left behind
+            self._thread.join()
 
     @property
     def alive(self) -> bool:
@@ -351,7 +352,10 @@ class Engine:
             sequence.state = state or self.model.new_state()
             with self._changed:
                 self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())
-            sequence.state.reserve(sequence.tokens_at_most)
+            try:
+                sequence.state.reserve(sequence.tokens_at_most)
+            except (OSError, RuntimeError) as error:  # no memory for it, though the budget has room
+                self._fail(sequence, error)
 
     def _reserved_bytes(self) -> int:
         if not self._batch:
@@ -363,11 +367,14 @@ class Engine:
         taking_part = self._chunks()
         logits = self.model.read([chunk for _, chunk in taking_part])
         for (sequence, _), row in zip(taking_part, logits, strict=True):
-            if sequence.unread == 0 and sequence.generation._stop_reason is None:
-                self._extend(
-                    sequence,
-                    choose(row, sequence.prompt.sampling, prompt=sequence.prompt.token_ids, reply=sequence.reply),
-                )
+            if sequence.unread or sequence.generation._stop_reason is not None:
+                continue
+            prompt = sequence.prompt
+            try:
+                choice = choose(row, prompt.sampling, prompt=prompt.token_ids, reply=sequence.reply)
+                self._extend(sequence, choice)
+            except Exception as error:  # whatever is wrong with one reply must not end the others
+                self._fail(sequence, error)
 
     def _chunks(self) -> list[tuple[_Sequence, Chunk]]:
         writing = any(s.decoding for s in self._batch)
@@ -397,12 +404,19 @@ class Engine:
         elif len(sequence.reply) >= sequence.prompt.max_tokens:
             self._finish(sequence, "length")
 
+    def _fail(self, sequence: _Sequence, error: Exception) -> None:
+        log.error("reply_failed: %s", error, exc_info=error)
+        with self._changed:
+            self._batch = [s for s in self._batch if s is not sequence]
+        sequence.generation._events.put(ReplyFailed(f"the reply could not be made: {error}"))
+
     def _finish(self, sequence: _Sequence, reason: FinishReason) -> None:
         timings = sequence.timings()
         with self._changed:
             (self._batch if sequence in self._batch else self._line).remove(sequence)
         if sequence.state is not None and sequence.state.length:
             read = sequence.context[: sequence.state.length]
+            sequence.state.trim()
             self._resting.put(sequence.prompt.namespace, read, sequence.state)
             with self._changed:
                 self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())

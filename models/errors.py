@@ -7,6 +7,7 @@ ModelError
 ├── PromptTooLong        the prompt leaves no room for a reply in the context window
 ├── EngineLoading        the model is still being loaded: come back later
 ├── EngineFull           the waiting line is full: come back later
+├── ReplyFailed          this one reply could not be made
 └── EngineClosed         the engine is shutting down, or its thread has died
 """
 
@@ -47,6 +48,10 @@ class EngineLoading(ModelError):
 
 class EngineFull(ModelError):
     """The waiting line is full: come back later."""
+
+
+class ReplyFailed(ModelError):
+    """This one reply could not be made; the others go on."""
 
 
 class EngineClosed(ModelError):

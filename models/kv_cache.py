@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,14 @@ class KVCache:
         values[:, :, : self.length] = self._values[:, :, : self.length]
         self._keys, self._values = keys, values
 
+    def trim(self) -> None:
+        """Give back room that was reserved and not used; on a CPU it costs nothing."""
+        if self.shape.device.type != "cpu" and self.length < self.capacity:
+            self._keys, self._values = (
+                self._keys[:, :, : self.length].clone(),
+                self._values[:, :, : self.length].clone(),
+            )
+
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the keys and values of new tokens, each [kv_heads, new, head_dim], behind those held.
 
@@ -99,6 +108,6 @@ def _own_pages(nbytes: int) -> Tensor:
     16 clients (docs/log.md). Huge pages would make a whole reservation real at its first token.
     """
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+    with suppress(OSError, AttributeError):  # a kernel without huge pages
         pages.madvise(mmap.MADV_NOHUGEPAGE)
     return torch.frombuffer(pages, dtype=torch.uint8)

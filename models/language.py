@@ -53,6 +53,10 @@ class SequenceState(Protocol):
         """Make room for `tokens` in all, so that reading them does not reallocate."""
         ...
 
+    def trim(self) -> None:
+        """Give back room that was reserved and not used, where it costs memory."""
+        ...
+
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         ...

@@ -72,7 +72,7 @@ def choose(logits: Tensor, sampling: Sampling, *, prompt: Sequence[int], reply: 
     if sampling.temperature == 0.0:
         token_id = int(adjusted.argmax())
     else:
-        token_id = _draw(adjusted / sampling.temperature, sampling, draw=uniform(sampling.seed, len(reply)))
+        token_id = _draw(adjusted, sampling, draw=uniform(sampling.seed, len(reply)))
     if sampling.logprobs is None:
         return Choice(token_id=token_id, logprob=None)
     logprobs = logits.log_softmax(-1)
@@ -107,7 +107,8 @@ def _penalise(logits: Tensor, s: Sampling, *, prompt: Sequence[int], reply: Sequ
 
 def _draw(logits: Tensor, s: Sampling, *, draw: float) -> int:
     """Inverse-CDF draw among the candidates that survive the cuts, likeliest first."""
-    probabilities = logits.double().softmax(-1)
+    # The likeliest at 0 first: however small the temperature, the division then stays a number.
+    probabilities = ((logits.double() - logits.max()) / s.temperature).softmax(-1)
     if s.top_k == 0 and s.top_p >= 1.0 and s.min_p == 0.0:
         return _inverse_cdf(probabilities, draw)
     if s.top_k:

@@ -40,6 +40,9 @@ class ScriptedState:
     def reserve(self, tokens: int) -> None:
         """A list grows by itself."""
 
+    def trim(self) -> None:
+        """And has nothing to give back."""
+
     def crop(self, length: int) -> None:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a state of {self.length} tokens to {length}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -12,6 +11,7 @@ from fastapi import Depends, Request
 
 from agent.turn import Awake
 from web.metrics import Metrics
+from web.turns import TurnPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Service:
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics
-    executor: Executor
+    pool: TurnPool
     draining: Callable[[], bool]
     started_at: datetime
     version: str

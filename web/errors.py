@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from agent.errors import AgentError, SessionBusy, TurnInProgress
 from memory.errors import MemoryFault, SessionNotFound, StorageFailed
-from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong
+from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
 
 log = logging.getLogger("slowwave.web")
 
@@ -60,6 +60,8 @@ def api_error(error: Exception) -> ApiError:
             return _unavailable("The model is still being loaded. Try again soon.", "loading", RETRY_LOADING)
         case EngineClosed():
             return _unavailable(f"The service cannot answer now: {error}.", "closed", RETRY_LOADING)
+        case ReplyFailed():
+            return ApiError(500, _sentence(error), type="server_error", code="reply_failed")
         case SessionNotFound():
             return ApiError(404, f"{_sentence(error)}", param="session", code="session_not_found")
         case SessionBusy() | TurnInProgress():

@@ -65,7 +65,7 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         """A page elsewhere can make a browser's DNS point its own name at this machine, never an address."""
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _host_of(f"//{headers.get('host', '')}")
         if host in self._allowed_hosts or _is_address(host):
             return
         raise ApiError(
@@ -78,7 +78,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is None or origin in self._allowed_origins or "*" in self._allowed_origins:
             return
-        if urlsplit(origin).netloc.lower() == headers.get("host", "").lower():
+        if origin.partition("://")[2].lower() == headers.get("host", "").lower():
             return
         raise ApiError(
             403,
@@ -110,6 +110,13 @@ class Guard:
                 headers={"Retry-After": str(math.ceil(wait))},
             )
         return owner
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # brackets that do not match
+        return ""
 
 
 def _is_address(host: str) -> bool:

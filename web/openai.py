@@ -80,7 +80,7 @@ async def start_turn(service: Service, request: TurnRequest) -> RunningTurn:
             503, "The service is shutting down.", type="overloaded_error", code="draining", headers={"Retry-After": "5"}
         )
     try:
-        return await RunningTurn.start(service.awake, request, service.executor)
+        return await RunningTurn.start(service.awake, request, service.pool)
     except Exception as error:
         refusal = api_error(error)
         if refusal.status in (409, 429, 503):

@@ -41,13 +41,12 @@ async def create_session(service: ServiceDep, owner: OwnerDep, body: NewSession 
     at = service.awake.now()
     session = new_id("sess", at)
     model = service.awake.engine.model
-    entries = []
-    if body is not None and body.system:
-        system = Message(role="system", content=body.system)
-        ids = model.chat_ids([system], reply=False) or []
-        entries = [Entry(id=new_id("msg", at), role="system", content=body.system, token_ids=tuple(ids), created_at=at)]
 
     def work() -> SessionSummary:
+        entries = []
+        if body is not None and body.system:
+            ids = tuple(model.chat_ids([Message(role="system", content=body.system)], reply=False) or ())
+            entries = [Entry(id=new_id("msg", at), role="system", content=body.system, token_ids=ids, created_at=at)]
         transcripts = service.awake.transcripts
         transcripts.create(session, owner=owner, tokenizer=model.card.tokenizer, entries=entries, at=at)
         return replies.session_summary(transcripts.session(session, owner=owner))
@@ -143,6 +142,8 @@ async def take_session_turn(
 async def _events(service: Service, running: RunningTurn) -> AsyncIterator[bytes]:
     yield event({"turn": running.turn, "session": running.session}, name="start")
     try:
+        if running.result is not None:  # taken earlier, under the same idempotency key
+            yield event({"text": running.result.text}, name="delta")
         async for delta in running.deltas():
             if delta is None:
                 yield PING

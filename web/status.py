@@ -72,7 +72,7 @@ def _state(service: Service) -> Health:
         ready=status == "ok",
         model=service.model_name,
         version=service.version,
-        detail=None if engine.failure is None else str(engine.failure),
+        detail=None if engine.failure is None else "the model has failed; the service's log says why",
         uptime_seconds=round((service.awake.now() - service.started_at).total_seconds(), 3),
         running=stats.running,
         waiting=stats.waiting,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent.turn import Awake, TurnControl, TurnRequest, TurnResult, take_turn
 from models.engine import Delta
+from models.errors import EngineFull
 
 PING_SECONDS = 10.0
 """Silence after which a stream says that it is alive."""
@@ -25,6 +27,35 @@ PING_SECONDS = 10.0
 class _Started:
     turn: str
     session: str
+
+
+class TurnPool:
+    """Threads to take turns on, and no line before them: what finds no thread is refused."""
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="turn")
+        self._free = threading.BoundedSemaphore(threads)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run `work` on a thread of its own.
+
+        Raises:
+            EngineFull: all threads are taken.
+        """
+        if not self._free.acquire(blocking=False):
+            raise EngineFull("more turns are under way than can wait")
+
+        def then_free() -> None:
+            try:
+                work()
+            finally:
+                self._free.release()
+
+        self._executor.submit(then_free)
+
+    def close(self) -> None:
+        """Wait for the turns under way."""
+        self._executor.shutdown()
 
 
 class RunningTurn:
@@ -37,7 +68,7 @@ class RunningTurn:
         self.result: TurnResult | None = None
 
     @classmethod
-    async def start(cls, awake: Awake, request: TurnRequest, executor: Executor) -> RunningTurn:
+    async def start(cls, awake: Awake, request: TurnRequest, pool: TurnPool) -> RunningTurn:
         """Hand the turn to a thread; returns once it is in line, or has been found to be taken already.
 
         Raises:
@@ -63,7 +94,7 @@ class RunningTurn:
             except Exception as error:  # carried over to whoever awaits the turn
                 tell(error)
 
-        executor.submit(work)
+        pool.run(work)
         try:
             first = await running._events.get()
         except asyncio.CancelledError:
@@ -139,7 +170,7 @@ class EventStream(Response):
 
 def event(data: dict[str, Any] | str, *, name: str | None = None) -> bytes:
     """One server-sent event."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"))
     return (f"event: {name}\n" if name else "").encode() + f"data: {text}\n\n".encode()
 
 

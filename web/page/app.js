@@ -38,9 +38,11 @@ async function call(method, path, { body, signal } = {}) {
 function askForKey() {
   const dialog = $("key-dialog");
   if (!dialog.open) dialog.showModal();
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     dialog.addEventListener("close", () => {
-      sessionStorage.setItem(KEY, $("key").value);
+      const key = $("key").value;
+      if (!key) return reject(new Refused("An API key is needed."));
+      sessionStorage.setItem(KEY, key);
       resolve();
     }, { once: true });
   });
@@ -107,14 +109,20 @@ const atEnd = () => {
 const scrollDown = () => { $("transcript").scrollTop = $("transcript").scrollHeight; };
 
 async function send(content) {
-  setRunning(new AbortController());
+  const controller = new AbortController();
+  const { signal } = controller;
+  setRunning(controller);
   addEntry("user", content);
   const entry = addEntry("assistant running", "");
   const text = entry.querySelector(".text");
   try {
-    if (session === null) session = (await (await call("POST", "/v1/sessions", { body: {} })).json()).id;
-    const path = `/v1/sessions/${session}/turns`;
-    const answer = await call("POST", path, { body: { content, stream: true }, signal: running.signal });
+    let mine = session;
+    if (mine === null) {
+      mine = (await (await call("POST", "/v1/sessions", { body: {}, signal })).json()).id;
+      session = mine; // had another session been chosen meanwhile, the signal would have ended this
+    }
+    const path = `/v1/sessions/${mine}/turns`;
+    const answer = await call("POST", path, { body: { content, stream: true }, signal });
     let finished = false;
     for await (const [name, data] of events(answer)) {
       const follow = atEnd();
@@ -136,7 +144,7 @@ async function send(content) {
     }
   } finally {
     entry.classList.remove("running");
-    setRunning(null);
+    if (running === controller) setRunning(null);
     listSessions();
   }
 }
