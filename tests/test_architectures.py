@@ -69,6 +69,23 @@ def test_logits_are_the_architectures_own_at_every_position(name: str, tiny_fold
         torch.testing.assert_close(ours, own[at - 1], rtol=1e-3, atol=1e-3)
 
 
+def test_positions_that_depend_on_the_row_are_refused(tiny_folder: Any) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    config = transformers.LlamaConfig(**SMALL, rope_parameters=rope)
+    with pytest.raises(UnsupportedModel, match="dynamic"):
+        CausalLM(build(config), AutoTokenizer.from_pretrained(tiny_folder), name="dynamic")
+
+
+def test_the_window_is_what_the_memory_holds(tiny_folder: Any) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    config = transformers.LlamaConfig(**{**SMALL, "max_position_embeddings": 4096})
+    a_token = 2 * 2 * 2 * 16 * 4
+    model = CausalLM(build(config), tokenizer, name="x", state_bytes=300 * a_token)
+    assert model.card.context_length == 300
+    with pytest.raises(UnsupportedModel, match="kv_cache_mib"):
+        CausalLM(build(config), tokenizer, name="x", state_bytes=100 * a_token)
+
+
 def test_only_plain_llamas_get_the_fused_forward_pass() -> None:
     assert {name for name in CONFIGS if llama.fits(build(CONFIGS[name]))} == {"llama", "llama, long rope"}
 

@@ -42,6 +42,11 @@ def test_chat_goes_on_in_its_session_as_json(scripted_server: Server) -> None:
     assert gone.returncode == 1 and "no session" in gone.stderr
 
 
+def test_separators_of_lines_and_paragraphs_do_not_break_the_stream(scripted_server: Server) -> None:
+    done = run("chat", "a\u2028b\u2029c", "--url", scripted_server.url)
+    assert (done.returncode, done.stdout) == (0, "You said: a\u2028b\u2029c\n"), done.stderr
+
+
 def test_brackets_in_what_was_said_are_not_markup(scripted_server: Server) -> None:
     said = json.loads(run("chat", "[bold]x[/nope]", "--json", "--url", scripted_server.url).stdout)
     shown = run("sessions", "show", said["session"], "--url", scripted_server.url)

@@ -9,7 +9,7 @@ import pytest
 
 from models.causal_lm import CausalLM
 from models.engine import Engine, Generation, Prompt
-from models.errors import EngineClosed, EngineFull, EngineLoading, PromptTooLong, WeightsNotFound
+from models.errors import EngineClosed, EngineFull, EngineLoading, PromptTooLong, ReplyFailed, WeightsNotFound
 from models.language import LanguageModel, Message
 from models.sampling import Sampling
 from models.scripted import ScriptedLM
@@ -180,6 +180,22 @@ def test_while_it_loads_it_says_so() -> None:
     engine.wait_until_loaded(10)
     assert engine.alive
     engine.close()
+
+
+def test_a_reply_that_breaks_does_not_end_the_others(make_engine: EngineFactory) -> None:
+    class Choking(ScriptedLM):
+        def decode(self, token_ids):  # type: ignore[no-untyped-def]
+            if 1 in token_ids:
+                raise ValueError("cannot decode this")
+            return super().decode(token_ids)
+
+    engine = make_engine(Choking({"a": "a" * 300, "b": "say \x01 now"}, step_seconds=0.001))
+    fine, broken = ask(engine, "a"), ask(engine, "b")
+    with pytest.raises(ReplyFailed, match="cannot decode"):
+        broken.wait()
+    assert fine.wait().text == "a" * 300
+    assert engine.alive and engine.stats().running == 0
+    assert ask(engine, "a").wait().finish_reason == "stop"
 
 
 def test_a_model_that_breaks_ends_every_reply(make_engine: EngineFactory) -> None:

@@ -243,6 +243,8 @@ def test_strangers_are_turned_away_at_the_door(client: httpx.Client) -> None:
     assert client.post(CHAT, json=body(), headers={"Host": "evil.example:8000"}).status_code == 421
     assert client.post(CHAT, json=body(), headers={"Origin": "https://evil.example"}).status_code == 403
     assert client.post(CHAT, json=body(), headers={"Origin": "null"}).status_code == 403
+    assert client.get("/health", headers={"Host": "[::1"}).status_code == 421
+    assert client.post(CHAT, json=body(), headers={"Origin": "http://["}).status_code == 403
     assert client.post(CHAT, json=body(), headers={"Origin": str(client.base_url).rstrip("/")}).status_code == 200
 
 

@@ -90,6 +90,12 @@ def test_impossible_options_are_refused(wrong: dict[str, float]) -> None:
         Sampling(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-38, 1e-6])
+@pytest.mark.parametrize("cut", [{}, {"top_p": 0.9}, {"top_k": 3}, {"min_p": 0.1}])
+def test_the_smallest_temperature_is_as_good_as_none(temperature: float, cut: dict[str, float]) -> None:
+    assert draws({"temperature": temperature, **cut}, 20) == {0: 20}
+
+
 def test_broken_logits_are_not_sampled_from() -> None:
     with pytest.raises(ValueError, match="not finite"):
         choose(torch.full((5,), math.nan), Sampling(), prompt=[], reply=[])

@@ -79,6 +79,21 @@ def test_a_fork_goes_its_own_way(transcripts: Transcripts) -> None:
     assert len(transcripts.entries("sess_2")) == 5
 
 
+def test_a_fork_of_what_was_deleted_meanwhile_is_refused(transcripts: Transcripts) -> None:
+    transcripts.delete("sess_1", owner="alice")
+    with pytest.raises(SessionNotFound, match="sess_1"):
+        transcripts.append(
+            "sess_2",
+            entries=entries(CHAT),
+            turn=None,
+            at=AT,
+            tokenizer="t",
+            create_for="alice",
+            fork_of=("sess_1", 1),
+        )
+    assert transcripts.sessions(owner="alice", limit=10) == []
+
+
 def test_deleting_leaves_no_row(transcripts: Transcripts, store: Store) -> None:
     transcripts.delete("sess_1", owner="alice")
     with store.reading() as db:

@@ -11,6 +11,7 @@ from agent.errors import HistoryMismatch, IdempotencyConflict, InvalidTurn, Sess
 from agent.turn import Awake, TurnControl, TurnRequest, TurnResult, take_turn
 from memory.errors import SessionNotFound, StorageFailed
 from memory.transcripts import Transcripts
+from models.causal_lm import CausalLM
 from models.language import Message
 from models.sampling import Sampling
 from models.scripted import ScriptedLM
@@ -87,6 +88,28 @@ def test_a_named_session_takes_new_messages_or_its_whole_history(awake: Awake) -
         take_turn(awake, request(user("x"), session="sess_unknown"))
     with pytest.raises(SessionNotFound):
         take_turn(awake, replace(request(user("x"), session=first.session), owner="bob"))
+
+
+def test_a_session_that_nobody_has_spoken_in_is_not_taken_for_a_history(awake: Awake) -> None:
+    opened = take_turn(awake, request(Message(role="system", content="S"), user("one")))
+    system = replace(awake.transcripts.entries(opened.session)[0], id="msg_fresh", turn=None)
+    digest = awake.engine.model.card.tokenizer
+    awake.transcripts.create("sess_fresh", owner="alice", tokenizer=digest, entries=[system], at=awake.now())
+    other = take_turn(awake, request(Message(role="system", content="S"), user("two")))
+    assert other.session not in ("sess_fresh", opened.session) and len(contents(awake, "sess_fresh")) == 1
+
+
+def test_a_fork_from_before_a_change_of_tokenizer_is_encoded_anew(
+    awake: Awake, tiny: CausalLM, make_engine: EngineFactory
+) -> None:
+    first = take_turn(awake, request(user("one")))
+    switched = replace(awake, engine=make_engine(tiny))
+    history = (user("one"), assistant(first.text))
+    assert take_turn(switched, request(*history, user("two"), session=first.session)).compacted
+    forked = take_turn(switched, request(*history, user("other")))
+    assert forked.session != first.session and forked.compacted
+    prompt = tiny.chat_ids([*history, user("other")]) or []
+    assert forked.timings.prefill_tokens + forked.timings.cached_tokens == len(prompt)
 
 
 def test_what_cannot_be_answered_is_refused(awake: Awake) -> None:
