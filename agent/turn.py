@@ -14,7 +14,8 @@ from agent.prompt import Draft, Plan, plan_turn, reply_draft
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from memory.ids import new_id
 from memory.transcripts import Entry, Status, Transcripts, TurnRow
-from models.engine import Delta, Engine, Generation, Prompt, Reply, Timings
+from models.engine import Engine
+from models.generation import Delta, Generation, Prompt, Reply, Timings
 from models.language import FinishReason, Message
 from models.sampling import Choice, Sampling
 

@@ -8,17 +8,17 @@ no session and no HTTP.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
+from models.generation import Delta, Generation, Prompt, Reply, Timings
 from models.language import Chunk, FinishReason, LanguageModel, SequenceState
 from models.prefix_cache import PrefixCache
-from models.sampling import Choice, Sampling, choose
+from models.sampling import Choice, choose
 from models.text_stream import TextStream
 
 log = logging.getLogger("slowwave.engine")
@@ -40,90 +40,6 @@ class EngineLimits:
     """Prompt tokens read in one step while nobody is waiting for a next token."""
     prefill_chunk_shared: int = 64
     """The same while replies are being written: they pause for this long."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """What to reply to, and how."""
-
-    token_ids: Sequence[int]
-    max_tokens: int
-    sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    """Write on past the end token, up to `max_tokens`."""
-    namespace: str = ""
-    """Whose prompt it is: states are reused within a namespace only."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
-    """What one token added to a reply. The text may be empty: a code point or a stop string is unfinished."""
-
-    text: str
-    choice: Choice
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
-    """Where one reply's time went; seconds. `prefill_tokens` were read, `cached_tokens` were not."""
-
-    queue: float
-    prefill: float
-    decode: float
-    time_to_first_token: float
-    prefill_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Decode speed, the first token left out; None for replies too short to tell."""
-        return (self.completion_tokens - 1) / self.decode if self.completion_tokens > 1 and self.decode > 0 else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """A reply as far as it came. `kept_ids` are the tokens whose text is kept; a stop string may cut one in two."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    kept_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    timings: Timings
-
-
-class Generation:
-    """A reply on its way. Iterate for its deltas; `reply` is there when the iteration ends."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._events: queue.SimpleQueue[Delta | Reply | ModelError] = queue.SimpleQueue()
-        self._wake = wake
-        self._stop_reason: FinishReason | None = None
-        self.reply: Reply | None = None
-
-    def __iter__(self) -> Iterator[Delta]:
-        """Raises: ModelError: the engine failed or closed before the reply was finished."""
-        while self.reply is None:
-            event = self._events.get()
-            if isinstance(event, Delta):
-                yield event
-            elif isinstance(event, Reply):
-                self.reply = event
-            else:
-                raise event
-
-    def wait(self) -> Reply:
-        """Block until the reply is finished."""
-        for _ in self:
-            pass
-        assert self.reply is not None
-        return self.reply
-
-    def stop(self, reason: FinishReason = "cancelled") -> None:
-        """End the reply before its next token. Harmless if it has ended."""
-        self._stop_reason = self._stop_reason or reason
-        self._wake()
 
 
 class _Sequence:
@@ -321,7 +237,7 @@ class Engine:
                 self._line.clear()
                 self._batch.clear()
             for sequence in left:
-                sequence.generation._events.put(EngineClosed("the engine stopped before the reply was finished"))
+                sequence.generation.tell(EngineClosed("the engine stopped before the reply was finished"))
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -330,7 +246,7 @@ class Engine:
 
     def _drop_stopped(self) -> None:
         for sequence in [*self._line, *self._batch]:
-            reason = sequence.generation._stop_reason
+            reason = sequence.generation.stop_reason
             if reason is not None:
                 self._finish(sequence, reason)
 
@@ -367,7 +283,7 @@ class Engine:
         taking_part = self._chunks()
         logits = self.model.read([chunk for _, chunk in taking_part])
         for (sequence, _), row in zip(taking_part, logits, strict=True):
-            if sequence.unread or sequence.generation._stop_reason is not None:
+            if sequence.unread or sequence.generation.stop_reason is not None:
                 continue
             prompt = sequence.prompt
             try:
@@ -398,7 +314,7 @@ class Engine:
         sequence.context.append(choice.token_id)
         ended = choice.token_id in self.model.card.stop_ids and not sequence.prompt.ignore_eos
         text = "" if ended else sequence.text.push(choice.token_id)
-        sequence.generation._events.put(Delta(text=text, choice=choice))
+        sequence.generation.tell(Delta(text=text, choice=choice))
         if ended or sequence.text.stopped:
             self._finish(sequence, "stop")
         elif len(sequence.reply) >= sequence.prompt.max_tokens:
@@ -408,7 +324,7 @@ class Engine:
         log.error("reply_failed: %s", error, exc_info=error)
         with self._changed:
             self._batch = [s for s in self._batch if s is not sequence]
-        sequence.generation._events.put(ReplyFailed(f"the reply could not be made: {error}"))
+        sequence.generation.tell(ReplyFailed(f"the reply could not be made: {error}"))
 
     def _finish(self, sequence: _Sequence, reason: FinishReason) -> None:
         timings = sequence.timings()
@@ -424,10 +340,10 @@ class Engine:
         last = sequence.text.finish()
         if last:
             silent = Choice(token_id=sequence.reply[-1], logprob=None)
-            sequence.generation._events.put(Delta(text=last, choice=silent))
+            sequence.generation.tell(Delta(text=last, choice=silent))
         ended = bool(sequence.reply) and sequence.reply[-1] in self.model.card.stop_ids
         kept = len(sequence.reply) if ended else sequence.text.tokens_within_text()
-        sequence.generation._events.put(
+        sequence.generation.tell(
             Reply(
                 text=sequence.text.text,
                 token_ids=tuple(sequence.reply),

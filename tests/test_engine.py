@@ -8,8 +8,9 @@ import time
 import pytest
 
 from models.causal_lm import CausalLM
-from models.engine import Engine, Generation, Prompt
+from models.engine import Engine
 from models.errors import EngineClosed, EngineFull, EngineLoading, PromptTooLong, ReplyFailed, WeightsNotFound
+from models.generation import Generation, Prompt
 from models.language import LanguageModel, Message
 from models.sampling import Sampling
 from models.scripted import ScriptedLM

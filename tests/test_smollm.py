@@ -12,7 +12,7 @@ import torch
 
 from bench.server import Server
 from models.causal_lm import CausalLM
-from models.engine import Prompt
+from models.generation import Prompt
 from models.language import Message
 from models.sampling import Sampling
 from models.weights import DEFAULT_MODEL, packaged_gguf, resolve

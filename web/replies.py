@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.turn import TurnResult
 from memory.transcripts import Entry, SessionRow
-from models.engine import Timings
+from models.generation import Timings
 from models.language import LanguageModel
 from models.sampling import Choice, TokenLogprob
 from web import schemas

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent.turn import Awake, TurnControl, TurnRequest, TurnResult, take_turn
-from models.engine import Delta
 from models.errors import EngineFull
+from models.generation import Delta
 
 PING_SECONDS = 10.0
 """Silence after which a stream says that it is alive."""
