@@ -59,7 +59,7 @@ class Settings(BaseModel):
     max_waiting: int = Field(64, ge=1, le=100_000)
     """Requests in line; one more is told to come back."""
     max_waiting_tokens: int = Field(65536, ge=256)
-    kv_cache_mib: int = Field(1024, ge=16)
+    kv_cache_mib: int = Field(896, ge=16)
     """KV cache, in use and at rest."""
     max_body_bytes: int = Field(2 << 20, ge=1024)
     api_keys: tuple[str, ...] = ()
