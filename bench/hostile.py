@@ -35,6 +35,8 @@ BODIES = {
     "a huge number": b'{"content": "x", "model": "scripted", "messages": [{"role": "user", "content": "x"}], "seed": 1'
     + b"0" * 4000
     + b"}",
+    "900,000 wrong messages": b'{"model": "scripted", "messages": [' + b"1," * 900_000 + b"1]}",
+    "4,000 wrong messages": b'{"model": "scripted", "messages": [' + b"1," * 4000 + b"1]}",
     "4097 messages": json.dumps({"model": "scripted", "messages": [{"role": "user", "content": "x"}] * 4097}).encode(),
 }
 

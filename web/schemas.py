@@ -11,7 +11,7 @@ import json
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from agent.turn import BASE
 from models.language import Message, Role
@@ -20,6 +20,17 @@ from web.context import ReplyDefaults
 from web.errors import ApiError
 
 MOST_TOKENS = 1 << 20
+MOST_MESSAGES = 4096
+
+
+def _at_most(items: object) -> object:
+    """Count before looking at each: a body of a million wrong items must not cost a million complaints."""
+    if isinstance(items, list) and len(items) > MOST_MESSAGES:
+        raise ValueError(f"{len(items)} items; {MOST_MESSAGES} at most")
+    return items
+
+
+AtMost = BeforeValidator(_at_most)
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -46,7 +57,7 @@ class ChatMessage(_Strict):
     """One message in OpenAI's form."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = None
+    content: Text | Annotated[list[TextPart], Field(max_length=MOST_MESSAGES), AtMost] | None = None
 
     def message(self) -> Message:
         """The message as the chat template takes it."""
@@ -137,7 +148,7 @@ class ChatCompletionRequest(SamplingOptions):
     """`POST /v1/chat/completions`."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES), FailFast(), AtMost]
     max_completion_tokens: Tokens | None = None
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream_options: StreamOptions | None = None
