@@ -111,6 +111,7 @@ def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 @pytest.fixture(scope="session")
 def smollm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service with the default model."""
-    with Server(tmp_path_factory.mktemp("service") / "data") as server:
+    """A service with the default model, whose replies end before they bore."""
+    options = ["--set", "max_reply_tokens=128"]
+    with Server(tmp_path_factory.mktemp("service") / "data", options=options) as server:
         yield server
