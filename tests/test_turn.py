@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -117,40 +119,41 @@ def test_what_cannot_be_answered_is_refused(awake: Awake) -> None:
         take_turn(awake, request(user("one"), assistant("two")))
 
 
-def test_one_turn_at_a_time_in_a_session(awake: Awake, make_engine: EngineFactory) -> None:
-    awake = replace(slow(awake, make_engine), patience=0.1)
-    opened = take_turn(awake, request(user("hi")))
+@contextmanager
+def counting(awake: Awake, session: str) -> Iterator[TurnControl]:
+    """A slow turn under way in `session`, on a thread of its own; over when the block is left."""
     control, started = TurnControl(), threading.Event()
     thread = threading.Thread(
         target=take_turn,
-        args=(awake, request(user("count"), session=opened.session)),
+        args=(awake, request(user("count"), session=session)),
         kwargs={"on_start": lambda turn, session: started.set(), "control": control},
     )
     thread.start()
-    started.wait(10)
-    with pytest.raises(SessionBusy):
-        take_turn(awake, request(user("me too"), session=opened.session))
-    # A client that is recognised by its history does not have to wait: it gets a fork.
-    other = take_turn(awake, request(user("hi"), assistant(opened.text), user("me too")))
-    assert other.session != opened.session
-    control.cancel()
-    thread.join()
+    assert started.wait(10)
+    try:
+        yield control
+    finally:
+        control.cancel()
+        thread.join()
+
+
+def test_one_turn_at_a_time_in_a_session(awake: Awake, make_engine: EngineFactory) -> None:
+    awake = replace(slow(awake, make_engine), patience=0.1)
+    opened = take_turn(awake, request(user("hi")))
+    with counting(awake, opened.session):
+        with pytest.raises(SessionBusy):
+            take_turn(awake, request(user("me too"), session=opened.session))
+        # A client that is recognised by its history does not have to wait: it gets a fork.
+        other = take_turn(awake, request(user("hi"), assistant(opened.text), user("me too")))
+        assert other.session != opened.session
 
 
 def test_who_stops_a_reply_can_go_on_at_once(awake: Awake, make_engine: EngineFactory) -> None:
     awake = slow(awake, make_engine)
     opened = take_turn(awake, request(user("hi")))
-    control, started = TurnControl(), threading.Event()
-    thread = threading.Thread(
-        target=take_turn,
-        args=(awake, request(user("count"), session=opened.session)),
-        kwargs={"on_start": lambda turn, session: started.set(), "control": control},
-    )
-    thread.start()
-    started.wait(10)
-    control.cancel()
-    assert take_turn(awake, request(user("next"), session=opened.session)).text == "You said: next"
-    thread.join()
+    with counting(awake, opened.session) as control:
+        control.cancel()
+        assert take_turn(awake, request(user("next"), session=opened.session)).text == "You said: next"
 
 
 def test_a_cancelled_reply_is_kept_as_such_or_not_at_all(awake: Awake, make_engine: EngineFactory) -> None:
