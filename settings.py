@@ -59,8 +59,14 @@ class Settings(BaseModel):
     max_waiting: int = Field(64, ge=1, le=100_000)
     """Requests in line; one more is told to come back."""
     max_waiting_tokens: int = Field(65536, ge=256)
-    kv_cache_mib: int = Field(896, ge=16)
+    kv_cache_mib: int = Field(768, ge=16)
     """KV cache, in use and at rest."""
+    embedding: Literal["auto", "none"] = "auto"
+    """Sentence vectors for recall, if their package is installed; 'none': by words alone."""
+    memory_most: int = Field(1_000_000, ge=100)
+    """Memories a user may have; the least valuable beyond are let go."""
+    memory_daily_quota: int = Field(5000, ge=1)
+    """Memories that one source may add in 24 hours; imports are not counted."""
     max_body_bytes: int = Field(2 << 20, ge=1024)
     api_keys: tuple[str, ...] = ()
     """Keys that open the service, in clear or as sha256:HEX. Required off loopback."""

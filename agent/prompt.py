@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from memory.transcripts import COMPACTION, Entry
+from memory.transcripts import COMPACTION, NOTE, Entry
 from models.errors import PromptTooLong
 from models.language import LanguageModel, Message, Role
 
@@ -58,6 +58,11 @@ class Plan:
     drafts: tuple[Draft, ...]
 
     @property
+    def noted(self) -> bool:
+        """Whether what was remembered is in the prompt."""
+        return any(d.role == NOTE for d in self.drafts)
+
+    @property
     def compacted(self) -> bool:
         """Whether the window starts anew with this turn."""
         return any(d.role == COMPACTION for d in self.drafts)
@@ -69,14 +74,19 @@ def window_of(entries: Sequence[Entry]) -> Window:
     for position, entry in enumerate(entries):
         if entry.role == COMPACTION:
             start, kept_from = position, entry.kept_from or 0
-    seen = [
-        (position, entry)
-        for position, entry in enumerate(entries)
-        if entry.role != COMPACTION and (position >= kept_from or (position == 0 and entry.role == "system"))
-    ]
+    messages, positions, note = [], [], ""
+    for position, entry in enumerate(entries):
+        if entry.role == COMPACTION or (position < kept_from and not (position == 0 and entry.role == "system")):
+            continue
+        if entry.role == NOTE:
+            note = entry.content
+            continue
+        messages.append(Message(role=cast(Role, entry.role), content=note + entry.content))
+        positions.append(position - bool(note))
+        note = ""
     return Window(
-        messages=tuple(Message(role=cast(Role, e.role), content=e.content) for _, e in seen),
-        positions=tuple(position for position, _ in seen),
+        messages=tuple(messages),
+        positions=tuple(positions),
         token_ids=tuple(i for e in entries[start:] for i in e.token_ids),
         next_position=len(entries),
         encoded=not entries or bool(entries[-1].token_ids),
@@ -84,9 +94,15 @@ def window_of(entries: Sequence[Entry]) -> Window:
 
 
 def plan_turn(
-    model: LanguageModel, window: Window, new: Sequence[Message], *, max_tokens: int, same_tokenizer: bool = True
+    model: LanguageModel,
+    window: Window,
+    new: Sequence[Message],
+    *,
+    max_tokens: int,
+    same_tokenizer: bool = True,
+    note: str = "",
 ) -> Plan:
-    """The prompt that ends with `new` and an assistant's header.
+    """The prompt that ends with `new` and an assistant's header; the last of `new` is read with `note` before it.
 
     The window's ids are kept and only added to, unless they no longer fit, no longer mean the same
     (`same_tokenizer` false), or the chat template rewrites what came before.
@@ -96,6 +112,7 @@ def plan_turn(
     """
     limit = model.card.context_length
     room = min(max_tokens, limit // 8)
+    said, new = new, [*new[:-1], Message(role=new[-1].role, content=note + new[-1].content)]
     pieces = _pieces(model, window.messages, new) if same_tokenizer and window.encoded else None
     if pieces is not None:
         added = [i for piece in pieces for i in piece]
@@ -103,7 +120,7 @@ def plan_turn(
             return _plan(
                 (*window.token_ids, *added),
                 header=pieces[-1],
-                drafts=[_draft(m, ids) for m, ids in zip(new, pieces, strict=False)],
+                drafts=_drafts(said, pieces, note),
                 max_tokens=max_tokens,
                 limit=limit,
             )
@@ -111,9 +128,16 @@ def plan_turn(
     if len(whole) + room <= limit:
         why = "The conversation was encoded anew, since the model's markup or tokenizer no longer matches."
         kept_from = window.position(len(window.split()[0]))
-        note = Draft(role=COMPACTION, content=why, token_ids=tuple(whole), kept_from=kept_from)
-        return _plan(whole, header=(), drafts=[*(_draft(m) for m in new), note], max_tokens=max_tokens, limit=limit)
-    return _compacted(model, window, new, max_tokens=max_tokens, room=room)
+        break_ = Draft(role=COMPACTION, content=why, token_ids=tuple(whole), kept_from=kept_from)
+        drafts = [*_drafts(said, (), note), break_]
+        return _plan(whole, header=(), drafts=drafts, max_tokens=max_tokens, limit=limit)
+    try:
+        return _compacted(model, window, new, said, note, max_tokens=max_tokens, room=room)
+    except PromptTooLong:
+        if not note:
+            raise
+    # What was remembered must not be what keeps an answer from coming.
+    return plan_turn(model, window, said, max_tokens=max_tokens, same_tokenizer=same_tokenizer)
 
 
 def reply_draft(model: LanguageModel, plan: Plan, text: str, kept_ids: Sequence[int]) -> Draft:
@@ -147,7 +171,16 @@ def _pieces(model: LanguageModel, seen: Sequence[Message], new: Sequence[Message
     return [*pieces, tuple(question), tuple(header)]
 
 
-def _compacted(model: LanguageModel, window: Window, new: Sequence[Message], *, max_tokens: int, room: int) -> Plan:
+def _compacted(
+    model: LanguageModel,
+    window: Window,
+    new: Sequence[Message],
+    said: Sequence[Message],
+    note: str,
+    *,
+    max_tokens: int,
+    room: int,
+) -> Plan:
     """Keep the system's message and the latest exchanges that fill half the window at most; drop the others."""
     limit = model.card.context_length
     system, old = window.split()
@@ -161,7 +194,7 @@ def _compacted(model: LanguageModel, window: Window, new: Sequence[Message], *, 
     whole = model.chat_ids([*kept, *new]) or []
     if len(whole) + room > limit:
         raise PromptTooLong(len(whole), limit)
-    note = Draft(
+    break_ = Draft(
         role=COMPACTION,
         content=f"The context window was full: {start} messages left it, {len(old) - start} stayed.",
         token_ids=(),
@@ -170,9 +203,9 @@ def _compacted(model: LanguageModel, window: Window, new: Sequence[Message], *, 
     ids = model.chat_ids(kept, reply=False) if kept else []
     pieces = _pieces(model, kept, new)
     if ids is None or pieces is None:
-        drafts = [*(_draft(m) for m in new), replace(note, token_ids=tuple(whole))]
+        drafts = [*_drafts(said, (), note), replace(break_, token_ids=tuple(whole))]
         return _plan(whole, header=(), drafts=drafts, max_tokens=max_tokens, limit=limit)
-    drafts = [replace(note, token_ids=tuple(ids)), *(_draft(m, p) for m, p in zip(new, pieces, strict=False))]
+    drafts = [replace(break_, token_ids=tuple(ids)), *_drafts(said, pieces, note)]
     prompt = [*ids, *(i for piece in pieces for i in piece)]
     return _plan(prompt, header=pieces[-1], drafts=drafts, max_tokens=max_tokens, limit=limit)
 
@@ -188,5 +221,12 @@ def _plan(
     )
 
 
-def _draft(message: Message, token_ids: Sequence[int] = ()) -> Draft:
-    return Draft(role=message.role, content=message.content, token_ids=tuple(token_ids))
+def _drafts(said: Sequence[Message], pieces: Sequence[Sequence[int]], note: str) -> list[Draft]:
+    """The entries of new messages, with the note before the last. The ids of both stand in the message's entry."""
+    drafts = [
+        Draft(role=message.role, content=message.content, token_ids=tuple(pieces[n]) if pieces else ())
+        for n, message in enumerate(said)
+    ]
+    if note:
+        drafts.insert(len(drafts) - 1, Draft(role=NOTE, content=note, token_ids=()))
+    return drafts

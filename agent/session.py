@@ -90,11 +90,10 @@ def open_named(transcripts: Transcripts, session: str, messages: Sequence[Messag
     """
     row = transcripts.session(session, owner=owner)
     entries = transcripts.entries(session)
-    told = [e for e in entries if e.role != "compaction"]
-    head = chains_of([Message(role=e.role, content=e.content) for e in told])[-1:]  # type: ignore[arg-type]
+    told = [e for e in entries if e.spoken]
     resent = chains_of(messages)
-    if head and head[0] in resent:
-        new = messages[resent.index(head[0]) + 1 :]
+    if told and row.head in resent:
+        new = messages[resent.index(row.head) + 1 :]
     elif any(m.role in ("assistant", "system") for m in messages) and told:
         raise HistoryMismatch(
             f"the messages do not continue session {session!r}: send its whole history, or the new messages alone"

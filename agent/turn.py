@@ -9,11 +9,18 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import cast
 
+from sqlite_utils import Database
+
+from agent.calibration import judged_in
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
+from agent.recollection import Recollection, reasons_of, recollect
+from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from memory.ids import new_id
-from memory.transcripts import Entry, Status, Transcripts, TurnRow
+from memory.recall import Hit
+from memory.salience import Raw, Salience
+from memory.transcripts import COMPACTION, NOTE, Entry, Status, Transcripts, TurnRow
 from models.engine import Engine
 from models.generation import Delta, Generation, Prompt, Reply, Timings
 from models.language import FinishReason, Message
@@ -37,6 +44,8 @@ class TurnRequest:
     ignore_eos: bool = False
     idempotency_key: str | None = None
     request_digest: bytes | None = None
+    recall: bool = True
+    """Remind the model of what it was told before."""
     keep_partial: bool = True
     """Keep a reply that was cancelled, marked as such: somebody has been reading along."""
 
@@ -55,6 +64,10 @@ class TurnResult:
     created_at: datetime
     choices: tuple[Choice, ...] = ()
     compacted: bool = False
+    recalled: tuple[Hit, ...] = ()
+    """What the model was reminded of."""
+    salience: Salience | None = None
+    """Of what was said, for now."""
     replayed: bool = False
     """Taken before, under the same idempotency key."""
 
@@ -89,6 +102,7 @@ class Awake:
     engine: Engine
     transcripts: Transcripts
     now: Callable[[], datetime]
+    memory: Memory | None = None
     leases: SessionLeases = field(default_factory=SessionLeases)
     patience: float = PATIENCE
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
@@ -121,12 +135,14 @@ def take_turn(
         with ExitStack() as held:
             opening = _open(awake, request, held)
             model = awake.engine.model
+            recollection = _recollect(awake, request, opening)
             plan = plan_turn(
                 model,
                 opening.window,
                 opening.new,
                 max_tokens=request.max_tokens,
                 same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
+                note=recollection.note,
             )
             at = awake.now()
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
@@ -138,6 +154,7 @@ def take_turn(
                     stop=request.stop,
                     ignore_eos=request.ignore_eos,
                     namespace=request.owner,
+                    judged=range(0) if awake.memory is None else judged_in(model, plan.prompt, opening.new[-1].content),
                 )
             )
             (control or TurnControl()).bind(generation)
@@ -147,6 +164,7 @@ def take_turn(
                 on_delta(delta)
                 choices.append(delta.choice)
             reply = cast(Reply, generation.reply)
+            raw, salience = _appraise(awake, request, opening, reply)
             result = TurnResult(
                 id=turn,
                 session=session,
@@ -158,9 +176,11 @@ def take_turn(
                 created_at=at,
                 choices=tuple(choices),
                 compacted=plan.compacted,
+                recalled=recollection.hits if plan.noted else (),
+                salience=salience,
             )
             if reply.finish_reason in ("stop", "length") or (request.keep_partial and reply.token_ids):
-                _write_down(awake, request, opening, plan, reply, result)
+                _write_down(awake, request, opening, plan, reply, result, raw)
             return result
 
 
@@ -222,16 +242,23 @@ def recorded(turn: TurnRow, reply: Entry) -> TurnResult:
 
 
 def _write_down(
-    awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, reply: Reply, result: TurnResult
+    awake: Awake,
+    request: TurnRequest,
+    opening: Opening,
+    plan: Plan,
+    reply: Reply,
+    result: TurnResult,
+    raw: Raw | None,
 ) -> None:
     model = awake.engine.model
     at = awake.now()
     finished = reply.finish_reason in ("stop", "length")
     status = "complete" if finished else cast(Status, reply.finish_reason)
     drafts = [*plan.drafts, reply_draft(model, plan, reply.text, reply.kept_ids)]
+    entries = _entries(drafts, turn=result.id, status=status, at=at)
     awake.transcripts.append(
         result.session,
-        entries=_entries(drafts, turn=result.id, status=status, at=at),
+        entries=entries,
         turn=TurnRow(
             id=result.id,
             session=result.session,
@@ -249,12 +276,64 @@ def _write_down(
         tokenizer=model.card.tokenizer,
         create_for=None if opening.session else request.owner,
         fork_of=opening.fork_of,
+        also=lambda db: _remember(awake, db, request, entries, reply, result, raw),
+    )
+
+
+def _recollect(awake: Awake, request: TurnRequest, opening: Opening) -> Recollection:
+    """What to remind the model of."""
+    said = opening.new[-1]
+    if awake.memory is None or not request.recall or said.role != "user":
+        return Recollection()
+    encode = awake.engine.model.encode
+    return recollect(
+        awake.memory.recall,
+        said.content,
+        owner=request.owner,
+        window=opening.window,
+        count=lambda text: len(encode(text)),
+    )
+
+
+def _appraise(awake: Awake, request: TurnRequest, opening: Opening, reply: Reply) -> tuple[Raw | None, Salience | None]:
+    if awake.memory is None:
+        return None, None
+    return appraise(awake.memory, opening.new[-1].content, reply.surprisals, owner=request.owner)
+
+
+def _remember(
+    awake: Awake,
+    db: Database,
+    request: TurnRequest,
+    entries: Sequence[Entry],
+    reply: Reply,
+    result: TurnResult,
+    raw: Raw | None,
+) -> None:
+    """Part of the turn's transaction: the turn is on disk with what it leaves in memory, or not at all."""
+    if awake.memory is None:
+        return
+    said, replied = [e for e in entries if e.spoken][-2:]
+    finished = reply.finish_reason in ("stop", "length")
+    exchange = Exchange(
+        said=said.content,
+        said_message=said.id,
+        replied=replied.content if finished else None,
+        replied_message=replied.id if finished else None,
+        session=result.session,
+        turn=result.id,
+        at=result.created_at,
+    )
+    taken = [o for o in offers(exchange, raw, len(reply.surprisals)) if said.role == "user"]
+    awake.memory.experiences.add_within(db, taken, owner=request.owner)
+    awake.memory.experiences.accessed_within(
+        db, result.id, [(h.experience.n, h.rank, h.score, reasons_of(h)) for h in result.recalled]
     )
 
 
 def _entries(drafts: Sequence[Draft], *, turn: str, status: Status, at: datetime) -> list[Entry]:
     """Of the messages, only the last question and the reply are this turn's; those before came with the client."""
-    spoken = [n for n, d in enumerate(drafts) if d.role != "compaction"][-2:]
+    spoken = [n for n, d in enumerate(drafts) if d.role not in (COMPACTION, NOTE)][-2:]
     return [
         Entry(
             id=new_id("msg", at),
@@ -262,7 +341,7 @@ def _entries(drafts: Sequence[Draft], *, turn: str, status: Status, at: datetime
             content=draft.content,
             token_ids=draft.token_ids,
             kept_from=draft.kept_from,
-            turn=turn if n in spoken or draft.role == "compaction" else None,
+            turn=turn if n in spoken or draft.role in (COMPACTION, NOTE) else None,
             status=status if n == len(drafts) - 1 else "complete",
             created_at=at,
         )

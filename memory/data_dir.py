@@ -19,6 +19,11 @@ def database_path(data_dir: Path) -> Path:
     return data_dir / DATABASE
 
 
+def database_files(data_dir: Path) -> tuple[Path, ...]:
+    """The database with its write-ahead log and the log's index: all that holds what was said."""
+    return tuple(data_dir / f"{DATABASE}{suffix}" for suffix in ("", "-wal", "-shm"))
+
+
 @contextmanager
 def owned(data_dir: Path, *, owner: str) -> Iterator[Path]:
     """Own `data_dir` for the time of the context, creating it (mode 0700) where it is missing.

@@ -4,7 +4,10 @@ MemoryFault
 ├── DataDirInUse       another process owns the data directory
 ├── DataDirUnusable    it cannot be created, read or written
 ├── DatabaseTooNew     a later version of slowwave has written it
+├── ImportRefused      a line of an import cannot be taken; nothing of it was
+├── MemoryNotFound     no such memory, or another owner's
 ├── SessionNotFound    no such session, or another owner's
+├── TurnNotFound       no such turn, or another owner's
 └── StorageFailed      SQLite could not do it: disk full, I/O error, corruption; nothing of it was kept
 """
 
@@ -37,3 +40,27 @@ class SessionNotFound(MemoryFault):
 
 class StorageFailed(MemoryFault):
     """SQLite could not do it. Nothing of it was kept."""
+
+
+class MemoryNotFound(MemoryFault):
+    """No such memory, or another owner's."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"there is no memory {id!r}")
+        self.id = id
+
+
+class ImportRefused(MemoryFault):
+    """A line of an import cannot be taken. Nothing of the import was kept."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"line {line}: {why}")
+        self.line = line
+
+
+class TurnNotFound(MemoryFault):
+    """No such turn, or another owner's."""
+
+    def __init__(self, turn: str) -> None:
+        super().__init__(f"there is no turn {turn!r}")
+        self.turn = turn

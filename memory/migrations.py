@@ -60,3 +60,170 @@ def m001_transcripts(db: Database) -> None:
         "CREATE INDEX messages_by_turn ON messages (turn)",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m002_memory(db: Database) -> None:
+    """Experiences, how they were found salient, what supports them, and what became of them."""
+    db.execute("PRAGMA defer_foreign_keys = ON")
+    for statement in (
+        # Remembered text that a turn was given is an entry of its own: the list of roles grows by 'note'.
+        """
+        CREATE TABLE messages_2 (
+            id TEXT PRIMARY KEY,
+            session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            turn TEXT REFERENCES turns (id) ON DELETE CASCADE,   -- NULL: history that a client brought along
+            role TEXT NOT NULL CHECK (role IN ('system', 'user', 'assistant', 'tool', 'compaction', 'note')),
+            content TEXT NOT NULL,
+            status TEXT NOT NULL CHECK (status IN ('complete', 'cancelled', 'interrupted', 'forgotten')),
+            token_ids BLOB NOT NULL,         -- int32, little-endian: what it added to the context
+            kept_from INTEGER,               -- compactions: the first position that stayed in the window
+            chain BLOB NOT NULL,             -- digest of this message and all before it
+            created_at TEXT NOT NULL,
+            UNIQUE (session, position)
+        ) STRICT
+        """,
+        "INSERT INTO messages_2 SELECT * FROM messages",
+        "DROP TABLE messages",
+        "ALTER TABLE messages_2 RENAME TO messages",
+        "CREATE INDEX messages_by_chain ON messages (chain)",
+        "CREATE INDEX messages_by_turn ON messages (turn)",
+        """
+        CREATE TABLE owners (
+            n INTEGER PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE
+        ) STRICT
+        """,
+        """
+        CREATE TABLE experiences (
+            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            owner INTEGER NOT NULL REFERENCES owners (n),
+            id TEXT NOT NULL,
+            text TEXT NOT NULL,
+            fingerprint BLOB NOT NULL,       -- of the text less case, spacing and punctuation
+            speaker TEXT NOT NULL,
+            session TEXT,
+            at TEXT NOT NULL,                -- when it was said
+            recorded_at TEXT NOT NULL,
+            channel TEXT NOT NULL CHECK (channel IN ('chat', 'taught', 'import', 'tool')),
+            author TEXT NOT NULL CHECK (author IN ('user', 'model', 'other')),
+            message TEXT,                    -- the transcript's entry
+            turn TEXT,
+            traits INTEGER NOT NULL,         -- what recall needs to know of the text, see memory/traits.py
+            copies INTEGER NOT NULL DEFAULT 1,
+            pinned INTEGER NOT NULL DEFAULT 0,
+            quarantined TEXT,                -- why it may not be recalled; NULL: it may
+            superseded_by TEXT,
+            raw_surprise REAL, raw_novelty REAL, raw_arousal REAL, raw_reward REAL, raw_conflict REAL,
+            tokens INTEGER,                  -- how many the surprise was measured on
+            gate REAL, surprise REAL, novelty REAL, arousal REAL, reward REAL, conflict REAL,
+            total REAL, percentile REAL,
+            scored_at TEXT,                  -- NULL: not yet bound
+            scored_by TEXT,                  -- the model
+            accesses INTEGER NOT NULL DEFAULT 0,
+            accessed_at TEXT,
+            UNIQUE (owner, id)
+        ) STRICT
+        """,
+        "CREATE INDEX experiences_by_fingerprint ON experiences (owner, fingerprint)",
+        "CREATE INDEX experiences_by_session ON experiences (owner, session, n) WHERE session IS NOT NULL",
+        "CREATE INDEX experiences_unscored ON experiences (owner, n) WHERE scored_at IS NULL",
+        "CREATE INDEX experiences_by_turn ON experiences (turn) WHERE turn IS NOT NULL",
+        """
+        CREATE TABLE wordings (              -- what else was said that means the same
+            owner INTEGER NOT NULL,
+            id TEXT NOT NULL,                -- of the event
+            experience INTEGER NOT NULL REFERENCES experiences (n) ON DELETE CASCADE,
+            text TEXT,                       -- NULL: word for word
+            at TEXT NOT NULL,
+            PRIMARY KEY (owner, id)
+        ) STRICT
+        """,
+        "CREATE INDEX wordings_by_experience ON wordings (experience)",
+        """
+        CREATE TABLE vectors (
+            experience INTEGER PRIMARY KEY REFERENCES experiences (n) ON DELETE CASCADE,
+            model TEXT NOT NULL,
+            vector BLOB NOT NULL             -- float16, little-endian, length 1
+        ) STRICT
+        """,
+        """
+        CREATE TABLE patterns (
+            id TEXT PRIMARY KEY,
+            owner INTEGER NOT NULL REFERENCES owners (n),
+            experience INTEGER NOT NULL UNIQUE REFERENCES experiences (n) ON DELETE CASCADE,
+            created_at TEXT NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TABLE evidence (
+            pattern TEXT NOT NULL REFERENCES patterns (id) ON DELETE CASCADE,
+            event TEXT NOT NULL,             -- an experience, or a wording of one
+            at TEXT NOT NULL,
+            PRIMARY KEY (pattern, event)
+        ) STRICT
+        """,
+        """
+        CREATE TABLE sources (
+            owner INTEGER NOT NULL REFERENCES owners (n),
+            name TEXT NOT NULL,
+            confirmed REAL NOT NULL,         -- verified claims, decayed to `at`
+            refuted REAL NOT NULL,
+            at TEXT NOT NULL,
+            PRIMARY KEY (owner, name)
+        ) STRICT
+        """,
+        """
+        CREATE TABLE recalls (
+            turn TEXT NOT NULL,
+            experience INTEGER NOT NULL REFERENCES experiences (n) ON DELETE CASCADE,
+            rank INTEGER NOT NULL,
+            score REAL NOT NULL,
+            reasons TEXT NOT NULL,           -- JSON
+            at TEXT NOT NULL,
+            PRIMARY KEY (turn, experience)
+        ) STRICT
+        """,
+        "CREATE INDEX recalls_by_experience ON recalls (experience)",
+        """
+        CREATE TABLE feedback (
+            turn TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+            reward REAL NOT NULL,
+            at TEXT NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TABLE salience_rings (
+            owner INTEGER NOT NULL REFERENCES owners (n),
+            dimension TEXT NOT NULL,
+            slot INTEGER NOT NULL,
+            value REAL NOT NULL,
+            PRIMARY KEY (owner, dimension, slot)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE salience_scales (
+            owner INTEGER NOT NULL REFERENCES owners (n),
+            dimension TEXT NOT NULL,
+            pushed INTEGER NOT NULL,         -- values that the ring has ever been given
+            PRIMARY KEY (owner, dimension)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE calibrations (
+            model TEXT PRIMARY KEY,
+            strangest REAL NOT NULL,
+            scales TEXT NOT NULL             -- JSON: values by dimension
+        ) STRICT
+        """,
+        """
+        CREATE TABLE receipts (
+            id TEXT PRIMARY KEY,
+            owner INTEGER NOT NULL REFERENCES owners (n),
+            at TEXT NOT NULL,
+            body TEXT NOT NULL               -- JSON; ids and counts, never text
+        ) STRICT
+        """,
+    ):
+        db.execute(statement)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,13 +38,16 @@ class Store:
         for _ in range(_READERS):
             self._readers.put(_open_for_reading(path))
 
-    def write(self, transaction: Callable[[Database], T]) -> T:
+    def write(self, transaction: Callable[[Database], T], *, power_safe: bool = True) -> T:
         """Run `transaction` alone, in BEGIN IMMEDIATE ... COMMIT, on the writer's thread.
+
+        `power_safe` false: without waiting for the disk. The process may be killed, but if the machine loses power in
+        the next moments the transaction may be gone, whole.
 
         Raises:
             StorageFailed: SQLite could not do it; everything was rolled back.
         """
-        return self._writer.submit(_run, self._connection, transaction).result()
+        return self._writer.submit(_run, self._connection, transaction, power_safe).result()
 
     @contextmanager
     def reading(self) -> Iterator[Database]:
@@ -59,6 +63,13 @@ class Store:
                 db.conn.rollback()
             self._readers.put(db)
 
+    def fold_log(self) -> bool:
+        """Move the write-ahead log into the database file and empty it; False if readers did not let go in time.
+
+        Until then the log still holds the pages as they were before the last changes.
+        """
+        return self._writer.submit(_fold_log, self._connection).result()
+
     def close(self) -> None:
         """Wait for the writes in line, then fold the log into the database file."""
         for _ in range(_READERS):
@@ -67,8 +78,10 @@ class Store:
         self._writer.shutdown()
 
 
-def _run(db: Database, transaction: Callable[[Database], T]) -> T:
+def _run(db: Database, transaction: Callable[[Database], T], power_safe: bool) -> T:
     try:
+        if not power_safe:
+            db.execute("PRAGMA synchronous = NORMAL")
         db.execute("BEGIN IMMEDIATE")
         try:
             result = transaction(db)
@@ -82,6 +95,18 @@ def _run(db: Database, transaction: Callable[[Database], T]) -> T:
         raise
     except pysqlite3.Error as error:
         raise StorageFailed(str(error)) from error
+    finally:
+        if not power_safe:
+            db.execute("PRAGMA synchronous = FULL")
+
+
+def _fold_log(db: Database) -> bool:
+    for _ in range(100):
+        busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _open_for_writing(path: Path) -> Database:
@@ -100,6 +125,7 @@ def _open_for_writing(path: Path) -> Database:
         db = Database(connection)
         _refuse_later_schema(db, path)
         migrations.apply(db)
+        _fold_log(db)  # a process that was killed after forgetting may have left the text in the log
         return db
     except pysqlite3.Error as error:
         raise StorageFailed(f"cannot open {path}: {error}") from error

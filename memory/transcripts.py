@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -23,11 +23,13 @@ Status = Literal["complete", "cancelled", "interrupted"]
 EMPTY_CHAIN = bytes(16)
 COMPACTION = "compaction"
 """The role of an entry that is not a message: from here on the context window starts anew."""
+NOTE = "note"
+"""The role of an entry that is not a message: what was remembered, put before the message that follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One row of a transcript: a message, or a compaction."""
+    """One row of a transcript: a message, a note before one, or a compaction."""
 
     id: str
     role: str
@@ -40,6 +42,11 @@ class Entry:
     turn: str | None = None
     created_at: datetime
 
+    @property
+    def spoken(self) -> bool:
+        """Whether it is a message, and not a note or a compaction."""
+        return self.role not in (COMPACTION, NOTE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRow:
@@ -51,6 +58,8 @@ class SessionRow:
     created_at: datetime
     updated_at: datetime
     tokenizer: str
+    head: bytes
+    """Chain digest of its last message."""
     messages: int
     preview: str
     """The beginning of the first user message."""
@@ -113,8 +122,9 @@ class Transcripts:
         tokenizer: str,
         create_for: str | None = None,
         fork_of: tuple[str, int] | None = None,
+        also: Callable[[Database], None] = lambda db: None,
     ) -> None:
-        """Add entries and the turn behind them, in one transaction.
+        """Add entries and the turn behind them, in one transaction; `also` is part of it.
 
         `create_for`: the owner for whom the session is made on the way; `fork_of` then names another session and
         the last of its positions to begin with.
@@ -134,6 +144,7 @@ class Transcripts:
             if turn is not None:
                 _insert_turn(db, turn)
             _append(db, session, entries, at=at)
+            also(db)
 
         self._store.write(transaction)
 
@@ -202,7 +213,7 @@ class Transcripts:
         sql = """
             SELECT m.session, m.position, s.head = m.chain AS at_head
             FROM messages m JOIN sessions s ON s.id = m.session
-            WHERE m.chain = ? AND m.role <> 'compaction' AND s.owner = ?
+            WHERE m.chain = ? AND m.role NOT IN ('compaction', 'note') AND s.owner = ?
             ORDER BY at_head DESC, s.updated_at DESC LIMIT 1
         """
         with self._store.reading() as db:
@@ -226,7 +237,8 @@ class Transcripts:
 
 
 _SESSIONS = """
-    SELECT s.*, (SELECT count(*) FROM messages m WHERE m.session = s.id AND m.role <> 'compaction') AS messages,
+    SELECT s.*, (SELECT count(*) FROM messages m WHERE m.session = s.id
+            AND m.role NOT IN ('compaction', 'note')) AS messages,
         coalesce((SELECT substr(m.content, 1, 120) FROM messages m
                   WHERE m.session = s.id AND m.role = 'user' ORDER BY m.position LIMIT 1), '') AS preview
     FROM sessions s
@@ -273,7 +285,7 @@ def _append(db: Database, session: str, entries: Iterable[Entry], *, at: datetim
     """
     head, position = db.execute(sql, [session, session]).fetchone()
     for entry in entries:
-        if entry.role != COMPACTION:
+        if entry.spoken:
             head = chain(head, entry.role, entry.content)
         db.execute(
             """
@@ -330,6 +342,7 @@ def _session_row(row: dict[str, Any]) -> SessionRow:
         created_at=datetime.fromisoformat(row["created_at"]),
         updated_at=datetime.fromisoformat(row["updated_at"]),
         tokenizer=row["tokenizer"],
+        head=row["head"],
         messages=row["messages"],
         preview=row["preview"],
     )

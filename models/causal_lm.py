@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from models import llama
 from models.chat_template import ChatTemplate
 from models.errors import TemplateRefused, UnsupportedModel
 from models.kv_cache import KVCache, KVShape
-from models.language import Chunk, Message, ModelCard
+from models.language import Chunk, Message, ModelCard, Reading, surprisal
 from models.packed_linear import pack_linears, packing_works
 from models.ragged import Ragged
 
@@ -157,11 +158,15 @@ class CausalLM:
         return KVCache(self._shape)
 
     @torch.inference_mode()
-    def read(self, chunks: Sequence[Chunk]) -> Tensor:
+    def read(self, chunks: Sequence[Chunk]) -> Reading:
         ragged = Ragged(chunks, self._shape.device)
-        logits = self._forward(ragged)
+        logits = self._forward(ragged).float()
         ragged.finish()
-        return logits.float()
+        judged = surprisal(logits[len(chunks) :], ragged.token_ids[ragged.judged])
+        shares = iter(judged.tolist())
+        return Reading(
+            logits=logits[: len(chunks)], surprisals=tuple(tuple(islice(shares, len(c.judged))) for c in chunks)
+        )
 
     def encode(self, text: str) -> list[int]:
         return self._template.encode_plain(text)
@@ -213,7 +218,7 @@ class CausalLM:
             state, other = self.new_state(), self.new_state()
             self.read([Chunk(token_ids=probe[:15], state=state), Chunk(token_ids=probe[3:9], state=other)])
             self.read([Chunk(token_ids=probe[15:23], state=state), Chunk(token_ids=probe[9:10], state=other)])
-            ours = self.read([Chunk(token_ids=probe[23:], state=state)])[0]
+            ours = self.read([Chunk(token_ids=probe[23:], state=state)]).logits[0]
         except (TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UnsupportedModel(f"{type(model).__name__} cannot run with per-sequence caches: {error}") from error
         tolerance = 1e-3 if self._shape.dtype is torch.float32 else 0.25
@@ -226,12 +231,12 @@ class CausalLM:
 
 
 def _forward_of_transformers(model: Any, ragged: Ragged) -> Tensor:
-    """Logits after each chunk, by transformers' own modules: [chunks, vocab]."""
+    """Logits of the places that are wanted, by transformers' own modules: [wanted, vocab]."""
     logits: Tensor = model(
         input_ids=ragged.token_ids[None],
         position_ids=ragged.positions[None],
         use_cache=False,
-        logits_to_keep=ragged.last,
+        logits_to_keep=ragged.wanted,
         ragged=ragged,
     ).logits
     return logits[0]

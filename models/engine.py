@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
 from models.generation import Delta, Generation, Prompt, Reply, Timings
-from models.language import Chunk, FinishReason, LanguageModel, SequenceState
+from models.language import Chunk, FinishReason, LanguageModel, SequenceState, surprisal
 from models.prefix_cache import PrefixCache
 from models.sampling import Choice, choose
 from models.text_stream import TextStream
@@ -53,13 +55,18 @@ class _Sequence:
         self.context = list(prompt.token_ids)
         """Prompt and reply: what the state has read or will read."""
         self.reply: list[int] = []
+        self.surprisals: list[float] = []
         self.cached = 0
         self.submitted = time.monotonic()
         self.joined = self.first_token = 0.0
 
     @property
     def unread(self) -> int:
-        return len(self.context) - (self.state.length if self.state else 0)
+        return len(self.context) - self.next_position
+
+    @property
+    def next_position(self) -> int:
+        return self.state.length if self.state else 0
 
     @property
     def decoding(self) -> bool:
@@ -95,6 +102,19 @@ class EngineStats:
     state_bytes_limit: int
 
 
+class _Drop:
+    """A wish to let go of a namespace's states, for the engine's thread to fulfil."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.dropped = 0
+        self.done = threading.Event()
+
+
+_DROP_SECONDS = 10.0
+"""Longer than any step takes."""
+
+
 class Engine:
     """Owns the model: it is loaded on the engine's thread, and nobody else calls `read`.
 
@@ -110,6 +130,7 @@ class Engine:
         self._batch: list[_Sequence] = []
         self._resting = PrefixCache(bytes_per_token=1)
         self._changed = threading.Condition()
+        self._drops: deque[_Drop] = deque()
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -179,6 +200,20 @@ class Engine:
             self._changed.notify_all()
         return generation
 
+    def drop_states(self, namespace: str) -> int:
+        """Let go of the states at rest of a namespace: what they have read is to be forgotten. Returns how many.
+
+        States of replies that are being written are not at rest yet.
+        """
+        asked = _Drop(namespace)
+        with self._changed:
+            if self._model is None or self._failure is not None or self._closing:
+                return 0
+            self._drops.append(asked)
+            self._changed.notify_all()
+        asked.done.wait(_DROP_SECONDS)
+        return asked.dropped
+
     def stop_all(self, reason: FinishReason = "interrupted") -> None:
         """End every reply, begun or not, before its next token."""
         with self._changed:
@@ -241,7 +276,11 @@ class Engine:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._line or self._batch)
+            self._changed.wait_for(lambda: self._closing or self._line or self._batch or self._drops)
+            while self._drops:
+                asked = self._drops.popleft()
+                asked.dropped = self._resting.drop(asked.namespace)
+                asked.done.set()
             return not self._closing or bool(self._line or self._batch)
 
     def _drop_stopped(self) -> None:
@@ -281,8 +320,12 @@ class Engine:
     def _step(self) -> None:
         """Read one chunk of every sequence that has its turn, and give each that has read all its next token."""
         taking_part = self._chunks()
-        logits = self.model.read([chunk for _, chunk in taking_part])
-        for (sequence, _), row in zip(taking_part, logits, strict=True):
+        reading = self.model.read([chunk for _, chunk in taking_part])
+        for (sequence, _), row, surprisals in zip(taking_part, reading.logits, reading.surprisals, strict=True):
+            sequence.surprisals += surprisals
+            if sequence.unread and sequence.next_position in sequence.prompt.judged:
+                token = torch.tensor([sequence.context[sequence.next_position]], device=row.device)
+                sequence.surprisals.append(float(surprisal(row[None], token)))
             if sequence.unread or sequence.generation.stop_reason is not None:
                 continue
             prompt = sequence.prompt
@@ -304,7 +347,10 @@ class Engine:
             if take:
                 read = sequence.state.length
                 ids = sequence.context[read : read + take]
-                chunks.append((sequence, Chunk(token_ids=ids, state=sequence.state)))
+                # The first token of a chunk is judged by the logits that the chunk before it left.
+                judged = sequence.prompt.judged
+                judged = range(max(judged.start - read, 1), max(min(judged.stop - read, take), 1))
+                chunks.append((sequence, Chunk(token_ids=ids, state=sequence.state, judged=judged)))
         return chunks
 
     def _extend(self, sequence: _Sequence, choice: Choice) -> None:
@@ -350,5 +396,6 @@ class Engine:
                 kept_ids=tuple(sequence.reply[:kept]),
                 finish_reason=reason,
                 timings=timings,
+                surprisals=tuple(sequence.surprisals),
             )
         )

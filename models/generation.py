@@ -21,6 +21,8 @@ class Prompt:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     """Write on past the end token, up to `max_tokens`."""
+    judged: range = range(0)
+    """Positions in `token_ids` of the tokens that the model is to say its surprise about, as it reads them."""
     namespace: str = ""
     """Whose prompt it is: states are reused within a namespace only."""
 
@@ -60,6 +62,8 @@ class Reply:
     kept_ids: tuple[int, ...]
     finish_reason: FinishReason
     timings: Timings
+    surprisals: tuple[float, ...] = ()
+    """-ln P of each judged token given all before it, in nats; of those that were read, and not found in the cache."""
 
 
 class Generation:

@@ -72,6 +72,23 @@ class Chunk:
 
     token_ids: Sequence[int]
     state: SequenceState
+    judged: range = range(0)
+    """Which of `token_ids`, by index, 0 excepted, the model is to say its surprise about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a model has to say after reading: the logits after each chunk, and its surprise at the tokens judged."""
+
+    logits: Tensor
+    """float32 [chunks, vocab]."""
+    surprisals: tuple[tuple[float, ...], ...]
+    """Of each chunk, for each judged token: -ln P(token | all before it), in nats."""
+
+
+def surprisal(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """-ln softmax(logits)[token], in nats, a row each: [n, vocab] and [n] -> [n]."""
+    return logits.logsumexp(-1) - logits.gather(-1, token_ids[:, None])[:, 0]
 
 
 class LanguageModel(Protocol):
@@ -84,8 +101,8 @@ class LanguageModel(Protocol):
         """The state of having read nothing."""
         ...
 
-    def read(self, chunks: Sequence[Chunk]) -> Tensor:
-        """Extend every chunk's state by its tokens. Returns the logits after each chunk: float32 [chunks, vocab]."""
+    def read(self, chunks: Sequence[Chunk]) -> Reading:
+        """Extend every chunk's state by its tokens."""
         ...
 
     def encode(self, text: str) -> list[int]:

@@ -65,7 +65,7 @@ class LlamaForward:
         self._layers = [self._layer(layer, pack=pack) for layer in body.layers]
 
     def __call__(self, ragged: Ragged) -> Tensor:
-        """Logits after each chunk: [chunks, vocab]."""
+        """Logits of the places that are wanted: [wanted, vocab]."""
         tokens, d = len(ragged.token_ids), self._head_dim
         rotated = (self._heads + self._kv_heads) * d
         cos, sin = self._cos[ragged.positions], self._sin[ragged.positions]
@@ -80,7 +80,7 @@ class LlamaForward:
             x = x + layer.output(mixed.view(tokens, -1))
             gate, up = layer.gate_up(F.rms_norm(x, width, layer.mlp_norm, self._eps)).chunk(2, -1)
             x = x + layer.down(F.silu(gate) * up)
-        return self._head(F.rms_norm(x[ragged.last], width, self._norm, self._eps))
+        return self._head(F.rms_norm(x[ragged.wanted], width, self._norm, self._eps))
 
     def _layer(self, layer: Any, *, pack: bool) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp

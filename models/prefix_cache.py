@@ -70,6 +70,12 @@ class PrefixCache:
         ]
         self._entries.append(_Entry(namespace, ids, state))
 
+    def drop(self, namespace: str) -> int:
+        """Let go of all states of a namespace; returns how many there were."""
+        before = len(self._entries)
+        self._entries = [e for e in self._entries if e.namespace != namespace]
+        return before - len(self._entries)
+
     def shrink(self, max_bytes: int) -> None:
         """Drop the least recently used states until the rest fits."""
         while self._entries and self.nbytes > max_bytes:

@@ -32,6 +32,11 @@ class Ragged:
         self.positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in self._borders]).to(device)
         self.last = torch.tensor([b - 1 for _, _, b in self._borders], device=device)
         """Where in the row each chunk ends."""
+        judged = [a + i for c, (_, a, _) in zip(chunks, self._borders, strict=True) for i in c.judged]
+        self.judged = torch.tensor(judged, dtype=torch.long, device=device)
+        """Where in the row the tokens stand that are to be judged, each by the logits of the place before it."""
+        self.wanted = torch.cat([self.last, self.judged - 1])
+        """The places whose logits are wanted."""
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(

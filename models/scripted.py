@@ -11,13 +11,13 @@ import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
 
 from models.chat_template import ChatTemplate
-from models.language import Chunk, Message, ModelCard
+from models.language import Chunk, Message, ModelCard, Reading
 
 _MARKUP = ("<|start|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 _ID_OF_MARKUP = {text: 256 + n for n, text in enumerate(_MARKUP)}
@@ -57,6 +57,8 @@ class ScriptedState:
 class ScriptedLM:
     """Says what its rules say.
 
+    Its surprise at a byte is 4 nats after a byte that it has never seen before it, else 1.
+
     `rules`: regular expression -> reply, tried in order on the last message's text; `{0}` in a reply stands for that
     text. `step_seconds`: how long a step takes, to try out slowness.
     """
@@ -91,7 +93,7 @@ class ScriptedLM:
     def new_state(self) -> ScriptedState:
         return ScriptedState()
 
-    def read(self, chunks: Sequence[Chunk]) -> Tensor:
+    def read(self, chunks: Sequence[Chunk]) -> Reading:
         if self._step_seconds:
             time.sleep(self._step_seconds)
         logits = torch.zeros((len(chunks), _VOCABULARY))
@@ -100,7 +102,7 @@ class ScriptedLM:
             chunk.state.token_ids += chunk.token_ids
             self.tokens_read += len(chunk.token_ids)
             logits[row, self._next(chunk.state.token_ids)] = _CERTAIN
-        return logits
+        return Reading(logits=logits, surprisals=tuple(_surprisals(c) for c in chunks))
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -135,6 +137,20 @@ class ScriptedLM:
         said = token_ids[headers[-1] + 2 :]
         script = self.encode(self.reply_to(last_message))
         return script[len(said)] if len(said) < len(script) else _END
+
+
+def _surprisals(chunk: Chunk) -> tuple[float, ...]:
+    """Of each judged token, by what came before it: nats, high where the pair is new."""
+    assert isinstance(chunk.state, ScriptedState)
+    read = chunk.state.token_ids
+    begin = len(read) - len(chunk.token_ids)
+    known = set(pairwise(read[: begin + chunk.judged.start]))
+    said = []
+    for i in chunk.judged:
+        pair = (read[begin + i - 1], read[begin + i])
+        said.append(1.0 if pair in known else 4.0)
+        known.add(pair)
+    return tuple(said)
 
 
 def _render(messages: Sequence[Message], reply: bool) -> str:

@@ -20,7 +20,7 @@ shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], m
 
 
 def read(model: LanguageModel, ids: list[int], state: SequenceState | None = None) -> torch.Tensor:
-    return model.read([Chunk(token_ids=ids, state=state or model.new_state())])[0]
+    return model.read([Chunk(token_ids=ids, state=state or model.new_state())]).logits[0]
 
 
 @shared
@@ -38,7 +38,7 @@ def test_reading_in_pieces_gives_the_logits_of_reading_at_once(model: LanguageMo
 def test_neighbours_in_a_batch_change_nothing(model: LanguageModel) -> None:
     texts = ["alpha", "a much longer second sequence of tokens", "b", "gamma delta"]
     alone = [read(model, model.encode(t)) for t in texts]
-    together = model.read([Chunk(token_ids=model.encode(t), state=model.new_state()) for t in texts])
+    together = model.read([Chunk(token_ids=model.encode(t), state=model.new_state()) for t in texts]).logits
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from agent.turn import Awake
+from memory.experiences import Experiences
+from memory.recall import Recall
+from memory.store import Store
 from web.metrics import Metrics
 from web.turns import TurnPool
 
@@ -24,10 +28,24 @@ class ReplyDefaults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryAccess:
+    """Memory, as its routes see it."""
+
+    store: Store
+    experiences: Experiences
+    recall: Recall
+    files: tuple[Path, ...]
+    """Every file that may hold what was remembered."""
+    nudge: Callable[[], None]
+    """Something was added: give it its vector now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One running service, as its routes see it."""
 
     awake: Awake
+    memory: MemoryAccess
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics

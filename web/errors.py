@@ -12,7 +12,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent.errors import AgentError, SessionBusy, TurnInProgress
-from memory.errors import MemoryFault, SessionNotFound, StorageFailed
+from memory.errors import (
+    ImportRefused,
+    MemoryFault,
+    MemoryNotFound,
+    SessionNotFound,
+    StorageFailed,
+    TurnNotFound,
+)
 from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
 
 log = logging.getLogger("slowwave.web")
@@ -62,6 +69,11 @@ def api_error(error: Exception) -> ApiError:
             return _unavailable(f"The service cannot answer now: {error}.", "closed", RETRY_LOADING)
         case ReplyFailed():
             return ApiError(500, _sentence(error), type="server_error", code="reply_failed")
+        case MemoryNotFound() | TurnNotFound():
+            kind = "memory" if isinstance(error, MemoryNotFound) else "turn"
+            return ApiError(404, _sentence(error), param=kind, code=f"{kind}_not_found")
+        case ImportRefused():
+            return ApiError(400, f"Nothing was imported. {_sentence(error)}", code="import_refused")
         case SessionNotFound():
             return ApiError(404, f"{_sentence(error)}", param="session", code="session_not_found")
         case SessionBusy() | TurnInProgress():

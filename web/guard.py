@@ -22,6 +22,9 @@ DISCARD_AT_MOST = 64 << 20
 """Bytes of an oversized body that are read before the connection is cut."""
 _OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/openapi.json", "/favicon.ico"})
 _OPEN_PREFIX = "/page/"
+_LINES_PATH = "/v1/memories/import"
+"""Where JSON lines are sent, many at once; each line is looked at there."""
+MOST_LINES_BYTES = 64 << 20
 
 
 class Guard:
@@ -54,8 +57,12 @@ class Guard:
             self._check_host(headers)
             self._check_origin(headers)
             scope.setdefault("state", {})["owner"] = self._check_key(scope, headers)
-            body = await incoming.read(self._max_body_bytes)
-            _check_body(body, headers)
+            if scope["path"] == _LINES_PATH:
+                body = await incoming.read(max(MOST_LINES_BYTES, self._max_body_bytes))
+                _check_utf8(body)
+            else:
+                body = await incoming.read(self._max_body_bytes)
+                _check_body(body, headers)
         except ApiError as error:
             self._rejected(error.code or str(error.status))
             await incoming.discard()
@@ -177,14 +184,18 @@ def _check_body(body: bytes, headers: Headers) -> None:
         raise ApiError(
             415, f"The body is {kind or 'of no stated type'}; send JSON, as 'Content-Type: application/json'."
         )
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise ApiError(400, f"The body is not UTF-8: {error.reason} at byte {error.start}.", code="not_utf8") from None
+    _check_utf8(body)
     try:
         from_json(body, allow_inf_nan=False, cache_strings="none")
     except ValueError as error:
         raise ApiError(400, f"The body is not valid JSON: {error}.", code="json_invalid") from None
+
+
+def _check_utf8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"The body is not UTF-8: {error.reason} at byte {error.start}.", code="not_utf8") from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

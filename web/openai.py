@@ -59,6 +59,7 @@ async def create_chat_completion(
         ignore_eos=bool(body.ignore_eos),
         idempotency_key=idempotency_key,
         request_digest=body.digest("chat"),
+        recall=options.recall is not False,
         keep_partial=bool(body.stream),
     )
     running = await start_turn(service, asked)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agent.recollection import reasons_of
 from agent.turn import TurnResult
+from memory.recall import Hit
 from memory.transcripts import Entry, SessionRow
 from models.generation import Timings
 from models.language import LanguageModel
 from models.sampling import Choice, TokenLogprob
 from web import schemas
+from web.memory_schemas import SalienceReply
 
 
 def usage(timings: Timings) -> schemas.Usage:
@@ -46,6 +49,8 @@ def slowwave_reply(result: TurnResult) -> schemas.SlowwaveReply:
         adapter=result.adapter,
         timings=turn_timings(result.timings),
         compacted=result.compacted,
+        salience=_salience(result),
+        recalled=[_recalled(hit) for hit in result.recalled],
     )
 
 
@@ -62,6 +67,8 @@ def turn_reply(result: TurnResult) -> schemas.TurnReply:
         timings=turn_timings(result.timings),
         compacted=result.compacted,
         created_at=result.created_at.isoformat(),
+        salience=_salience(result),
+        recalled=[_recalled(hit) for hit in result.recalled],
     )
 
 
@@ -101,6 +108,23 @@ def logprobs(choices: Iterable[Choice], model: LanguageModel) -> dict[str, Any] 
 def _logprob(entry: TokenLogprob, model: LanguageModel) -> dict[str, Any]:
     raw = model.token_bytes(entry.token_id)
     return {"token": raw.decode(errors="replace"), "logprob": max(entry.logprob, -9999.0), "bytes": list(raw)}
+
+
+def _salience(result: TurnResult) -> SalienceReply | None:
+    return None if result.salience is None else SalienceReply.model_validate(result.salience, from_attributes=True)
+
+
+def _recalled(hit: Hit) -> schemas.Recalled:
+    one = hit.experience
+    return schemas.Recalled(
+        id=one.id,
+        text=one.text,
+        speaker=one.provenance.speaker,
+        at=one.at.isoformat(),
+        score=hit.score,
+        rank=hit.rank,
+        reasons=reasons_of(hit),
+    )
 
 
 def session_summary(row: SessionRow) -> schemas.SessionSummary:

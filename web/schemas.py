@@ -18,6 +18,7 @@ from models.language import Message, Role
 from models.sampling import Sampling
 from web.context import ReplyDefaults
 from web.errors import ApiError
+from web.memory_schemas import MemoryAlarm, SalienceReply
 
 MOST_TOKENS = 1 << 20
 MOST_MESSAGES = 4096
@@ -79,7 +80,7 @@ class SlowwaveOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     session: Id | None = None
-    recall: bool | None = Field(None, description="Recall memories. There is no memory yet: only false is accepted.")
+    recall: bool | None = Field(None, description="Remind the model of what it was told before; true by default.")
     persona: bool | dict[str, float] | None = Field(
         None, description="There is no persona yet: only false is accepted."
     )
@@ -88,7 +89,6 @@ class SlowwaveOptions(BaseModel):
     def refuse_unsupported(self) -> None:
         """Raises: ApiError: an option that this version cannot honour."""
         for name, asked, possible in (
-            ("recall", self.recall, (None, False)),
             ("persona", self.persona, (None, False)),
             ("adapter", self.adapter, (None, BASE)),
         ):
@@ -201,6 +201,18 @@ class TurnTimings(BaseModel):
     tokens_per_second: float | None
 
 
+class Recalled(BaseModel):
+    """One memory that the model was reminded of, and why."""
+
+    id: str
+    text: str
+    speaker: str
+    at: str
+    score: float
+    rank: int
+    reasons: dict[str, Any]
+
+
 class SlowwaveReply(BaseModel):
     """What slowwave adds to OpenAI's reply."""
 
@@ -209,6 +221,8 @@ class SlowwaveReply(BaseModel):
     adapter: str
     timings: TurnTimings
     compacted: bool
+    salience: SalienceReply | None
+    recalled: list[Recalled]
 
 
 class AssistantMessage(BaseModel):
@@ -241,7 +255,7 @@ class ChatCompletion(BaseModel):
 
 
 class TurnReply(BaseModel):
-    """One turn's reply. `salience`, `recalled` and `persona` stay empty until the service has memory and persona."""
+    """One turn's reply. `salience` is that of what was said, for now; `persona` stays empty until there is one."""
 
     id: str
     session: str
@@ -253,8 +267,8 @@ class TurnReply(BaseModel):
     timings: TurnTimings
     compacted: bool
     created_at: str
-    salience: dict[str, float] | None = None
-    recalled: list[dict[str, Any]] = []
+    salience: SalienceReply | None = None
+    recalled: list[Recalled] = []
     persona: dict[str, float] | None = None
 
 
@@ -330,6 +344,7 @@ class Health(BaseModel):
     uptime_seconds: float
     running: int
     waiting: int
+    memory_alarms: list[MemoryAlarm] = []
 
 
 class ErrorDetail(BaseModel):

@@ -131,6 +131,7 @@ async def take_session_turn(
         ignore_eos=bool(body.ignore_eos),
         idempotency_key=idempotency_key,
         request_digest=body.digest(session),
+        recall=options.recall is not False,
         keep_partial=bool(body.stream),
     )
     running = await start_turn(service, asked)

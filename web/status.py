@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
+from memory.alarms import Scored, alarms, latest
 from web.context import Service, ServiceDep
+from web.memory_schemas import MemoryAlarm
 from web.schemas import Health
 
 router = APIRouter(tags=["Status"])
@@ -29,6 +33,10 @@ SECURITY_HEADERS = {
 async def health(service: ServiceDep, response: Response) -> Health:
     """Whether the service answers (200), or why not yet or no longer (503)."""
     state = _state(service)
+    if state.live:
+        at = service.awake.now()
+        events = await run_in_threadpool(_latest, service, at)
+        state.memory_alarms = [MemoryAlarm.model_validate(a, from_attributes=True) for a in alarms(events)]
     if not state.ready:
         response.status_code = 503
         response.headers["Retry-After"] = "2"
@@ -54,6 +62,11 @@ async def metrics(service: ServiceDep) -> Response:
 async def page() -> FileResponse:
     """The page."""
     return FileResponse(PAGE / "index.html", headers=SECURITY_HEADERS)
+
+
+def _latest(service: Service, at: datetime) -> list[Scored]:
+    with service.memory.store.reading() as db:
+        return latest(db, now=at)
 
 
 def _state(service: Service) -> Health:

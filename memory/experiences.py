@@ -1,0 +1,493 @@
+"""The verbatim store: what was experienced, word for word, and how it is added, read, corrected and counted.
+
+Adding decides in the same transaction what becomes of an offer (`admission`), so that two copies cannot both get in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, cast
+
+from sqlite_utils import Database
+
+from memory import fulltext
+from memory.admission import Kept, Verdict, admit
+from memory.errors import MemoryNotFound
+from memory.experience import Experience, Fate, Offer, Outcome, Provenance
+from memory.fulltext import Page, turn_text, window_text
+from memory.salience import Salience
+from memory.store import Store
+from memory.traits import traits_of
+from memory.words import fingerprint
+
+RESEMBLING = 20
+"""Stored experiences that an offer is compared with."""
+CANDIDATE_BUDGET = 2000
+"""Postings visited to find them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """How much memory may grow."""
+
+    per_source_and_day: int = 5_000
+    """Experiences that one source may add within 24 hours. Imports are the operator's own act and not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of offers, in their order."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def count(self, *fates: Fate) -> int:
+        """How many had one of these fates."""
+        return sum(o.fate in fates for o in self.outcomes)
+
+
+class Experiences:
+    """The tables `experiences` and `wordings`, and their full text."""
+
+    def __init__(self, store: Store, *, now: Callable[[], datetime], quotas: Quotas | None = None) -> None:
+        self._store = store
+        self._now = now
+        self.quotas = quotas or Quotas()
+
+    def add(self, offers: Sequence[Offer], *, owner: str, power_safe: bool = True) -> list[Outcome]:
+        """Take offers in, in one transaction.
+
+        `power_safe` false: what is added survives the process being killed, but not surely the machine losing power
+        within the next moments; a tenth of the time.
+        """
+        return self._store.write(lambda db: self.add_within(db, offers, owner=owner), power_safe=power_safe)
+
+    def add_within(self, db: Database, offers: Sequence[Offer], *, owner: str) -> list[Outcome]:
+        """The same as part of somebody else's transaction."""
+        number = _own(db, owner)
+        adding = _Adding(db, number, self._now(), self.quotas)
+        outcomes = [adding.take(offer) for offer in offers]
+        adding.finish()
+        return outcomes
+
+    def get(self, id: str, *, owner: str) -> Experience:
+        """An experience by its id, or by that of an event that was merged into it.
+
+        Raises:
+            MemoryNotFound: there is none, or it is another owner's.
+        """
+        with self._store.reading() as db:
+            return find(db, id, owner=owner)
+
+    def wordings(self, id: str, *, owner: str) -> list[tuple[str, str | None, datetime]]:
+        """The events merged into an experience: id, wording (None: word for word), time."""
+        with self._store.reading() as db:
+            one = find(db, id, owner=owner)
+            rows = db.execute("SELECT id, text, at FROM wordings WHERE experience = ? ORDER BY at, id", [one.n])
+            return [(i, text, datetime.fromisoformat(at)) for i, text, at in rows]
+
+    def newest(
+        self, *, owner: str, limit: int, before: str | None = None, quarantined: bool | None = None
+    ) -> list[Experience]:
+        """An owner's experiences, last recorded first; `before`: those recorded earlier than this one."""
+        sql = """
+            SELECT * FROM experiences WHERE owner = :owner AND (:held IS NULL OR (quarantined IS NOT NULL) = :held)
+              AND (:before IS NULL OR n < (SELECT n FROM experiences WHERE owner = :owner AND id = :before))
+            ORDER BY n DESC LIMIT :limit
+        """
+        with self._store.reading() as db:
+            number = owner_number(db, owner)
+            given = {"owner": number, "held": quarantined, "before": before, "limit": limit}
+            return [experience_of(r) for r in db.query(sql, given)]
+
+    def count(self, *, owner: str) -> int:
+        """How many an owner has."""
+        with self._store.reading() as db:
+            number = owner_number(db, owner)
+            return int(db.execute("SELECT count(*) FROM experiences WHERE owner = ?", [number]).fetchone()[0])
+
+    def of_turn(self, turn: str, *, owner: str) -> list[Experience]:
+        """What a turn added."""
+        with self._store.reading() as db:
+            rows = db.query(
+                "SELECT e.* FROM experiences e JOIN owners o ON o.n = e.owner WHERE e.turn = ? AND o.name = ?",
+                [turn, owner],
+            )
+            return [experience_of(r) for r in rows]
+
+    def mark(self, id: str, *, owner: str, pinned: bool | None = None, release: bool = False) -> Experience:
+        """Pin or unpin an experience; `release` it from quarantine.
+
+        Raises:
+            MemoryNotFound: there is none, or it is another owner's.
+        """
+
+        def transaction(db: Database) -> Experience:
+            one = find(db, id, owner=owner)
+            if pinned is not None:
+                db.execute("UPDATE experiences SET pinned = ? WHERE n = ?", [int(pinned), one.n])
+            if release:
+                db.execute("UPDATE experiences SET quarantined = NULL WHERE n = ?", [one.n])
+            return find(db, one.id, owner=owner)
+
+        return self._store.write(transaction)
+
+    def supersede(self, old: str, new: str, *, owner: str) -> None:
+        """Let one experience take another's place: the old one is kept, and recalled only as of its own time.
+
+        Raises:
+            MemoryNotFound: there is none, or it is another owner's.
+        """
+
+        def transaction(db: Database) -> None:
+            one, other = find(db, old, owner=owner), find(db, new, owner=owner)
+            db.execute("UPDATE experiences SET superseded_by = ? WHERE n = ?", [other.id, one.n])
+
+        self._store.write(transaction)
+
+    def accessed_within(self, db: Database, turn: str, entered: Sequence[tuple[int, int, float, Any]]) -> None:
+        """Note which experiences entered a turn's prompt: row, rank, score, reasons."""
+        at = self._now().isoformat()
+        for n, order, score, reasons in entered:
+            db.execute(
+                "INSERT OR IGNORE INTO recalls (turn, experience, rank, score, reasons, at) VALUES (?, ?, ?, ?, ?, ?)",
+                [turn, n, order, score, json.dumps(reasons), at],
+            )
+            db.execute("UPDATE experiences SET accesses = accesses + 1, accessed_at = ? WHERE n = ?", [at, n])
+
+    def recalled(self, turn: str, *, owner: str) -> list[tuple[Experience, int, float, Any]]:
+        """What entered a turn's prompt: experience, rank, score, reasons."""
+        sql = """
+            SELECT e.*, r.rank AS r_rank, r.score AS r_score, r.reasons AS r_reasons
+            FROM recalls r JOIN experiences e ON e.n = r.experience JOIN owners o ON o.n = e.owner
+            WHERE r.turn = ? AND o.name = ? ORDER BY r.rank
+        """
+        with self._store.reading() as db:
+            return [
+                (experience_of(r), r["r_rank"], r["r_score"], json.loads(r["r_reasons"]))
+                for r in db.query(sql, [turn, owner])
+            ]
+
+    def take_in(self, records: Sequence[Mapping[str, Any]], *, owner: str) -> list[Outcome]:
+        """Import plain records, as `export` gives them, in one transaction: all of them or none.
+
+        A record of a session is a turn of a conversation, and kept as it is; one without is a statement, and may be
+        merged with one that says the same.
+        """
+
+        def transaction(db: Database) -> list[Outcome]:
+            outcomes = self.add_within(db, offers_of(records), owner=owner)
+            for record, outcome in zip(records, outcomes, strict=True):
+                if outcome.fate in ("stored", "replaced", "quarantined"):
+                    db.execute(
+                        "UPDATE experiences SET copies = ?, pinned = ?, quarantined = coalesce(?, quarantined),"
+                        " superseded_by = ? WHERE owner = (SELECT n FROM owners WHERE name = ?) AND id = ?",
+                        [
+                            record.get("copies") or 1,
+                            int(record.get("pinned") or False),
+                            record.get("quarantined"),
+                            record.get("superseded_by"),
+                            owner,
+                            outcome.id,
+                        ],
+                    )
+            return outcomes
+
+        return self._store.write(transaction)
+
+    def export(self, *, owner: str) -> Iterator[Mapping[str, Any]]:
+        """Every experience as a plain record, oldest first; importing them elsewhere and exporting again gives the
+        same, byte for byte."""
+        after = 0
+        while True:
+            with self._store.reading() as db:
+                number = owner_number(db, owner)
+                rows = list(
+                    db.query(
+                        "SELECT * FROM experiences WHERE owner = ? AND n > ? ORDER BY n LIMIT 1000", [number, after]
+                    )
+                )
+            if not rows:
+                return
+            for row in rows:
+                yield record_of(experience_of(row))
+            after = rows[-1]["n"]
+
+
+def owner_number(db: Database, owner: str) -> int | None:
+    """The number that an owner's rows and tables carry; None: nothing was ever added."""
+    row = db.execute("SELECT n FROM owners WHERE name = ?", [owner]).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find(db: Database, id: str, *, owner: str) -> Experience:
+    """An experience by its id or by that of a merged event, as `db` shows it.
+
+    Raises:
+        MemoryNotFound: there is none, or it is another owner's.
+    """
+    number = owner_number(db, owner)
+    row = next(iter(db.query("SELECT * FROM experiences WHERE owner = ? AND id = ?", [number, id])), None)
+    if row is None:
+        merged = "SELECT e.* FROM wordings w JOIN experiences e ON e.n = w.experience WHERE w.owner = ? AND w.id = ?"
+        row = next(iter(db.query(merged, [number, id])), None)
+    if row is None:
+        raise MemoryNotFound(id)
+    return experience_of(row)
+
+
+def record_of(one: Experience) -> dict[str, Any]:
+    """An experience as it is exported: only what differs from the ordinary, in a fixed order."""
+    where = one.provenance
+    fields: dict[str, Any] = {
+        "id": one.id,
+        "text": one.text,
+        "speaker": where.speaker,
+        "session": where.session,
+        "at": one.at.isoformat(),
+        "author": where.author if where.author != "user" else None,
+        "copies": one.copies if one.copies != 1 else None,
+        "pinned": True if one.pinned else None,
+        "quarantined": one.quarantined,
+        "superseded_by": one.superseded_by,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def pages_of(db: Database, number: int, one: Experience) -> Page:
+    """What the full-text tables hold of an experience: its own text and that of its present neighbours."""
+    around = neighbours(db, number, one.provenance.session, one.n)
+    return Page(
+        n=one.n,
+        turn=turn_text(one.provenance.speaker, one.text, one.at),
+        window=window_text([(r["speaker"], r["text"]) for r in around]),
+    )
+
+
+def neighbours(db: Database, number: int, session: str | None, n: int) -> list[dict[str, Any]]:
+    """The experience before `n` in its session, itself and the one after, those that exist."""
+    if session is None:
+        return list(db.query("SELECT n, speaker, text FROM experiences WHERE n = ?", [n]))
+    sql = """
+        SELECT * FROM (SELECT n, speaker, text FROM experiences WHERE owner = :o AND session = :s AND n < :n
+                       ORDER BY n DESC LIMIT 1)
+        UNION ALL SELECT * FROM (SELECT n, speaker, text FROM experiences WHERE owner = :o AND session = :s AND n >= :n
+                       ORDER BY n LIMIT 2)
+    """
+    return list(db.query(sql, {"o": number, "s": session, "n": n}))
+
+
+def experience_of(row: Mapping[str, Any]) -> Experience:
+    """One row of the table."""
+    return Experience(
+        n=row["n"],
+        id=row["id"],
+        text=row["text"],
+        at=datetime.fromisoformat(row["at"]),
+        provenance=Provenance(
+            speaker=row["speaker"],
+            session=row["session"],
+            channel=row["channel"],
+            author=row["author"],
+            message=row["message"],
+            turn=row["turn"],
+        ),
+        recorded_at=datetime.fromisoformat(row["recorded_at"]),
+        copies=row["copies"],
+        pinned=bool(row["pinned"]),
+        quarantined=row["quarantined"],
+        superseded_by=row["superseded_by"],
+        salience=None if row["scored_at"] is None else _salience(row),
+        accesses=row["accesses"],
+        accessed_at=None if row["accessed_at"] is None else datetime.fromisoformat(row["accessed_at"]),
+    )
+
+
+def _salience(row: Mapping[str, Any]) -> Salience:
+    reward = row["raw_reward"] or 0.0
+    return Salience(
+        surprise=row["surprise"],
+        novelty=row["novelty"],
+        arousal=row["arousal"],
+        reward=row["reward"],
+        conflict=row["conflict"],
+        total=row["total"],
+        percentile=row["percentile"],
+        gate=row["gate"],
+        sign=cast(Literal[-1, 0, 1], (reward > 0) - (reward < 0)),
+    )
+
+
+def _own(db: Database, owner: str) -> int:
+    number = owner_number(db, owner)
+    if number is None:
+        number = int(db.execute("INSERT INTO owners (name) VALUES (?) RETURNING n", [owner]).fetchone()[0])
+        fulltext.create(db, number)
+    return number
+
+
+class _Adding:
+    """Offers on their way in, within one transaction. Full text is written at the end, when neighbours are known."""
+
+    def __init__(self, db: Database, owner: int, at: datetime, quotas: Quotas) -> None:
+        self._db = db
+        self._owner = owner
+        self._at = at
+        self._quotas = quotas
+        self._new: dict[str | None, list[tuple[int, str, str, datetime]]] = {}
+        self._today: dict[tuple[str, str], int] = {}
+
+    def take(self, offer: Offer) -> Outcome:
+        known = self._db.execute(
+            "SELECT id FROM experiences WHERE owner = ?1 AND id = ?2 UNION ALL SELECT e.id FROM wordings w"
+            " JOIN experiences e ON e.n = w.experience WHERE w.owner = ?1 AND w.id = ?2",
+            [self._owner, offer.id],
+        ).fetchone()
+        if known is not None:
+            return Outcome(fate="known", id=known[0], reason="this event was taken before")
+        verdict = admit(offer, self._resembling(offer) if offer.merge else (), over_quota=self._over_quota(offer))
+        if verdict.fate == "refused":
+            return Outcome(fate="refused", id=None, reason=verdict.reason)
+        if verdict.fate in ("merged", "echo"):
+            if verdict.fate == "merged":
+                self._merge(offer, verdict)
+            return Outcome(fate=verdict.fate, id=verdict.kept, reason=verdict.reason)
+        self._insert(offer, quarantined=verdict.reason if verdict.fate == "quarantined" else None)
+        if verdict.fate == "replaced":
+            self._db.execute(
+                "UPDATE experiences SET superseded_by = ? WHERE owner = ? AND id = ?",
+                [offer.id, self._owner, verdict.kept],
+            )
+        return Outcome(fate=verdict.fate, id=offer.id, reason=verdict.reason, replaced=verdict.kept)
+
+    def finish(self) -> None:
+        """Index what came in, and what stands beside it anew."""
+        pages: list[Page] = []
+        for session, added in self._new.items():
+            before: list[tuple[str, str]] = []
+            if session is not None:
+                first = added[0][0]
+                rows = self._db.execute(
+                    "SELECT n, speaker, text FROM experiences WHERE owner = ? AND session = ? AND n < ?"
+                    " ORDER BY n DESC LIMIT 2",
+                    [self._owner, session, first],
+                ).fetchall()[::-1]
+                before = [(speaker, text) for _, speaker, text in rows]
+                if before:
+                    fulltext.replace_window(
+                        self._db,
+                        self._owner,
+                        rows[-1][0],
+                        old=window_text(before),
+                        new=window_text([*before, (added[0][1], added[0][2])]),
+                    )
+                    before = before[-1:]
+            lines = [*before, *((speaker, text) for _, speaker, text, _ in added)]
+            for place, (n, speaker, text, at) in enumerate(added, len(before)):
+                window = [lines[place]] if session is None else lines[max(0, place - 1) : place + 2]
+                pages.append(Page(n=n, turn=turn_text(speaker, text, at), window=window_text(window)))
+        fulltext.add(self._db, self._owner, pages)
+        self._new.clear()
+
+    def _insert(self, offer: Offer, *, quarantined: str | None) -> None:
+        where, raw = offer.provenance, offer.raw
+        n = self._db.execute(
+            """
+            INSERT INTO experiences (owner, id, text, fingerprint, speaker, session, at, recorded_at, channel, author,
+                message, turn, traits, quarantined, tokens, raw_surprise, raw_arousal, raw_reward, raw_conflict, gate)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n
+            """,
+            [
+                self._owner,
+                offer.id,
+                offer.text,
+                fingerprint(offer.text),
+                where.speaker,
+                where.session,
+                offer.at.isoformat(),
+                self._at.isoformat(),
+                where.channel,
+                where.author,
+                where.message,
+                where.turn,
+                traits_of(offer.text),
+                quarantined,
+                offer.tokens,
+                *((raw.surprise, raw.arousal, raw.reward, raw.conflict, raw.gate) if raw else (None,) * 5),
+            ],
+        ).fetchone()[0]
+        self._new.setdefault(where.session, []).append((n, where.speaker, offer.text, offer.at))
+
+    def _merge(self, offer: Offer, verdict: Verdict) -> None:
+        n, text = self._db.execute(
+            "SELECT n, text FROM experiences WHERE owner = ? AND id = ?", [self._owner, verdict.kept]
+        ).fetchone()
+        self._db.execute("UPDATE experiences SET copies = copies + 1 WHERE n = ?", [n])
+        wording = None if offer.text == text or verdict.reason == "the same words" else offer.text
+        self._db.execute(
+            "INSERT INTO wordings (owner, id, experience, text, at) VALUES (?, ?, ?, ?, ?)",
+            [self._owner, offer.id, n, wording, offer.at.isoformat()],
+        )
+        self._db.execute(
+            "INSERT OR IGNORE INTO evidence (pattern, event, at) SELECT id, ?, ? FROM patterns WHERE experience = ?",
+            [offer.id, offer.at.isoformat(), n],
+        )
+
+    def _resembling(self, offer: Offer) -> list[Kept]:
+        """Experiences that share the rarer words of an offer, those with the same letters first."""
+        if self._new:  # what came in the same transaction is not indexed yet
+            self.finish()
+        same = self._db.execute(
+            "SELECT n FROM experiences WHERE owner = ? AND fingerprint = ? AND superseded_by IS NULL",
+            [self._owner, fingerprint(offer.text)],
+        ).fetchall()
+        chosen = fulltext.terms(self._db, self._owner, offer.text, budget=CANDIDATE_BUDGET)
+        found, _ = fulltext.search(self._db, self._owner, "turn", chosen.used[:8], limit=RESEMBLING)
+        letters = {n for (n,) in same}
+        ns = list(dict.fromkeys([*letters, *(int(n) for n in found)]))
+        marks = ",".join("?" * len(ns))
+        rows = self._db.execute(
+            f"SELECT n, id, text, speaker FROM experiences WHERE n IN ({marks}) AND superseded_by IS NULL", ns
+        )
+        by_row = {n: Kept(id, text, speaker, n in letters) for n, id, text, speaker in rows}
+        return [by_row[n] for n in ns if n in by_row]
+
+    def _over_quota(self, offer: Offer) -> bool:
+        where = offer.provenance
+        if where.channel == "import":
+            return False
+        key = (where.author, where.speaker)
+        if key not in self._today:
+            since = (self._at - timedelta(days=1)).isoformat()
+            # Counted from the newest back, so that a long memory costs no more than a day of it.
+            self._today[key] = int(
+                self._db.execute(
+                    "SELECT count(*) FROM (SELECT 1 FROM experiences WHERE owner = ? AND recorded_at > ? AND author = ?"
+                    " AND speaker = ? AND channel <> 'import' ORDER BY n DESC LIMIT ?)",
+                    [self._owner, since, where.author, where.speaker, self._quotas.per_source_and_day],
+                ).fetchone()[0]
+            )
+        over = self._today[key] >= self._quotas.per_source_and_day
+        self._today[key] += 1
+        return over
+
+
+def offers_of(records: Iterable[Mapping[str, Any]]) -> list[Offer]:
+    """Plain records, as `Experiences.export` gives them, as offers."""
+    return [
+        Offer(
+            id=r["id"],
+            text=r["text"],
+            at=datetime.fromisoformat(r["at"]),
+            provenance=Provenance(
+                speaker=r.get("speaker", "user"),
+                session=r.get("session"),
+                channel="import",
+                author=r.get("author", "user"),
+            ),
+            merge=r.get("session") is None,
+        )
+        for r in records
+    ]

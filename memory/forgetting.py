@@ -1,0 +1,303 @@
+"""Forgetting for good, with a receipt; and letting go of the least valuable when there is too much.
+
+What is forgotten is taken out of every table that holds it or was derived from it, in one transaction: the experience,
+its other wordings, whatever else contains the same words (a reply that repeated it, a note that recalled it, the
+transcript), full text, vectors, patterns, evidence and recall records. Then the write-ahead log is emptied and the
+database's files are searched for the text, byte by byte: the receipt says what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from memory import fulltext
+from memory.experience import Experience
+from memory.experiences import experience_of, find, neighbours, owner_number, pages_of
+from memory.fulltext import window_text
+from memory.ids import new_id
+from memory.store import Store
+from memory.words import normalised, words
+
+FORGOTTEN = "[forgotten]"
+"""What stands in a transcript where something was forgotten."""
+LEAST_WORDS = 3
+"""A text of fewer words is only looked for as a whole: "yes" is in many sentences that nobody asked to forget."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a forgetting reached: ids and counts, never text."""
+
+    id: str
+    at: str
+    memories: list[str]
+    """Experiences that are gone."""
+    wordings: list[str]
+    """Events that had been merged into them."""
+    full_text_entries: int
+    vectors: int
+    patterns: list[str]
+    evidence: int
+    recalls: int
+    """Records of prompts that they entered."""
+    messages: list[str]
+    """Transcript entries that now read "[forgotten]"; their sessions are read anew at their next turn."""
+    kv_states: int
+    """Sequence states in memory that were dropped."""
+    files_searched: list[str]
+    found_in_files: int
+    """Places in those files where the text still stands; 0 when it is gone."""
+    waiting: list[str]
+    """What cannot be reached before the next night."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    gone: list[Experience]
+    texts: list[str]
+    wordings: list[str]
+    vectors: int
+    patterns: list[str]
+    evidence: int
+    recalls: int
+    messages: list[str]
+
+
+def forget(
+    store: Store,
+    id: str,
+    *,
+    owner: str,
+    at: datetime,
+    drop_states: Callable[[str], int] = lambda owner: 0,
+    files: Sequence[Path] = (),
+) -> Receipt:
+    """Forget an experience and everything of its owner that holds its words.
+
+    `drop_states` drops the owner's sequence states and returns how many; `files` are searched for the text afterwards.
+
+    Raises:
+        MemoryNotFound: there is none, or it is another owner's; nothing was done.
+    """
+    receipt = new_id("rcpt", at)
+    reached = store.write(lambda db: _forget(db, id, owner, receipt, at))
+    states = drop_states(owner)
+    store.fold_log()
+    present = [path for path in files if path.exists() and path.stat().st_size]
+    found = sum(occurrences(path, reached.texts) for path in present)
+    done = Receipt(
+        id=receipt,
+        at=at.isoformat(),
+        memories=[one.id for one in reached.gone],
+        wordings=reached.wordings,
+        full_text_entries=2 * len(reached.gone),
+        vectors=reached.vectors,
+        patterns=reached.patterns,
+        evidence=reached.evidence,
+        recalls=reached.recalls,
+        messages=reached.messages,
+        kv_states=states,
+        files_searched=[path.name for path in present],
+        found_in_files=found,
+        waiting=[],
+    )
+    store.write(lambda db: db.execute("UPDATE receipts SET body = ? WHERE id = ?", [json.dumps(asdict(done)), receipt]))
+    return done
+
+
+def receipts(store: Store, *, owner: str) -> list[dict[str, Any]]:
+    """All receipts of an owner, newest first."""
+    with store.reading() as db:
+        rows = db.execute(
+            "SELECT body FROM receipts WHERE owner = ? ORDER BY id DESC", [owner_number(db, owner)]
+        ).fetchall()
+    return [json.loads(body) for (body,) in rows]
+
+
+def evict(store: Store, *, owner: str, most: int, now: datetime) -> list[str]:
+    """Let go of the least valuable experiences beyond `most`, down to nine tenths of it; returns their ids.
+
+    Value = .5 salience + .3 min(accesses/10, 1) + .2/(1 + age in days). What is pinned, supports a pattern or has
+    entered a prompt is never let go.
+    """
+
+    def transaction(db: Database) -> list[str]:
+        number = owner_number(db, owner)
+        count = db.execute("SELECT count(*) FROM experiences WHERE owner = ?", [number]).fetchone()[0]
+        if number is None or count <= most:
+            return []
+        rows = db.query(_LEAST_VALUABLE, {"owner": number, "now": now.isoformat(), "many": count - most * 9 // 10})
+        ones = [experience_of(r) for r in rows]
+        _remove(db, number, ones)
+        return [one.id for one in ones]
+
+    return store.write(transaction)
+
+
+_LEAST_VALUABLE = """
+    SELECT * FROM experiences e WHERE owner = :owner AND pinned = 0
+        AND NOT EXISTS (SELECT 1 FROM patterns p WHERE p.experience = e.n)
+        AND NOT EXISTS (SELECT 1 FROM evidence v WHERE v.event = e.id)
+        AND NOT EXISTS (SELECT 1 FROM recalls r WHERE r.experience = e.n)
+    ORDER BY 0.5 * coalesce(total, 0.5) + 0.3 * min(accesses / 10.0, 1)
+        + 0.2 / (1 + max(0, julianday(:now) - julianday(at))), n LIMIT :many
+"""
+
+
+def occurrences(path: Path, texts: Iterable[str]) -> int:
+    """How often any of `texts` stands in a file, as UTF-8."""
+    wanted = [text.encode() for text in texts if text.strip()]
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+        count = 0
+        for text in wanted:
+            at = held.find(text)
+            while at >= 0:
+                count += 1
+                at = held.find(text, at + 1)
+        return count
+
+
+def _forget(db: Database, id: str, owner: str, receipt: str, at: datetime) -> _Reached:
+    one = find(db, id, owner=owner)
+    number = owner_number(db, owner)
+    assert number is not None
+    texts = [one.text, *_column(db, "SELECT text FROM wordings WHERE experience = ? AND text IS NOT NULL", one.n)]
+    holds = [_holder(text) for text in texts]
+
+    def held(text: str) -> bool:
+        return any(holds_it(text) for holds_it in holds)
+
+    gone = {one.n: one}
+    for text in texts:
+        for n in fulltext.containing(db, number, text):
+            row = next(db.query("SELECT * FROM experiences WHERE n = ?", [n]))
+            if held(row["text"]):
+                gone[n] = experience_of(row)
+    wordings = _column(db, f"SELECT id FROM wordings WHERE experience IN ({_marks(gone)})", *gone)
+    for row in _rows_with(db, "SELECT * FROM wordings WHERE owner = ? AND text IS NOT NULL", number, held):
+        if row["experience"] not in gone:  # it was merged into something else: only this wording goes
+            wordings.append(row["id"])
+            db.execute("DELETE FROM wordings WHERE owner = ? AND id = ?", [number, row["id"]])
+    events = [*(e.id for e in gone.values()), *wordings]
+    sources = [*(e.provenance.message for e in gone.values() if e.provenance.message), *wordings]
+    messages = _redact(db, owner, held, sources)
+    reached = _Reached(
+        gone=list(gone.values()),
+        texts=[*texts, *(e.text for e in gone.values())],
+        wordings=wordings,
+        vectors=_count(db, "vectors", "experience", gone),
+        patterns=_column(db, f"SELECT id FROM patterns WHERE experience IN ({_marks(gone)})", *gone),
+        evidence=_count(db, "evidence", "event", events),
+        recalls=_count(db, "recalls", "experience", gone),
+        messages=messages,
+    )
+    db.execute(f"DELETE FROM evidence WHERE event IN ({_marks(events)})", events)
+    _remove(db, number, list(gone.values()))
+    db.execute(
+        "INSERT INTO receipts (id, owner, at, body) VALUES (?, ?, ?, ?)",
+        [receipt, number, at.isoformat(), json.dumps({"id": receipt, "at": at.isoformat(), "memories": events})],
+    )
+    return reached
+
+
+def _remove(db: Database, number: int, ones: Sequence[Experience]) -> None:
+    """Take experiences out of the table and the full text; what refers to them goes with them."""
+    for one in ones:
+        fulltext.remove(db, number, pages_of(db, number, one))
+        beside = _windows_beside(db, number, one)
+        db.execute("DELETE FROM experiences WHERE n = ?", [one.n])
+        for n, session, old in beside:
+            new = window_text([(r["speaker"], r["text"]) for r in neighbours(db, number, session, n)])
+            fulltext.replace_window(db, number, n, old=old, new=new)
+        db.execute(
+            "UPDATE experiences SET superseded_by = NULL WHERE owner = ? AND superseded_by = ?", [number, one.id]
+        )
+
+
+def _windows_beside(db: Database, number: int, one: Experience) -> list[tuple[int, str | None, str]]:
+    """The neighbours whose windows show an experience, and those windows as they are indexed."""
+    session = one.provenance.session
+    found = []
+    for row in neighbours(db, number, session, one.n):
+        if row["n"] != one.n:
+            lines = [(r["speaker"], r["text"]) for r in neighbours(db, number, session, row["n"])]
+            found.append((row["n"], session, window_text(lines)))
+    return found
+
+
+def _redact(db: Database, owner: str, held: Callable[[str], bool], sources: Sequence[str]) -> list[str]:
+    """Blank the owner's transcript entries that hold the text, or that it came from, and have their sessions read anew.
+
+    The chain digests stay: a client that resends its history is still recognised, and a digest gives no text back.
+    """
+    named = set(sources)
+    rows = _rows_with(
+        db,
+        "SELECT m.id, m.content AS text, m.session, m.chain FROM messages m JOIN sessions s ON s.id = m.session"
+        " WHERE s.owner = ? AND m.status <> 'forgotten'",
+        owner,
+        held,
+        also=lambda row: row["id"] in named,
+    )
+    # A fork holds copies under other ids; the digest up to a message is the same in all of them.
+    chains = {row["chain"] for row in rows if row["id"] in named}
+    for chain in chains:
+        rows += db.query(
+            "SELECT m.id, m.session FROM messages m JOIN sessions s ON s.id = m.session WHERE m.chain = ?"
+            " AND s.owner = ? AND m.role NOT IN ('note', 'compaction')",
+            [chain, owner],
+        )
+    for row in rows:
+        db.execute(
+            "UPDATE messages SET content = CASE role WHEN 'note' THEN '' ELSE ? END, status = 'forgotten' WHERE id = ?",
+            [FORGOTTEN, row["id"]],
+        )
+    for session in {row["session"] for row in rows}:
+        db.execute("UPDATE messages SET token_ids = x'' WHERE session = ?", [session])
+    return list(dict.fromkeys(row["id"] for row in rows))
+
+
+def _holder(text: str) -> Callable[[str], bool]:
+    """Whether another text holds this one, case, spacing and punctuation aside."""
+    wanted = normalised(text)
+    whole = len(words(text)) < LEAST_WORDS
+
+    def holds(other: str) -> bool:
+        if text in other and (not whole or text.strip() == other.strip()):
+            return True
+        said = normalised(other)
+        return bool(wanted) and (said == wanted if whole else f" {wanted} " in f" {said} ")
+
+    return holds
+
+
+def _rows_with(
+    db: Database,
+    sql: str,
+    key: object,
+    held: Callable[[str], bool],
+    *,
+    also: Callable[[Mapping[str, Any]], bool] = lambda row: False,
+) -> list[dict[str, Any]]:
+    return [row for row in db.query(sql, [key]) if held(row["text"]) or also(row)]
+
+
+def _column(db: Database, sql: str, *given: object) -> list[Any]:
+    return [value for (value,) in db.execute(sql, list(given)).fetchall()]
+
+
+def _count(db: Database, table: str, column: str, values: Iterable[object]) -> int:
+    given = list(values)
+    return int(db.execute(f"SELECT count(*) FROM {table} WHERE {column} IN ({_marks(given)})", given).fetchone()[0])
+
+
+def _marks(values: Iterable[object]) -> str:
+    return ",".join("?" for _ in values)
