@@ -26,7 +26,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from agent.calibration import calibrate, key_of
+from agent.calibration import calibrate, key_of, shipped
 from agent.remembering import Memory
 from agent.turn import Awake
 from memory import data_dir
@@ -34,6 +34,7 @@ from memory.background import Background
 from memory.binding import Binder, load_calibration, save_calibration
 from memory.errors import MemoryFault
 from memory.experiences import Experiences, Quotas
+from memory.forgetting import finish_forgetting
 from memory.recall import Embedder, Recall
 from memory.store import Store
 from memory.transcripts import Transcripts
@@ -95,8 +96,9 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
+        finish_forgetting(store)
         encoder = _encoder(settings)
-        engine = Engine(lambda: _load(settings), _limits(settings))
+        engine = Engine(lambda: load_model(settings), _limits(settings))
         memory = _memory(settings, store, encoder)
         background = Background(memory.binder, busy=lambda: engine.stats().running > 0)
         calibrating = threading.Thread(
@@ -266,7 +268,7 @@ def _calibrate(store: Store, binder: Binder, engine: Engine, encoder: SentenceEn
     try:
         engine.wait_until_loaded()
         with store.reading() as db:
-            known = load_calibration(db, key_of(engine.model.card))
+            known = load_calibration(db, key_of(engine.model.card)) or shipped(engine.model.card)
         if known is None:
             known = calibrate(engine, None if encoder is None else encoder.embed)
             made = known
@@ -277,9 +279,9 @@ def _calibrate(store: Store, binder: Binder, engine: Engine, encoder: SentenceEn
         log.warning("salience is not scored until the next start: %s", error)
 
 
-def _load(settings: Settings) -> LanguageModel:
+def load_model(settings: Settings) -> LanguageModel:
     """Runs on the engine's thread: torch belongs there, and the service answers while this takes its time."""
-    model = _load_model(settings)
+    model = _model_of(settings)
     # A full collection walks every object of torch and transformers, 130 ms during which nobody is answered. What is
     # loaded by now stays for good: the collector need not look at it again.
     gc.collect()
@@ -287,7 +289,7 @@ def _load(settings: Settings) -> LanguageModel:
     return model
 
 
-def _load_model(settings: Settings) -> LanguageModel:
+def _model_of(settings: Settings) -> LanguageModel:
     if settings.model == "scripted":
         from models.scripted import ScriptedLM
 

@@ -6,6 +6,8 @@ one at a time between other people's turns.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,12 +17,14 @@ from numpy.typing import NDArray
 import memory
 from memory.salience import FEW_TOKENS, Calibration, mean, strangeness, urgency
 from models.engine import Engine
+from models.errors import EngineClosed
 from models.generation import Prompt
 from models.language import LanguageModel, Message, ModelCard
 
 MOST_JUDGED = 256
 """Tokens of one message whose surprise is measured: the last ones."""
 _STRANGEST = 98
+_PATIENCE = 0.05
 
 
 def key_of(card: ModelCard) -> str:
@@ -34,6 +38,21 @@ def texts() -> list[str]:
     return [line.split("\t", 1)[1] for line in lines]
 
 
+def shipped(card: ModelCard) -> Calibration | None:
+    """The scale of a model that was measured for everybody (`python -m bench.calibration`), or None."""
+    known = json.loads((Path(memory.__path__[0]) / "calibrations.json").read_text(encoding="utf-8"))
+    found = known.get(key_of(card))
+    if found is None:
+        return None
+    return Calibration(
+        model=key_of(card),
+        strangest=found["strangest"],
+        surprise=tuple(found["surprise"]),
+        novelty=tuple(found["novelty"]),
+        arousal=tuple(found["arousal"]),
+    )
+
+
 def calibrate(engine: Engine, embed: Callable[[Sequence[str]], NDArray[np.float32]] | None) -> Calibration:
     """Read every calibration text as the first message of a chat.
 
@@ -42,10 +61,16 @@ def calibrate(engine: Engine, embed: Callable[[Sequence[str]], NDArray[np.float3
     """
     model = engine.model
     surprise, strange, arousal = [], [], []
-    for text in texts():
+    for n, text in enumerate(texts()):
+        namespace = f"calibration {n}"  # each its own: what is found in the cache is not read, and tells nothing
         ids = model.chat_ids([Message(role="user", content=text)]) or []
         judged = judged_in(model, ids, text)
-        reply = engine.submit(Prompt(token_ids=ids, max_tokens=1, judged=judged, namespace="calibration")).wait()
+        while engine.stats().running or engine.stats().waiting:  # others come first
+            time.sleep(_PATIENCE)
+        reply = engine.submit(Prompt(token_ids=ids, max_tokens=1, judged=judged, namespace=namespace)).wait()
+        engine.drop_states(namespace)
+        if reply.finish_reason == "interrupted":
+            raise EngineClosed("the service is going down")
         surprise.append(mean(reply.surprisals) if reply.surprisals else 0.0)
         arousal.append(urgency(text))
         if len(reply.surprisals) >= FEW_TOKENS:

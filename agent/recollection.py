@@ -14,6 +14,7 @@ from agent.prompt import Window
 from memory.admission import NOTE_HEADING
 from memory.experience import USER
 from memory.recall import Hit, Recall
+from memory.sameness import relate
 from memory.words import content_words, words
 
 MOST = 4
@@ -21,8 +22,12 @@ MOST = 4
 TOKENS = 256
 """Tokens in one note."""
 LOOKED_AT = 24
+LEAST_WORDS = 3
+"""Fewer say nothing by themselves: "yes", "thanks a"."""
 NEAR, NEAR_WITH_WORDS = 0.45, 0.25
-"""Cosine from which a memory is to the point: by itself, or if it shares half of the question's words."""
+"""Cosine from which a memory is to the point of a question: by itself, or if it shares half of its words."""
+NEAR_STATEMENT = 0.6
+"""The same for what is no question: a statement asks for no memory unless it is about the very same."""
 
 _OPENINGS = frozenset(
     "what who whom whose which when where why how tell remind do does did is are was were can".split()
@@ -52,6 +57,7 @@ def recollect(recall: Recall, said: str, *, owner: str, window: Window, count: C
         for hit in found
         if hit.experience.provenance.author != "model"
         and not hit.experience.text.rstrip().endswith("?")
+        and len(words(hit.experience.text)) >= LEAST_WORDS
         and _to_the_point(hit, said)
         and not any(hit.experience.text in text for text in in_view)
     ]
@@ -97,8 +103,13 @@ def _line(hit: Hit) -> str:
 
 
 def _to_the_point(hit: Hit, said: str) -> bool:
+    if relate(said, hit.experience.text) == "same":  # nobody needs reminding of what was just said
+        return False
     asked = set(content_words(said))
+    if not asks(said) and len(asked) < 2:  # a greeting
+        return False
     shared = bool(asked) and len(hit.matched) >= len(asked) / 2
     if hit.cosine is None:  # so new that it has no vector yet
         return shared
-    return hit.cosine >= NEAR or (shared and hit.cosine >= NEAR_WITH_WORDS)
+    near, near_with_words = (NEAR, NEAR_WITH_WORDS) if asks(said) else (NEAR_STATEMENT, NEAR)
+    return hit.cosine >= near or (shared and hit.cosine >= near_with_words)

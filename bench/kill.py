@@ -133,8 +133,8 @@ def violations(data_dir: Path, witness: Witness) -> list[str]:
             found.append(f"{session}: a question of a turn without its reply")
         previous = (session, content, turn if role == "user" else None)
     turns = db.execute(
-        "SELECT t.id, count(m.id) FROM turns t LEFT JOIN messages m ON m.turn = t.id AND m.role <> 'compaction'"
-        " GROUP BY t.id HAVING count(m.id) <> 2"
+        "SELECT t.id, count(m.id) FROM turns t LEFT JOIN messages m ON m.turn = t.id"
+        " AND m.role NOT IN ('compaction', 'note') GROUP BY t.id HAVING count(m.id) <> 2"
     ).fetchall()
     found += [f"turn {turn} has {n} messages" for turn, n in turns]
     db.close()

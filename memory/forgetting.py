@@ -91,8 +91,10 @@ def forget(
     reached = store.write(lambda db: _forget(db, id, owner, receipt, at))
     states = drop_states(owner)
     store.fold_log()
-    present = [path for path in files if path.exists() and path.stat().st_size]
-    found = sum(occurrences(path, reached.texts) for path in present)
+    found = _remains(files, reached.texts)
+    if found:
+        store.rewrite()
+        found = _remains(files, reached.texts)
     done = Receipt(
         id=receipt,
         at=at.isoformat(),
@@ -105,12 +107,23 @@ def forget(
         recalls=reached.recalls,
         messages=reached.messages,
         kv_states=states,
-        files_searched=[path.name for path in present],
+        files_searched=[path.name for path in files if path.exists()],
         found_in_files=found,
         waiting=[],
     )
     store.write(lambda db: db.execute("UPDATE receipts SET body = ? WHERE id = ?", [json.dumps(asdict(done)), receipt]))
     return done
+
+
+def finish_forgetting(store: Store) -> None:
+    """After a start: a process that was killed while forgetting has deleted the rows, but perhaps not every trace."""
+    with store.reading() as db:
+        unfinished = _column(db, "SELECT id FROM receipts WHERE json_extract(body, '$.files_searched') IS NULL")
+    if not unfinished:
+        return
+    store.rewrite()
+    done = "UPDATE receipts SET body = json_set(body, '$.files_searched', json('[]'))"
+    store.write(lambda db: db.execute(f"{done} WHERE id IN ({_marks(unfinished)})", unfinished))
 
 
 def receipts(store: Store, *, owner: str) -> list[dict[str, Any]]:
@@ -150,6 +163,10 @@ _LEAST_VALUABLE = """
     ORDER BY 0.5 * coalesce(total, 0.5) + 0.3 * min(accesses / 10.0, 1)
         + 0.2 / (1 + max(0, julianday(:now) - julianday(at))), n LIMIT :many
 """
+
+
+def _remains(files: Sequence[Path], texts: Sequence[str]) -> int:
+    return sum(occurrences(path, texts) for path in files if path.exists() and path.stat().st_size)
 
 
 def occurrences(path: Path, texts: Iterable[str]) -> int:

@@ -70,6 +70,13 @@ class Store:
         """
         return self._writer.submit(_fold_log, self._connection).result()
 
+    def rewrite(self) -> None:
+        """Write the whole file anew, so that no page keeps in its slack what was deleted, and empty the log.
+
+        SQLite overwrites what is deleted, but not the copies that moving a row between pages leaves behind.
+        """
+        self._writer.submit(_rewrite, self._connection).result()
+
     def close(self) -> None:
         """Wait for the writes in line, then fold the log into the database file."""
         for _ in range(_READERS):
@@ -107,6 +114,14 @@ def _fold_log(db: Database) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _rewrite(db: Database) -> None:
+    try:
+        db.execute("VACUUM")
+    except pysqlite3.Error as error:
+        raise StorageFailed(str(error)) from error
+    _fold_log(db)
 
 
 def _open_for_writing(path: Path) -> Database:

@@ -98,6 +98,34 @@ def test_a_session_is_deleted_after_asking(page: Page) -> None:
     expect(page.get_by_text("to be deleted")).to_have_count(0)
 
 
+def test_memory_is_taught_used_explained_pinned_and_forgotten(page: Page) -> None:
+    page.keyboard.press("Alt+KeyM")
+    page.locator("#teach-text").fill("The violin is in the attic.")
+    page.keyboard.press("Enter")
+    card = page.locator(".memory", has_text="The violin is in the attic.")
+    expect(card.locator(".chips")).to_contain_text("said by you")
+    expect(card.locator(".trust")).to_have_text("trust 0.50")
+    page.keyboard.press("Alt+KeyM")
+    say(page, "Where is the violin?")
+    reply = page.locator(".entry.assistant").last
+    reply.locator("summary").click()
+    expect(reply.locator(".recalled li").first).to_contain_text("The violin is in the attic.")
+    expect(reply.locator(".why").first).to_contain_text("words: violin")
+    reply.get_by_label("Good reply").click()
+    expect(reply.get_by_label("Good reply")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Alt+KeyM")
+    page.locator("#memory-query").fill("violin attic")
+    page.keyboard.press("Enter")
+    card = page.locator(".memory", has_text="The violin is in the attic.").first
+    expect(card.locator(".why")).to_contain_text("rank 1")
+    card.get_by_role("button", name="Pin").click()
+    expect(page.locator(".memory", has_text="The violin is in the attic.").first).to_contain_text("pinned")
+    expect(card.locator("meter")).to_have_count(5, timeout=40_000)
+    page.once("dialog", lambda dialog: dialog.accept())
+    card.get_by_role("button", name="Forget").click()
+    expect(page.locator(".receipt")).to_contain_text("found in files afterwards: 0")
+
+
 def test_dark_and_light_and_small(page: Page, tmp_path: Path) -> None:
     def ground() -> str:
         return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 
+from agent.calibration import judged_in, shipped
 from bench.server import Server
+from memory.salience import Observation, Statistics, observe, score
 from models.causal_lm import CausalLM
 from models.generation import Prompt
-from models.language import Message
+from models.language import Chunk, Message
 from models.sampling import Sampling
 from models.weights import DEFAULT_MODEL, packaged_gguf, resolve
 from settings import load
@@ -141,3 +145,44 @@ def test_the_window_is_the_models_own(client: httpx.Client) -> None:
     body = {"model": DEFAULT_MODEL, "messages": [{"role": "user", "content": "word " * 9000}]}
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+SNARC = json.loads((Path(__file__).parents[1] / "docs" / "snarc-vectors.json").read_text())["texts"]
+
+
+def test_salience_tells_what_people_say_from_noise(smollm: CausalLM, make_engine: EngineFactory) -> None:
+    """The text classes of docs/snarc-vectors.json, by the default model, as a first message each."""
+    engine = make_engine(smollm)
+    known = shipped(engine.model.card)
+    assert known is not None, "run python -m bench.calibration --write"
+
+    def scored(text: str) -> tuple[float, float]:
+        ids = engine.model.chat_ids([Message(role="user", content=text)]) or []
+        judged = judged_in(engine.model, ids, text)
+        reply = engine.submit(Prompt(token_ids=ids, max_tokens=1, judged=judged, namespace=text)).wait()
+        raw = observe(Observation(text=text, surprisals=reply.surprisals, similarity=0.4), strangest=known.strangest)
+        salience = score(raw, Statistics.calibrated(known))
+        return salience.total, salience.gate
+
+    real = [scored(t) for t in SNARC["real"]]
+    shuffled = [scored(t) for t in SNARC["shuffled"]]
+    noise = [scored(t) for t in SNARC["noise"]]
+    unusual = [scored(r["text"]) for r in SNARC["unusual"]]
+    below = sum(s[0] < r[0] for r, s in zip(real, shuffled, strict=True)) / len(real)
+    assert below >= 0.9
+    fifth = float(np.percentile([total for total, _ in real], 20))
+    assert sum(total < fifth for total, _ in noise) == len(noise)
+    for kept in (real, unusual):
+        assert sum(gate >= 0.9 for _, gate in kept) / len(kept) >= 0.95
+
+
+def test_surprise_read_in_chunks_is_the_models_own_loss(smollm: CausalLM, make_engine: EngineFactory) -> None:
+    """However the prefill is cut, each token's surprise is -ln P of one pass over everything before it."""
+    engine = make_engine(smollm, prefill_chunk=64)
+    text = "The ferry to the island leaves at noon, unless the captain has lost his keys again. " * 12
+    ids = engine.model.chat_ids([Message(role="user", content=text)]) or []
+    judged = range(1, len(ids))
+    cut = engine.submit(Prompt(token_ids=ids, max_tokens=1, judged=judged, namespace="cut")).wait().surprisals
+    state = engine.model.new_state()
+    whole = engine.model.read([Chunk(token_ids=ids, state=state, judged=judged)]).surprisals[0]
+    np.testing.assert_allclose(cut, whole, atol=2e-3)

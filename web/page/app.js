@@ -1,52 +1,14 @@
 // The page: sessions on the left, a conversation on the right. Talks to the same HTTP surface as every other client.
 
-const $ = (id) => document.getElementById(id);
-const KEY = "slowwave-key";
+import { call, element, Refused, $ } from "./service.js";
+import { memoryReasons, showMemory } from "./memory.js";
+
 const THEME = "slowwave-theme";
 
 let session = null; // the session shown, or null before the first message
 let running = null; // the AbortController of the reply that is being written
 let listing = 0; // counts looks at the list of sessions
 let oldest = null; // the last session listed, to page on from
-
-// --- talking to the service --------------------------------------------------------------------------------------
-
-class Refused extends Error {}
-
-async function call(method, path, { body, signal } = {}) {
-  const key = sessionStorage.getItem(KEY);
-  const answer = await fetch(path, {
-    method,
-    signal,
-    headers: {
-      ...(body === undefined ? {} : { "Content-Type": "application/json" }),
-      ...(key ? { Authorization: `Bearer ${key}` } : {}),
-    },
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
-  if (answer.status === 401) {
-    await askForKey();
-    return call(method, path, { body, signal });
-  }
-  if (!answer.ok) {
-    const said = await answer.json().catch(() => null);
-    throw new Refused(said?.error?.message ?? `The service answered ${answer.status}.`);
-  }
-  return answer;
-}
-
-function askForKey() {
-  const dialog = $("key-dialog");
-  if (!dialog.open) dialog.showModal();
-  return new Promise((resolve, reject) => {
-    dialog.addEventListener("close", () => {
-      const key = $("key").value;
-      if (!key) return reject(new Refused("An API key is needed."));
-      sessionStorage.setItem(KEY, key);
-      resolve();
-    }, { once: true });
-  });
-}
 
 // Server-sent events of a POST: yields [name, data].
 async function* events(answer) {
@@ -65,13 +27,6 @@ async function* events(answer) {
 }
 
 // --- the conversation --------------------------------------------------------------------------------------------
-
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 function addEntry(role, text) {
   $("transcript").querySelector(".empty")?.remove();
@@ -100,6 +55,20 @@ function replyChips(reply) {
     ...(reply.finish_reason === "length" ? ["cut off: length"] : []),
     ...(reply.compacted ? ["window compacted"] : []),
   ];
+}
+
+function addFeedback(entry, turn) {
+  const row = element("div", "feedback");
+  for (const [sign, label, reward] of [["👍", "Good reply", 1], ["👎", "Bad reply", -1]]) {
+    const button = element("button", "quiet", sign);
+    button.setAttribute("aria-label", label);
+    button.addEventListener("click", async () => {
+      await call("POST", "/v1/feedback", { body: { turn, reward } });
+      for (const other of row.children) other.setAttribute("aria-pressed", String(other === button));
+    });
+    row.append(button);
+  }
+  entry.append(row);
 }
 
 const atEnd = () => {
@@ -131,6 +100,8 @@ async function send(content) {
       if (name === "done") {
         finished = true;
         addChips(entry, replyChips(data));
+        if (data.recalled.length) entry.append(memoryReasons(data.recalled));
+        addFeedback(entry, data.id);
         $("announce").textContent = data.text;
       }
       if (follow) scrollDown();
@@ -194,6 +165,7 @@ async function showSession(id) {
   history.replaceState(null, "", `#${id}`);
   showEmpty();
   for (const { role, content, status } of found.transcript) {
+    if (role === "note" && !content) continue; // it was forgotten
     const entry = addEntry(role, content);
     if (status !== "complete") addChips(entry, [status]);
   }
@@ -234,6 +206,9 @@ async function watchHealth() {
     const health = await (await fetch("/health")).json();
     state = health.status;
     text = `${health.model}: ${SAID[state] ?? state}`;
+    const alarms = health.memory_alarms.map((a) => element("li", "", `${a.dimension} ${a.kind}: ${a.detail}`));
+    $("memory-alarms").replaceChildren(...alarms);
+    $("memory-alarms").hidden = alarms.length === 0;
   } catch { /* told below */ }
   $("health").dataset.state = state;
   $("health-text").textContent = text;
@@ -277,6 +252,10 @@ document.addEventListener("keydown", (event) => {
     running?.abort();
     closeDrawer();
   }
+  if (event.altKey && event.code === "KeyM") {
+    event.preventDefault();
+    toggleMemory();
+  }
   if (event.altKey && event.code === "KeyN") {
     event.preventDefault();
     newSession();
@@ -289,6 +268,15 @@ $("toggle-sessions").addEventListener("click", () => {
   const open = $("sessions").toggleAttribute("data-open");
   $("toggle-sessions").setAttribute("aria-expanded", String(open));
 });
+function toggleMemory() {
+  const open = $("memory").hidden;
+  $("memory").hidden = !open;
+  $("talk").hidden = open;
+  $("toggle-memory").setAttribute("aria-pressed", String(open));
+  if (open) showMemory();
+  else $("message").focus();
+}
+$("toggle-memory").addEventListener("click", toggleMemory);
 $("theme").addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
   localStorage.setItem(THEME, theme);

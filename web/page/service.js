@@ -1,0 +1,52 @@
+// What every part of the page needs: the service, and elements.
+
+export const $ = (id) => document.getElementById(id);
+const KEY = "slowwave-key";
+
+// --- talking to the service --------------------------------------------------------------------------------------
+
+export class Refused extends Error {}
+
+export async function call(method, path, { body, signal } = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const answer = await fetch(path, {
+    method,
+    signal,
+    headers: {
+      ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+      ...(key ? { Authorization: `Bearer ${key}` } : {}),
+    },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  if (answer.status === 401) {
+    await askForKey();
+    return call(method, path, { body, signal });
+  }
+  if (!answer.ok) {
+    const said = await answer.json().catch(() => null);
+    throw new Refused(said?.error?.message ?? `The service answered ${answer.status}.`);
+  }
+  return answer;
+}
+
+function askForKey() {
+  const dialog = $("key-dialog");
+  if (!dialog.open) dialog.showModal();
+  return new Promise((resolve, reject) => {
+    dialog.addEventListener("close", () => {
+      const key = $("key").value;
+      if (!key) return reject(new Refused("An API key is needed."));
+      sessionStorage.setItem(KEY, key);
+      resolve();
+    }, { once: true });
+  });
+}
+
+// --- elements ----------------------------------------------------------------------------------------------------
+
+export function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
