@@ -23,9 +23,9 @@ from memory.store import Store
 from memory.traits import traits_of
 from memory.words import fingerprint
 
-RESEMBLING = 20
+RESEMBLING = 10
 """Stored experiences that an offer is compared with."""
-CANDIDATE_BUDGET = 2000
+CANDIDATE_BUDGET = 300
 """Postings visited to find them."""
 
 
@@ -444,7 +444,7 @@ class _Adding:
             [self._owner, fingerprint(offer.text)],
         ).fetchall()
         chosen = fulltext.terms(self._db, self._owner, offer.text, budget=CANDIDATE_BUDGET)
-        found, _ = fulltext.search(self._db, self._owner, "turn", chosen.used[:8], limit=RESEMBLING)
+        found, _ = fulltext.search(self._db, self._owner, "turn", chosen.used[:5], limit=RESEMBLING)
         letters = {n for (n,) in same}
         ns = list(dict.fromkeys([*letters, *(int(n) for n in found)]))
         marks = ",".join("?" * len(ns))
@@ -461,12 +461,11 @@ class _Adding:
         key = (where.author, where.speaker)
         if key not in self._today:
             since = (self._at - timedelta(days=1)).isoformat()
-            # Counted from the newest back, so that a long memory costs no more than a day of it.
             self._today[key] = int(
                 self._db.execute(
-                    "SELECT count(*) FROM (SELECT 1 FROM experiences WHERE owner = ? AND recorded_at > ? AND author = ?"
-                    " AND speaker = ? AND channel <> 'import' ORDER BY n DESC LIMIT ?)",
-                    [self._owner, since, where.author, where.speaker, self._quotas.per_source_and_day],
+                    "SELECT count(*) FROM (SELECT 1 FROM experiences WHERE owner = ? AND author = ? AND speaker = ?"
+                    " AND recorded_at > ? AND channel <> 'import' LIMIT ?)",
+                    [self._owner, where.author, where.speaker, since, self._quotas.per_source_and_day],
                 ).fetchone()[0]
             )
         over = self._today[key] >= self._quotas.per_source_and_day

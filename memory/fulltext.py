@@ -18,9 +18,9 @@ from sqlite_utils import Database
 
 from memory.words import content_words, words
 
-POSTINGS_BUDGET = 5000
+POSTINGS_BUDGET = 1000
 """Entries that one question may visit in the turn table: terms are taken rarest first while they fit."""
-_stem = lru_cache(maxsize=8192)(snowballstemmer.stemmer("porter").stemWord)
+_stem = lru_cache(maxsize=65536)(snowballstemmer.stemmer("porter").stemWord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,6 @@ def search(
     name = f"{table}_{owner}"
     match = " OR ".join(f'"{word}"' for word in used)
     best = f" ORDER BY rank LIMIT {int(limit)}" if limit is not None else ""
-    rows = db.execute(f"SELECT rowid, -bm25({name}) FROM {name} WHERE {name} MATCH ?{best}", [match]).fetchall()
-    found = np.array(rows, dtype=np.float64).reshape(-1, 2)
-    return found[:, 0].astype(np.int64), found[:, 1].astype(np.float32)
+    rows = db.execute(f"SELECT rowid, -rank FROM {name} WHERE {name} MATCH ?{best}", [match]).fetchall()
+    ns = np.fromiter((n for n, _ in rows), np.int64, len(rows))
+    return ns, np.fromiter((score for _, score in rows), np.float32, len(rows))

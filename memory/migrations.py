@@ -129,6 +129,8 @@ def m002_memory(db: Database) -> None:
         "CREATE INDEX experiences_by_fingerprint ON experiences (owner, fingerprint)",
         "CREATE INDEX experiences_by_session ON experiences (owner, session, n) WHERE session IS NOT NULL",
         "CREATE INDEX experiences_unscored ON experiences (owner, n) WHERE scored_at IS NULL",
+        "CREATE INDEX experiences_by_source ON experiences (owner, author, speaker, recorded_at)"
+        " WHERE channel <> 'import'",
         "CREATE INDEX experiences_by_turn ON experiences (turn) WHERE turn IS NOT NULL",
         """
         CREATE TABLE wordings (              -- what else was said that means the same

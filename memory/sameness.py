@@ -17,7 +17,7 @@ from memory.words import STOP_WORDS, words
 
 Relation = Literal["same", "changed", "different"]
 
-_stem = snowballstemmer.stemmer("english").stemWord
+_stem = lru_cache(maxsize=65536)(snowballstemmer.stemmer("english").stemWord)
 
 _CLASSES = {
     "LIVE": "live lives living lived reside resides residing home house address based inhabit dwell apartment flat",
@@ -100,7 +100,7 @@ class Claim:
     asks: bool
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def claim(text: str) -> Claim:
     """The claim that a text makes."""
     said = words(text)
