@@ -289,7 +289,9 @@ def import_memories(file: Path, url: Url = None, json_output: Json = False) -> N
 
 @memory_app.command("export")
 def export_memories(
-    file: Annotated[Path | None, typer.Argument(help="By default standard output.")] = None, url: Url = None
+    file: Annotated[Path | None, typer.Argument(help="By default standard output.")] = None,
+    url: Url = None,
+    json_output: Json = False,
 ) -> None:
     """Write all memories as JSON lines, oldest first."""
     with _client(url) as client:
@@ -307,6 +309,11 @@ def export_memories(
         part.replace(file)
     except OSError as error:
         raise Failure(f"cannot write {file}: {error}") from error
+    lines = answer.text.count("\n")
+    if json_output:
+        _print_json({"file": str(file), "lines": lines})
+    else:
+        err.print(f"{lines} memories in {file}")
 
 
 @memory_app.command("forget")

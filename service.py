@@ -30,6 +30,7 @@ from agent.calibration import calibrate, key_of, shipped
 from agent.remembering import Memory
 from agent.turn import Awake
 from memory import data_dir
+from memory.alarms import sounding
 from memory.background import Background
 from memory.binding import Binder, load_calibration, save_calibration
 from memory.errors import MemoryFault
@@ -100,7 +101,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         encoder = _encoder(settings)
         engine = Engine(lambda: load_model(settings), _limits(settings))
         memory = _memory(settings, store, encoder)
-        background = Background(memory.binder, busy=lambda: engine.stats().running > 0)
+        background = Background(memory.binder, busy=lambda: engine.stats().running > 0, warm=memory.recall.warm)
         calibrating = threading.Thread(
             target=_calibrate, args=(store, memory.binder, engine, encoder), name="calibration", daemon=True
         )
@@ -121,7 +122,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 defaults=ReplyDefaults(
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
                 ),
-                metrics=Metrics(engine.stats),
+                metrics=Metrics(engine.stats, lambda: sounding(store, now=_now())),
                 pool=pool,
                 draining=drain.is_set,
                 started_at=_now(),

@@ -256,6 +256,7 @@ def _write_down(
     status = "complete" if finished else cast(Status, reply.finish_reason)
     drafts = [*plan.drafts, reply_draft(model, plan, reply.text, reply.kept_ids)]
     entries = _entries(drafts, turn=result.id, status=status, at=at)
+    changed: list[str] = []
     awake.transcripts.append(
         result.session,
         entries=entries,
@@ -276,8 +277,10 @@ def _write_down(
         tokenizer=model.card.tokenizer,
         create_for=None if opening.session else request.owner,
         fork_of=opening.fork_of,
-        also=lambda db: _remember(awake, db, request, entries, reply, result, raw),
+        also=lambda db: changed.extend(_remember(awake, db, request, entries, reply, result, raw)),
     )
+    if awake.memory is not None:
+        awake.memory.recall.refresh(request.owner, changed)
 
 
 def _recollect(awake: Awake, request: TurnRequest, opening: Opening) -> Recollection:
@@ -309,10 +312,13 @@ def _remember(
     reply: Reply,
     result: TurnResult,
     raw: Raw | None,
-) -> None:
-    """Part of the turn's transaction: the turn is on disk with what it leaves in memory, or not at all."""
+) -> list[str]:
+    """Part of the turn's transaction: the turn is on disk with what it leaves in memory, or not at all.
+
+    Returns the experiences that it changed.
+    """
     if awake.memory is None:
-        return
+        return []
     said, replied = [e for e in entries if e.spoken][-2:]
     finished = reply.finish_reason in ("stop", "length")
     exchange = Exchange(
@@ -325,10 +331,11 @@ def _remember(
         at=result.created_at,
     )
     taken = [o for o in offers(exchange, raw, len(reply.surprisals)) if said.role == "user"]
-    awake.memory.experiences.add_within(db, taken, owner=request.owner)
+    outcomes = awake.memory.experiences.add_within(db, taken, owner=request.owner)
     awake.memory.experiences.accessed_within(
         db, result.id, [(h.experience.n, h.rank, h.score, reasons_of(h)) for h in result.recalled]
     )
+    return [*(o.replaced for o in outcomes if o.replaced), *(h.experience.id for h in result.recalled)]
 
 
 def _entries(drafts: Sequence[Draft], *, turn: str, status: Status, at: datetime) -> list[Entry]:

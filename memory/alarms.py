@@ -10,6 +10,8 @@ from typing import Literal
 
 from sqlite_utils import Database
 
+from memory.store import Store
+
 RECENT, LEAST, OUTCOMES = 200, 50, 500
 """Events looked at; events from which on anything is said; events without any outcome that are too many."""
 DEAD_DEVIATION, SATURATED_SHARE, BYPASSED_SHARE = 0.02, 0.5, 0.2
@@ -75,3 +77,9 @@ def latest(db: Database, *, now: datetime) -> list[Scored]:
         [(now - GRACE).isoformat(), OUTCOMES],
     ).fetchall()
     return [Scored(s, n, a, r, c, bool(bypassed)) for s, n, a, r, c, bypassed in rows]
+
+
+def sounding(store: Store, *, now: datetime) -> list[Alarm]:
+    """The alarms that sound now."""
+    with store.reading() as db:
+        return alarms(latest(db, now=now))

@@ -19,7 +19,9 @@ _EVERY = 1.0
 class Background:
     """Works in small pieces, and as long as somebody is being answered, half of the time at most."""
 
-    def __init__(self, binder: Binder, *, busy: Callable[[], bool]) -> None:
+    def __init__(self, binder: Binder, *, busy: Callable[[], bool], warm: Callable[[], None]) -> None:
+        """`warm` is called first, on the thread: what would make somebody's first search wait."""
+        self._warm = warm
         self._binder = binder
         self._busy = busy
         self._stop = threading.Event()
@@ -45,6 +47,7 @@ class Background:
             log.error("memory_unfinished: %s", fault)
 
     def _run(self) -> None:
+        self._warm()
         while not self._stop.is_set():
             began = time.monotonic()
             try:

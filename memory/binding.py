@@ -66,6 +66,7 @@ class Binder:
         self._embedder = embedder
         self._now = now
         self._most = most
+        self._embedded_up_to = 0
         self._calibration: Calibration | None = None
         self._lock = threading.Lock()
 
@@ -102,13 +103,14 @@ class Binder:
         if self._embedder is None:
             return 0
         with self._store.reading() as db:
-            rows = db.execute(_UNEMBEDDED, [self._embedder.name, _BATCH]).fetchall()
+            rows = db.execute(_UNEMBEDDED, [self._embedder.name, self._embedded_up_to, _BATCH]).fetchall()
         if not rows:
             return 0
-        vectors = self._embedder.embed([text for _, _, text in rows]).astype("<f2")
-        self._store.write(lambda db: self._put_vectors(db, [n for n, _, _ in rows], vectors), power_safe=False)
-        for owner in {owner for _, owner, _ in rows}:
-            self._recall.refresh(owner)
+        vectors = self._embedder.embed([text for _, _, _, text in rows]).astype("<f2")
+        self._store.write(lambda db: self._put_vectors(db, [n for n, *_ in rows], vectors), power_safe=False)
+        self._embedded_up_to = rows[-1][0]  # row numbers only ever rise
+        for owner in {owner for _, owner, _, _ in rows}:
+            self._recall.refresh(owner, [id for _, of, id, _ in rows if of == owner])
         return len(rows)
 
     def evict(self) -> list[str]:
@@ -122,7 +124,7 @@ class Binder:
         gone = []
         for owner, _ in counts:
             gone += evict(self._store, owner=owner, most=self._most, now=self._now())
-            self._recall.refresh(owner, forget=True)
+            self._recall.drop(owner)
         return gone
 
     def bind(self, *, owner: str | None = None, everything: bool = False) -> int:
@@ -143,10 +145,10 @@ class Binder:
         # Novelty is measured on vectors: what has none yet waits, where there will be one.
         ready = [r for r in rows if r["vector"] is not None or self._embedder is None]
         due = [r for r in ready if everything or self._is_bound(r)]
-        for row in due:
-            self._score(owner, number, row)
         if due:
-            self._recall.refresh(owner)
+            similarities = [self._similarity(owner, row) for row in due]
+            self._store.write(lambda db: self._score(db, number, due, similarities), power_safe=False)
+            self._recall.refresh(owner, [row["id"] for row in due])
         return len(due)
 
     def _is_bound(self, row: Mapping[str, Any]) -> bool:
@@ -154,23 +156,29 @@ class Binder:
             return True
         return self._now() - datetime.fromisoformat(row["recorded_at"]) >= PAUSE
 
-    def _score(self, owner: str, number: int, row: Mapping[str, Any]) -> None:
-        one = experience_of(row)
-        vector = None if row["vector"] is None else np.frombuffer(row["vector"], "<f2").astype(np.float32)
-        similarity = None if vector is None else self._recall.nearest(vector, owner=owner, before=one.n) or 0.0
+    def _similarity(self, owner: str, row: Mapping[str, Any]) -> float | None:
+        """Cosine to the nearest experience before this one, 0 if it is the first; None: it has no vector."""
+        if row["vector"] is None:
+            return None
+        vector = np.frombuffer(row["vector"], "<f2").astype(np.float32)
+        return self._recall.nearest(vector, owner=owner, before=row["n"]) or 0.0
+
+    def _score(
+        self, db: Database, number: int, rows: Sequence[Mapping[str, Any]], similarities: Sequence[float | None]
+    ) -> None:
+        """Score experiences one after the other: each against all before it, then into the statistics."""
         assert self._calibration is not None
-        calibration = self._calibration
-
-        def transaction(db: Database) -> None:
-            known = load_statistics(db, number, calibration)
-            raw = _raw(db, number, one, row, similarity, known.strangest, self._now())
+        at = self._now()
+        before = known = load_statistics(db, number, self._calibration)
+        for row, similarity in zip(rows, similarities, strict=True):
+            one = experience_of(row)
+            raw = _raw(db, number, one, row, similarity, known.strangest, at)
             salience = score(raw, known)
-            _put_salience(db, one, raw, salience, at=self._now(), by=calibration.model)
-            _push(db, number, known, known.knowing(raw, salience))
+            _put_salience(db, one, raw, salience, at=at, by=self._calibration.model)
+            known = known.knowing(raw, salience)
             if salience.conceptual and one.provenance.author != "model" and one.quarantined is None:
-                _support(db, number, one, at=self._now())
-
-        self._store.write(transaction, power_safe=False)
+                _support(db, number, one, at=at)
+        _push(db, number, before, known)
 
     def _put_vectors(self, db: Database, ns: Sequence[int], vectors: np.ndarray[Any, Any]) -> None:
         assert self._embedder is not None
@@ -181,8 +189,9 @@ class Binder:
 
 
 _UNEMBEDDED = """
-    SELECT e.n, o.name, e.text FROM experiences e JOIN owners o ON o.n = e.owner
-    LEFT JOIN vectors v ON v.experience = e.n AND v.model = ? WHERE v.experience IS NULL ORDER BY e.n LIMIT ?
+    SELECT e.n, o.name, e.id, e.text FROM experiences e JOIN owners o ON o.n = e.owner
+    LEFT JOIN vectors v ON v.experience = e.n AND v.model = ?
+    WHERE v.experience IS NULL AND e.n > ? ORDER BY e.n LIMIT ?
 """
 _UNSCORED = """
     SELECT e.*, v.vector, (SELECT count(*) FROM (SELECT 1 FROM experiences l WHERE l.owner = e.owner
@@ -239,15 +248,13 @@ def load_statistics(db: Database, number: int, calibration: Calibration) -> Stat
 
 
 def _push(db: Database, number: int, known: Statistics, after: Statistics) -> None:
-    """Store what changed of the rings: a slot each, or all of a ring that was not stored yet."""
+    """Store what changed of the rings: the slots that were written, or all of a ring that was not stored yet."""
     for dimension, ring in after.rings.items():
         before = known.rings[dimension]
         stored = db.execute(
             "SELECT 1 FROM salience_scales WHERE owner = ? AND dimension = ?", [number, dimension]
         ).fetchone()
-        slots = range(len(ring.values))
-        if stored is not None:
-            slots = range(0) if ring is before else range((ring.pushed - 1) % RING, (ring.pushed - 1) % RING + 1)
+        slots = {n % RING for n in range(before.pushed, ring.pushed)} if stored else range(len(ring.values))
         db.conn.executemany(
             "INSERT OR REPLACE INTO salience_rings (owner, dimension, slot, value) VALUES (?, ?, ?, ?)",
             [(number, dimension, slot, float(ring.values[slot])) for slot in slots],

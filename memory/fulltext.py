@@ -1,7 +1,7 @@
 """Full-text tables, one set an owner: word statistics of one owner must not show in another's scores.
 
-`turn_N` holds a text with its date and speaker, `window_N` the same with the texts before and after, `terms_N` how
-often each stem occurs. They keep no text: what is deleted is taken out of the index at once (`secure-delete`).
+`turn_N` holds a text with its date and speaker, `window_N` the same with the texts before and after. They keep no text:
+what is deleted is taken out of the index at once (`secure-delete`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 
 import numpy as np
-import snowballstemmer
 from numpy.typing import NDArray
 from sqlite_utils import Database
 
@@ -20,7 +18,6 @@ from memory.words import content_words, words
 
 POSTINGS_BUDGET = 1000
 """Entries that one question may visit in the turn table: terms are taken rarest first while they fit."""
-_stem = lru_cache(maxsize=65536)(snowballstemmer.stemmer("porter").stemWord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,6 @@ def create(db: Database, owner: int) -> None:
     for table in (f"turn_{owner}", f"window_{owner}"):
         db.execute(f"CREATE VIRTUAL TABLE {table} USING fts5(text, content='', tokenize='porter unicode61')")
         db.execute(f"INSERT INTO {table}({table}, rank) VALUES ('secure-delete', 1)")
-    db.execute(f"CREATE VIRTUAL TABLE terms_{owner} USING fts5vocab('turn_{owner}', 'row')")
 
 
 def add(db: Database, owner: int, pages: Sequence[Page]) -> None:
@@ -86,11 +82,15 @@ def terms(db: Database, owner: int, query: str, *, budget: int = POSTINGS_BUDGET
     counted: list[tuple[int, str]] = []
     absent = []
     for word in asked:
-        row = db.execute(f"SELECT doc FROM terms_{owner} WHERE term = ?", [_stem(word)]).fetchone()
-        if row is None and word.isascii() and "'" not in word:
-            absent.append(word)
+        count = _occurrences(db, owner, word, most=budget + 1)
+        if count:
+            counted.append((count, word))
         else:
-            counted.append((row[0] if row else 0, word))
+            absent.append(word)
+    most = budget + 1
+    while counted and min(counted)[0] >= most:  # all are frequent: one has to do, the rarest
+        most *= 8
+        counted = [(_occurrences(db, owner, word, most=most), word) for _, word in counted]
     used: list[str] = []
     dropped: list[str] = []
     spent = 0
@@ -110,6 +110,12 @@ def containing(db: Database, owner: int, text: str) -> list[int]:
         return []
     found = db.execute(f"SELECT rowid FROM turn_{owner} WHERE turn_{owner} MATCH ?", [f'"{phrase}"']).fetchall()
     return [n for (n,) in found]
+
+
+def _occurrences(db: Database, owner: int, word: str, *, most: int) -> int:
+    """In how many texts a word occurs, counted up to `most`: to count all takes as long as to search by it."""
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM turn_{owner} WHERE turn_{owner} MATCH ? LIMIT ?)"
+    return int(db.execute(sql, [f'"{word}"', most]).fetchone()[0])
 
 
 def search(

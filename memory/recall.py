@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -113,7 +113,7 @@ class Recall:
         self._weights = weights or Weights()
         self._lock = threading.RLock()
         self._indices: dict[str, OwnerIndex] = {}
-        self._stale: set[str] = set()
+        self._changed: dict[str, set[str]] = {}
 
     def search(
         self, query: str, *, owner: str, k: int = 10, as_of: datetime | None = None, vector: Floats | None = None
@@ -197,12 +197,26 @@ class Recall:
             vectors = index.vectors[max(0, end - 1000) : end] if not index.small else index.vectors[:end]
             return float((vectors @ vector).max()) if len(vectors) else None
 
-    def refresh(self, owner: str, *, forget: bool = False) -> None:
-        """Experiences were changed: read them again before the next search. Added ones are noticed by themselves."""
+    def refresh(self, owner: str, changed: Iterable[str]) -> None:
+        """These experiences were changed, and that is on disk: read them again before the next search.
+
+        Added ones are noticed by themselves.
+        """
         with self._lock:
-            if forget:
-                self._indices.pop(owner, None)
-            self._stale.add(owner)
+            self._changed.setdefault(owner, set()).update(changed)
+
+    def warm(self) -> None:
+        """Read every owner's index now, so that nobody's first search has to wait for it."""
+        with self._store.reading() as db:
+            owners = db.execute("SELECT name, n FROM owners ORDER BY n").fetchall()
+            for owner, number in owners:
+                with self._lock:
+                    self._index(db, owner, number)
+
+    def drop(self, owner: str) -> None:
+        """Experiences are gone: read all of the owner's again."""
+        with self._lock:
+            self._indices.pop(owner, None)
 
     def _rank(
         self,
@@ -245,21 +259,15 @@ class Recall:
         index = self._indices.get(owner)
         if index is None:
             index = self._indices[owner] = OwnerIndex(self._embedder.dimensions if self._embedder else 1)
-            self._stale.discard(owner)
+            self._changed.pop(owner, None)
         last = int(index.column("n")[-1]) if index.size else 0
-        index.extend(_row(r) for r in db.execute(_ROWS, [self._model, number, last]))
-        if owner in self._stale:
-            self._stale.discard(owner)
-            for r in db.execute(_ROWS, [self._model, number, 0]):
-                row = _row(r)
-                place = index.place(row.n)
-                if place is not None:
-                    for name in ("percentile", "accesses", "accessed", "recallable", "ends"):
-                        value = getattr(row, name)
-                        if value is not None:
-                            index.set(name, place, value)
-                    if row.vector is not None:
-                        index.put_vector(place, row.vector)
+        index.extend(_row(r) for r in db.execute(_LATER, [self._model, number, last]))
+        changed = sorted(self._changed.pop(owner, ()))
+        for start in range(0, len(changed), _AT_ONCE):
+            ids = changed[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(ids))
+            for r in db.execute(_ROWS.format(f"e.owner = ? AND e.id IN ({marks})"), [self._model, number, *ids]):
+                _update(index, _row(r))
         return index
 
     @property
@@ -329,8 +337,23 @@ _ROWS = """
         (SELECT unixepoch(s.at, 'subsec') FROM experiences s WHERE s.owner = e.owner AND s.id = e.superseded_by),
         v.vector
     FROM experiences e LEFT JOIN vectors v ON v.experience = e.n AND v.model = ?
-    WHERE e.owner = ? AND e.n > ? ORDER BY e.n
+    WHERE {}
 """
+_LATER = _ROWS.format("+e.owner = ? AND e.n > ? ORDER BY e.n")  # +: by row number, not by the index over owners
+_AT_ONCE = 500
+
+
+def _update(index: OwnerIndex, row: Row) -> None:
+    """Take over what may change of an experience."""
+    place = index.place(row.n)
+    if place is None:
+        return
+    for name in ("percentile", "accesses", "accessed", "recallable", "ends"):
+        value = getattr(row, name)
+        if value is not None:
+            index.set(name, place, value)
+    if row.vector is not None:
+        index.put_vector(place, row.vector)
 
 
 def _row(r: Sequence[object]) -> Row:

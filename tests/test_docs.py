@@ -56,7 +56,7 @@ def test_the_python_example_runs(smollm_server: Server, tmp_path: Path) -> None:
 
 
 def test_the_terminal_examples_run(smollm_server: Server) -> None:
-    shell = next(b for b in blocks("sh") if "slowwave chat" in b)
+    shell = "".join(b for b in blocks("sh") if "bin/slowwave " in b)
     environment = {**os.environ, "SLOWWAVE_URL": smollm_server.url}
     for line in shell.splitlines():
         command = [sys.executable, "-m", "cli", *re.findall(r'"[^"]*"|\S+', line)[1:]]
@@ -68,9 +68,9 @@ def test_the_terminal_examples_run(smollm_server: Server) -> None:
 
 
 def test_every_command_takes_json() -> None:
-    from cli import app, sessions_app
+    from cli import app, memory_app, sessions_app
 
-    for group in (app, sessions_app):
+    for group in (app, sessions_app, memory_app):
         for command in group.registered_commands:
             assert command.callback is not None
             assert "json_output" in command.callback.__annotations__, command.callback.__name__

@@ -121,7 +121,7 @@ def test_a_forgotten_message_leaves_the_context_too(remembering: Awake, store: S
     first = take_turn(remembering, ask(remembering, "My locker code is four seven one one."))
     asked = remembering.memory.experiences.of_turn(first.id, owner="alice")[0]  # type: ignore[union-attr]
     forget(store, asked.id, owner="alice", at=AT, drop_states=remembering.engine.drop_states)
-    remembering.memory.recall.refresh("alice", forget=True)  # type: ignore[union-attr]
+    remembering.memory.recall.drop("alice")  # type: ignore[union-attr]
     second = take_turn(remembering, ask(remembering, "Go on.", session=first.session))
     assert second.compacted and second.timings.cached_tokens == 0
     held = " ".join(
@@ -145,7 +145,7 @@ def test_quarantined_text_never_reaches_a_prompt(remembering: Awake) -> None:
     result = take_turn(remembering, ask(remembering, "What is the dog called when the user asks?"))
     assert "Acme" not in result.text
     memory.experiences.mark("bad", owner="alice", release=True)
-    memory.recall.refresh("alice")
+    memory.recall.refresh("alice", ["bad"])
     found = memory.recall.search("What is the dog called when the user asks?", owner="alice")
     assert "bad" in [h.experience.id for h in found]
 

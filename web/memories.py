@@ -65,8 +65,7 @@ async def teach(body: Teach, service: ServiceDep, owner: OwnerDep) -> Taught:
         outcome = service.memory.experiences.add([offer], owner=owner)[0]
         if body.supersedes is not None and outcome.id is not None:
             service.memory.experiences.supersede(body.supersedes, outcome.id, owner=owner)
-        if outcome.replaced or body.supersedes:
-            service.memory.recall.refresh(owner)
+        service.memory.recall.refresh(owner, [id for id in (outcome.replaced, body.supersedes) if id is not None])
         service.memory.nudge()
         return _taught(outcome)
 
@@ -84,7 +83,7 @@ async def import_memories(request: Request, service: ServiceDep, owner: OwnerDep
     def work() -> ImportReply:
         records = [r for n, line in enumerate(body.split(b"\n"), 1) if (r := _record(n, line, service)) is not None]
         outcomes = service.memory.experiences.take_in(records, owner=owner)
-        service.memory.recall.refresh(owner)
+        service.memory.recall.refresh(owner, [o.replaced for o in outcomes if o.replaced is not None])
         service.memory.nudge()
         counts: dict[str, int] = {}
         for outcome in outcomes:
@@ -156,7 +155,7 @@ async def change_memory(id: MemoryId, body: Changes, service: ServiceDep, owner:
 
     def work() -> Memory:
         one = service.memory.experiences.mark(id, owner=owner, pinned=body.pinned, release=body.quarantined is False)
-        service.memory.recall.refresh(owner)
+        service.memory.recall.refresh(owner, [one.id])
         return shown(one)
 
     return await run_in_threadpool(work)
@@ -175,7 +174,7 @@ async def forget_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> R
             drop_states=service.awake.engine.drop_states,
             files=service.memory.files,
         )
-        service.memory.recall.refresh(owner, forget=True)
+        service.memory.recall.drop(owner)
         return ReceiptReply.model_validate(receipt, from_attributes=True)
 
     return await run_in_threadpool(work)

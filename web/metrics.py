@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from memory.alarms import Alarm
 from models.engine import EngineStats
 from models.generation import Timings
 
@@ -29,14 +30,30 @@ class _EngineGauges(Collector):
         yield GaugeMetricFamily("slowwave_kv_cache_usage_perc", "KV cache in use, 1 is all of it.", used)
 
 
+class _MemoryAlarms(Collector):
+    """1 for each alarm of the salience scorer that sounds."""
+
+    def __init__(self, sounding: Callable[[], Sequence[Alarm]]) -> None:
+        self._sounding = sounding
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        gauge = GaugeMetricFamily(
+            "slowwave_memory_alarm", "The salience scorer's alarms that sound.", labels=["dimension", "kind"]
+        )
+        for alarm in self._sounding():
+            gauge.add_metric([alarm.dimension, alarm.kind], 1)
+        yield gauge
+
+
 class Metrics:
     """One process's counters."""
 
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+    def __init__(self, stats: Callable[[], EngineStats], sounding: Callable[[], Sequence[Alarm]]) -> None:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self.registry.register(_EngineGauges(stats))
+        self.registry.register(_MemoryAlarms(sounding))
         self._first = self._histogram("time_to_first_token_seconds", "From the request to its first token.", _LATENCY)
         self._between = self._histogram("inter_token_latency_seconds", "Between two tokens of a reply.", _PER_TOKEN)
         self._whole = self._histogram("e2e_request_latency_seconds", "From the request to its last token.", _LATENCY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from memory.alarms import Scored, alarms, latest
+from memory.alarms import sounding
 from web.context import Service, ServiceDep
 from web.memory_schemas import MemoryAlarm
 from web.schemas import Health
@@ -35,8 +34,8 @@ async def health(service: ServiceDep, response: Response) -> Health:
     state = _state(service)
     if state.live:
         at = service.awake.now()
-        events = await run_in_threadpool(_latest, service, at)
-        state.memory_alarms = [MemoryAlarm.model_validate(a, from_attributes=True) for a in alarms(events)]
+        alarms = await run_in_threadpool(sounding, service.memory.store, now=at)
+        state.memory_alarms = [MemoryAlarm.model_validate(a, from_attributes=True) for a in alarms]
     if not state.ready:
         response.status_code = 503
         response.headers["Retry-After"] = "2"
@@ -62,11 +61,6 @@ async def metrics(service: ServiceDep) -> Response:
 async def page() -> FileResponse:
     """The page."""
     return FileResponse(PAGE / "index.html", headers=SECURITY_HEADERS)
-
-
-def _latest(service: Service, at: datetime) -> list[Scored]:
-    with service.memory.store.reading() as db:
-        return latest(db, now=at)
 
 
 def _state(service: Service) -> Health:
