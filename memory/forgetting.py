@@ -116,12 +116,15 @@ def forget(
 
 
 def finish_forgetting(store: Store) -> None:
-    """After a start: a process that was killed while forgetting has deleted the rows, but perhaps not every trace."""
+    """After a start: a process that was killed has deleted the rows, but perhaps not every trace in a page's slack."""
     with store.reading() as db:
         unfinished = _column(db, "SELECT id FROM receipts WHERE json_extract(body, '$.files_searched') IS NULL")
-    if not unfinished:
+        any_receipt = db.execute("SELECT 1 FROM receipts LIMIT 1").fetchone() is not None
+    if not unfinished and not (store.unclean and any_receipt):
         return
     store.rewrite()
+    if not unfinished:
+        return
     done = "UPDATE receipts SET body = json_set(body, '$.files_searched', json('[]'))"
     store.write(lambda db: db.execute(f"{done} WHERE id IN ({_marks(unfinished)})", unfinished))
 

@@ -32,6 +32,9 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
+        log = path.with_name(path.name + "-wal")
+        self.unclean = log.exists() and log.stat().st_size > 0
+        """Whether the last process that wrote here was killed."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection = self._writer.submit(_open_for_writing, path).result()
         self._readers: queue.LifoQueue[Database] = queue.LifoQueue()

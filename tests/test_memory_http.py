@@ -172,8 +172,10 @@ def test_kills_leave_no_half_memory_and_no_forgotten_text(tmp_path: Path) -> Non
                     if serial % 5 == 0 and stored:
                         victim = rng.choice(sorted(stored))
                         stored.discard(victim)  # unknown until acknowledged
-                        if http.delete(f"/v1/memories/{id_of(victim)}").status_code == 200:
+                        answer = http.delete(f"/v1/memories/{id_of(victim)}")
+                        if answer.status_code == 200:
                             gone.add(victim)
+                            assert answer.json()["found_in_files"] == 0
                     elif serial % 7 == 0:
                         batch = [f"{word}{n}" for n in range(20)]
                         lines = "\n".join(

@@ -43,7 +43,8 @@ from web.memory_schemas import (
 
 router = APIRouter(prefix="/v1", tags=["Memory"])
 
-JSON_LINES: dict[str, Any] = {"application/x-ndjson": {"schema": {"type": "string"}}}
+JSON_LINES_SCHEMA = {"schema": {"type": "string"}}
+JSON_LINES: dict[str, Any] = {"application/x-ndjson": JSON_LINES_SCHEMA}
 MemoryId = Annotated[str, Path(pattern=MEMORY_ID, description="As `POST /v1/memories` gave it, or as it was given.")]
 AsOf = Annotated[datetime | None, Query(description="Search memory as it was at this time.")]
 K = Annotated[int, Query(ge=1, le=1000, description="How many.")]
@@ -74,7 +75,7 @@ async def teach(body: Teach, service: ServiceDep, owner: OwnerDep) -> Taught:
 
 @router.post(
     "/memories/import",
-    openapi_extra={"requestBody": {"required": True, "content": JSON_LINES}},
+    openapi_extra={"requestBody": {"required": True, "content": JSON_LINES | {"text/plain": JSON_LINES_SCHEMA}}},
 )
 async def import_memories(request: Request, service: ServiceDep, owner: OwnerDep) -> ImportReply:
     """Take in JSON lines as `export` gives them: all or, if a line is wrong, none."""
