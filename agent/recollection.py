@@ -30,7 +30,10 @@ NEAR_STATEMENT = 0.6
 """The same for what is no question: a statement asks for no memory unless it is about the very same."""
 
 _OPENINGS = frozenset(
-    "what who whom whose which when where why how tell remind do does did is are was were can".split()
+    """
+    what who whom whose which when where why how tell remind do does did is are was were can could would write give
+    explain list describe show help make translate summarise summarize compare suggest recommend continue repeat
+    """.split()
 )
 
 
@@ -56,7 +59,7 @@ def recollect(recall: Recall, said: str, *, owner: str, window: Window, count: C
         hit
         for hit in found
         if hit.experience.provenance.author != "model"
-        and not hit.experience.text.rstrip().endswith("?")
+        and not asks(hit.experience.text)
         and len(words(hit.experience.text)) >= LEAST_WORDS
         and _to_the_point(hit, said)
         and not any(hit.experience.text in text for text in in_view)
@@ -106,7 +109,7 @@ def _to_the_point(hit: Hit, said: str) -> bool:
     if relate(said, hit.experience.text) == "same":  # nobody needs reminding of what was just said
         return False
     asked = set(content_words(said))
-    if not asks(said) and len(asked) < 2:  # a greeting
+    if not asks(said) and len(asked) < 3:  # a greeting, a remark
         return False
     shared = bool(asked) and len(hit.matched) >= len(asked) / 2
     if hit.cosine is None:  # so new that it has no vector yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from agent.prompt import Draft, Plan, plan_turn, reply_draft
 from agent.recollection import Recollection, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
+from memory.errors import MemoryFault
 from memory.ids import new_id
 from memory.recall import Hit
 from memory.salience import Raw, Salience
@@ -25,6 +27,8 @@ from models.engine import Engine
 from models.generation import Delta, Generation, Prompt, Reply, Timings
 from models.language import FinishReason, Message
 from models.sampling import Choice, Sampling
+
+log = logging.getLogger("slowwave.turn")
 
 BASE = "none"
 """The name of no adapter: the base model answers."""
@@ -289,13 +293,17 @@ def _recollect(awake: Awake, request: TurnRequest, opening: Opening) -> Recollec
     if awake.memory is None or not request.recall or said.role != "user":
         return Recollection()
     encode = awake.engine.model.encode
-    return recollect(
-        awake.memory.recall,
-        said.content,
-        owner=request.owner,
-        window=opening.window,
-        count=lambda text: len(encode(text)),
-    )
+    try:
+        return recollect(
+            awake.memory.recall,
+            said.content,
+            owner=request.owner,
+            window=opening.window,
+            count=lambda text: len(encode(text)),
+        )
+    except MemoryFault as fault:  # an answer without memories is better than none
+        log.error("recall_failed: %s", fault)
+        return Recollection()
 
 
 def _appraise(awake: Awake, request: TurnRequest, opening: Opening, reply: Reply) -> tuple[Raw | None, Salience | None]:

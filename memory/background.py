@@ -14,6 +14,8 @@ log = logging.getLogger("slowwave.memory")
 
 _EVERY = 1.0
 """Seconds between two looks."""
+_LAST_WORDS = 2.0
+"""Seconds that the end may take."""
 
 
 class Background:
@@ -34,14 +36,18 @@ class Background:
         self._wake.set()
 
     def close(self) -> None:
-        """End the thread, after the piece of work in hand, and score what still waits for newer context."""
+        """End the thread, after the piece of work in hand, and score what still waits for newer context.
+
+        What a moment is too short for is done after the next start.
+        """
         self._stop.set()
         self._wake.set()
         self._thread.join()
+        until = time.monotonic() + _LAST_WORDS
         try:
-            while self._binder.embed_pending():
+            while time.monotonic() < until and self._binder.embed_pending():
                 pass
-            while self._binder.bind(everything=True):
+            while time.monotonic() < until and self._binder.bind(everything=True):
                 pass
         except MemoryFault as fault:
             log.error("memory_unfinished: %s", fault)

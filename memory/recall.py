@@ -114,6 +114,7 @@ class Recall:
         self._lock = threading.RLock()
         self._indices: dict[str, OwnerIndex] = {}
         self._changed: dict[str, set[str]] = {}
+        self._embedded: dict[str, Floats] = {}
 
     def search(
         self, query: str, *, owner: str, k: int = 10, as_of: datetime | None = None, vector: Floats | None = None
@@ -183,8 +184,18 @@ class Recall:
         return Recall(self._store, self._embedder, now=self._now, weights=weights)
 
     def embed(self, text: str) -> Floats | None:
-        """The vector of one text; None: there is no embedder."""
-        return None if self._embedder is None else self._embedder.embed([text])[0]
+        """The vector of one text; None: there is no embedder. The latest are kept: a turn asks twice for its own."""
+        if self._embedder is None:
+            return None
+        with self._lock:
+            known = self._embedded.get(text)
+        if known is None:
+            known = self._embedder.embed([text])[0]
+            with self._lock:
+                self._embedded[text] = known
+                if len(self._embedded) > _KEPT_VECTORS:
+                    del self._embedded[next(iter(self._embedded))]
+        return known
 
     def nearest(self, vector: Floats, *, owner: str, before: int | None = None) -> float | None:
         """Cosine of the most similar experience, of those that came before row `before`; None: there is none."""
@@ -341,6 +352,7 @@ _ROWS = """
 """
 _LATER = _ROWS.format("+e.owner = ? AND e.n > ? ORDER BY e.n")  # +: by row number, not by the index over owners
 _AT_ONCE = 500
+_KEPT_VECTORS = 64
 
 
 def _update(index: OwnerIndex, row: Row) -> None:
