@@ -48,6 +48,8 @@ STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
 LEAST_CONTEXT = 256
 
 _ATTENTION = "slowwave_ragged"
+Forward = Callable[[Ragged], tuple[Tensor, Tensor]]
+"""A row of tokens -> the logits after each chunk, and the surprise at each judged token."""
 
 
 def _ragged_attention(
@@ -160,13 +162,11 @@ class CausalLM:
     @torch.inference_mode()
     def read(self, chunks: Sequence[Chunk]) -> Reading:
         ragged = Ragged(chunks, self._shape.device)
-        logits = self._forward(ragged).float()
+        logits, judged = self._forward(ragged)
         ragged.finish()
-        judged = surprisal(logits[len(chunks) :], ragged.token_ids[ragged.judged])
         shares = iter(judged.tolist())
-        return Reading(
-            logits=logits[: len(chunks)], surprisals=tuple(tuple(islice(shares, len(c.judged))) for c in chunks)
-        )
+        surprisals = tuple(tuple(islice(shares, len(c.judged))) for c in chunks)
+        return Reading(logits=logits.float(), surprisals=surprisals)
 
     def encode(self, text: str) -> list[int]:
         return self._template.encode_plain(text)
@@ -196,16 +196,14 @@ class CausalLM:
         return frozenset(self._tokenizer.all_special_ids)
 
     @torch.inference_mode()
-    def _adopt(self, *, pack: bool) -> Callable[[Ragged], Tensor]:
+    def _adopt(self, *, pack: bool) -> Forward:
         """How the model will be run, proved on this very model to give the logits that its own forward pass gives."""
         vocab = self.card.vocab_size
         probe = [(7919 * (i + 1)) % vocab for i in range(24)]
         model, self._model = self._model, None
         own = model(torch.tensor([probe], device=self._shape.device), use_cache=False).logits[0, -1].float()
         if llama.fits(model):
-            forward: Callable[[Ragged], Tensor] = llama.LlamaForward(
-                model, context_length=self.card.context_length, pack=pack
-            )
+            forward: Forward = llama.LlamaForward(model, context_length=self.card.context_length, pack=pack)
         else:
             model.set_attn_implementation(_ATTENTION)
             if pack:
@@ -230,16 +228,17 @@ class CausalLM:
         return forward
 
 
-def _forward_of_transformers(model: Any, ragged: Ragged) -> Tensor:
-    """Logits of the places that are wanted, by transformers' own modules: [wanted, vocab]."""
+def _forward_of_transformers(model: Any, ragged: Ragged) -> tuple[Tensor, Tensor]:
+    """Logits after each chunk, and the surprise at each judged token, by transformers' own modules."""
     logits: Tensor = model(
         input_ids=ragged.token_ids[None],
         position_ids=ragged.positions[None],
         use_cache=False,
-        logits_to_keep=ragged.wanted,
+        logits_to_keep=torch.cat([ragged.last, ragged.judged - 1]),
         ragged=ragged,
-    ).logits
-    return logits[0]
+    ).logits[0]
+    chunks = len(ragged.last)
+    return logits[:chunks], surprisal(logits[chunks:].float(), ragged.token_ids[ragged.judged])
 
 
 def _rope_types(config: Any) -> set[str]:

@@ -64,8 +64,8 @@ class LlamaForward:
         self._sin = torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
         self._layers = [self._layer(layer, pack=pack) for layer in body.layers]
 
-    def __call__(self, ragged: Ragged) -> Tensor:
-        """Logits of the places that are wanted: [wanted, vocab]."""
+    def __call__(self, ragged: Ragged) -> tuple[Tensor, Tensor]:
+        """Logits after each chunk, [chunks, vocab], and the surprise at each judged token, [judged]."""
         tokens, d = len(ragged.token_ids), self._head_dim
         rotated = (self._heads + self._kv_heads) * d
         cos, sin = self._cos[ragged.positions], self._sin[ragged.positions]
@@ -80,7 +80,11 @@ class LlamaForward:
             x = x + layer.output(mixed.view(tokens, -1))
             gate, up = layer.gate_up(F.rms_norm(x, width, layer.mlp_norm, self._eps)).chunk(2, -1)
             x = x + layer.down(F.silu(gate) * up)
-        return self._head(F.rms_norm(x[ragged.wanted], width, self._norm, self._eps))
+
+        def logits(places: Tensor) -> Tensor:
+            return self._head(F.rms_norm(x[places], width, self._norm, self._eps)).float()
+
+        return logits(ragged.last), ragged.surprisals(logits)
 
     def _layer(self, layer: Any, *, pack: bool) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp

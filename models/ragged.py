@@ -6,14 +6,16 @@ a sequence gets does not depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from models.kv_cache import KVCache
-from models.language import Chunk
+from models.language import Chunk, surprisal
+
+_JUDGED_AT_ONCE = 32
 
 
 class Ragged:
@@ -35,8 +37,6 @@ class Ragged:
         judged = [a + i for c, (_, a, _) in zip(chunks, self._borders, strict=True) for i in c.judged]
         self.judged = torch.tensor(judged, dtype=torch.long, device=device)
         """Where in the row the tokens stand that are to be judged, each by the logits of the place before it."""
-        self.wanted = torch.cat([self.last, self.judged - 1])
-        """The places whose logits are wanted."""
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(
@@ -69,6 +69,16 @@ class Ragged:
             )
             out[a:b] = mixed[0].transpose(0, 1)
         return out
+
+    def surprisals(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """-ln P of each judged token, [judged], given a function from places in the row to their logits.
+
+        In pieces: the logits of a long message would take more memory than everything else in a step.
+        """
+        if not len(self.judged):
+            return torch.zeros(0, device=self.judged.device)
+        pieces = self.judged.split(_JUDGED_AT_ONCE)  # type: ignore[no-untyped-call]
+        return torch.cat([surprisal(logits(at - 1), self.token_ids[at]) for at in pieces])
 
     def finish(self) -> None:
         """Every layer has written: the chunks count as read."""
