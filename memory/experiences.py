@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
@@ -16,7 +16,7 @@ from sqlite_utils import Database
 from memory import fulltext
 from memory.admission import Kept, Verdict, admit
 from memory.errors import MemoryNotFound
-from memory.experience import Experience, Fate, Offer, Outcome, Provenance
+from memory.experience import Experience, Offer, Outcome, Provenance
 from memory.fulltext import Page, turn_text, window_text
 from memory.salience import Salience
 from memory.store import Store
@@ -35,17 +35,6 @@ class Quotas:
 
     per_source_and_day: int = 5_000
     """Experiences that one source may add within 24 hours. Imports are the operator's own act and not counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What became of offers, in their order."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def count(self, *fates: Fate) -> int:
-        """How many had one of these fates."""
-        return sum(o.fate in fates for o in self.outcomes)
 
 
 class Experiences:
