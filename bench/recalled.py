@@ -136,7 +136,7 @@ def taken(engine: Engine, folder: Path) -> tuple[list[str], float]:
     weights = find()
     if weights is None:
         raise SystemExit(f"{NAME} is not installed")
-    encoder = SentenceEncoder(weights)
+    encoder = SentenceEncoder(weights, run=engine.run)
     store = Store(folder / "m.db")
     embedder = Embedder(name=NAME, dimensions=DIMENSIONS, embed=encoder.embed)
     recall = Recall(store, embedder, now=lambda: datetime.now(UTC))
@@ -157,7 +157,6 @@ def taken(engine: Engine, folder: Path) -> tuple[list[str], float]:
         replies.append(result.text)
         found += any(h.experience.id == f"f{n}" for h in result.recalled)
     store.close()
-    encoder.close()
     return replies, found / len(FACTS)
 
 

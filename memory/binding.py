@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database
 
+from memory.errors import EmbedderAway
 from memory.experience import Experience
 from memory.experiences import experience_of, owner_number
 from memory.feedback import expected
@@ -99,14 +100,17 @@ class Binder:
         return score(replace(raw, novelty=novelty), known)
 
     def embed_pending(self) -> int:
-        """Give vectors to the next experiences that have none; returns how many."""
+        """Give vectors to the next experiences that have none; returns how many. None while the embedder is away."""
         if self._embedder is None:
             return 0
         with self._store.reading() as db:
             rows = db.execute(_UNEMBEDDED, [self._embedder.name, self._embedded_up_to, _BATCH]).fetchall()
         if not rows:
             return 0
-        vectors = self._embedder.embed([text for _, _, _, text in rows]).astype("<f2")
+        try:
+            vectors = self._recall.embed_all([text for _, _, _, text in rows]).astype("<f2")
+        except EmbedderAway:
+            return 0
         self._store.write(lambda db: self._put_vectors(db, [n for n, *_ in rows], vectors), power_safe=False)
         self._embedded_up_to = rows[-1][0]  # row numbers only ever rise
         for owner in {owner for _, owner, _, _ in rows}:

@@ -4,6 +4,7 @@ MemoryFault
 ├── DataDirInUse       another process owns the data directory
 ├── DataDirUnusable    it cannot be created, read or written
 ├── DatabaseTooNew     a later version of slowwave has written it
+├── EmbedderAway       nothing can give vectors now; words still find
 ├── ImportRefused      a line of an import cannot be taken; nothing of it was
 ├── MemoryNotFound     no such memory, or another owner's
 ├── SessionNotFound    no such session, or another owner's
@@ -28,6 +29,10 @@ class DataDirUnusable(MemoryFault):
 
 class DatabaseTooNew(MemoryFault):
     """A later version of slowwave has written the database."""
+
+
+class EmbedderAway(MemoryFault):
+    """Nothing can give vectors now: the model is gone, or the process is ending. Words still find."""
 
 
 class SessionNotFound(MemoryFault):

@@ -23,6 +23,7 @@ from memory.experience import Experience
 from memory.experiences import experience_of, find, neighbours, owner_number, pages_of
 from memory.fulltext import window_text
 from memory.ids import new_id
+from memory.sameness import claim
 from memory.store import Store
 from memory.words import normalised, words
 
@@ -90,6 +91,7 @@ def forget(
     receipt = new_id("rcpt", at)
     reached = store.write(lambda db: _forget(db, id, owner, receipt, at))
     states = drop_states(owner)
+    claim.cache_clear()
     store.fold_log()
     found = _remains(files, reached.texts)
     if found:

@@ -6,18 +6,28 @@ this: across reworded facts and facts with one value changed, cosines overlap (d
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import snowballstemmer
+import Stemmer
 
 from memory.words import STOP_WORDS, words
 
 Relation = Literal["same", "changed", "different"]
 
-_stem = lru_cache(maxsize=65536)(snowballstemmer.stemmer("english").stemWord)
+_stemmer = Stemmer.Stemmer("english")
+_stemming = threading.Lock()
+"""A stemmer has a state: two threads at once would mix up their words."""
+
+
+def _stem(word: str) -> str:
+    with _stemming:
+        stem: str = _stemmer.stemWord(word)
+    return stem
+
 
 _CLASSES = {
     "LIVE": "live lives living lived reside resides residing home house address based inhabit dwell apartment flat",
@@ -100,7 +110,7 @@ class Claim:
     asks: bool
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=1024)
 def claim(text: str) -> Claim:
     """The claim that a text makes."""
     said = words(text)

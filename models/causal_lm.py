@@ -160,8 +160,8 @@ class CausalLM:
         return KVCache(self._shape)
 
     @torch.inference_mode()
-    def read(self, chunks: Sequence[Chunk]) -> Reading:
-        ragged = Ragged(chunks, self._shape.device)
+    def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
+        ragged = Ragged(chunks, self._shape.device, between)
         logits, judged = self._forward(ragged)
         ragged.finish()
         shares = iter(judged.tolist())

@@ -1,14 +1,14 @@
 """Sentence vectors by all-MiniLM-L6-v2 (Reimers and Gurevych 2019), whose weights come inside an installed package.
 
-A BERT of six layers (Devlin et al. 2019), run here on a single thread of its own: a second team of OpenMP workers
-beside the engine's would cost both of them a third of their speed.
+A BERT of six layers (Devlin et al. 2019). In the service it runs on the engine's thread, between two layers: beside
+the engine, on a thread of its own, it took a fifth of the engine's speed (docs/log.md, 2026-11-22).
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,8 @@ _LONGEST = 256
 """Tokens read of a text, as the model was trained."""
 Product = Callable[[Tensor], Tensor]
 _LAYERS, _HEADS, _EPS = 6, 12, 1e-12
-_TOKENS_AT_ONCE = 1024
+_TOKENS_AT_ONCE = 256
+"""Replies that are being written pause for 20 ms."""
 
 
 def find() -> Path | None:
@@ -52,44 +53,85 @@ class _Layer:
 
 
 class SentenceEncoder:
-    """Texts to vectors of length 1. Thread-safe: everything runs on its own thread."""
+    """Texts to vectors of length 1. Thread-safe."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises: UnsupportedModel: the files are not those of all-MiniLM-L6-v2."""
+    def __init__(self, folder: Path, run: Callable[[Callable[[], Tensor]], Tensor] | None = None) -> None:
+        """`run` does what needs torch where torch is at home (`Engine.run`); None: on the caller's thread.
+
+        Raises: UnsupportedModel: there is no tokenizer.
+        """
+        self._folder = folder
+        self._run = run or _Here()
+        self._bert: _Bert | UnsupportedModel | None = None
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise UnsupportedModel(f"cannot load the tokenizer of {NAME} from {folder}: {error}") from error
+        self._tokenizer.enable_truncation(_LONGEST)
+        self._tokenizer.no_padding()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[texts, 384], each of length 1; texts are cut at 256 tokens.
+
+        Raises:
+            UnsupportedModel: the files are not those of all-MiniLM-L6-v2.
+            EngineClosed: there is no thread to do it on any more.
+        """
+        encoded = [self._tokenizer.encode(text).ids for text in texts]
+        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+        for batch in _batches([len(ids) for ids in encoded]):
+            reading = partial(self._read, [encoded[n] for n in batch])
+            vectors[batch] = self._run(reading).numpy()
+        return vectors
+
+    def _read(self, sequences: list[list[int]]) -> Tensor:
+        if self._bert is None:
+            try:
+                self._bert = _Bert(self._folder)
+            except UnsupportedModel as error:
+                self._bert = error
+        if isinstance(self._bert, UnsupportedModel):
+            raise self._bert
+        return self._bert.read(sequences)
+
+
+class _Here:
+    """One caller at a time, on its own thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, work: Callable[[], Tensor]) -> Tensor:
+        with self._lock:
+            return work()
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """The numbers of the texts to read at once."""
+    batch: list[int] = []
+    for n, length in enumerate(lengths):
+        if batch and sum(lengths[i] for i in batch) + length > _TOKENS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch
+
+
+class _Bert:
+    """The weights, and the forward pass."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
             weights = load_file(str(folder / "model.safetensors"))
             self._weights = {name.removeprefix("bert."): w.float() for name, w in weights.items()}
             self._layers = [self._layer(n) for n in range(_LAYERS)]
         except (OSError, KeyError, ValueError) as error:
             raise UnsupportedModel(f"cannot load {NAME} from {folder}: {error}") from error
-        self._tokenizer.enable_truncation(_LONGEST)
-        self._tokenizer.no_padding()
-        self._thread = ThreadPoolExecutor(1, "embedding", initializer=torch.set_num_threads, initargs=(1,))
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[texts, 384], each of length 1; texts are cut at 256 tokens."""
-        return self._thread.submit(self._embed, list(texts)).result()
-
-    def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown()
 
     @torch.inference_mode()
-    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
-        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
-        batch: list[int] = []
-        encoded = [e.ids for e in self._tokenizer.encode_batch(texts)]
-        for n in range(len(encoded)):
-            batch.append(n)
-            last = n + 1 == len(encoded) or sum(len(encoded[i]) for i in batch) + len(encoded[n + 1]) > _TOKENS_AT_ONCE
-            if last:
-                vectors[batch] = self._read([encoded[i] for i in batch])
-                batch = []
-        return vectors
-
-    def _read(self, sequences: list[list[int]]) -> NDArray[np.float32]:
-        """The texts lie end to end in one row; attention runs per text."""
+    def read(self, sequences: list[list[int]]) -> Tensor:
+        """[texts, 384]. The texts lie end to end in one row; attention runs per text."""
         w = self._weights
         ids = torch.tensor([i for s in sequences for i in s])
         positions = torch.cat([torch.arange(len(s)) for s in sequences])
@@ -102,8 +144,7 @@ class SentenceEncoder:
             x = self._norm(x + layer.output(_attend(layer.qkv(x), lengths)), f"{name}.attention.output.LayerNorm")
             x = self._norm(x + layer.down(F.gelu(layer.up(x))), f"{name}.output.LayerNorm")
         pooled = torch.stack([part.mean(0) for part in x.split(lengths)])  # type: ignore[no-untyped-call]
-        vectors: NDArray[np.float32] = F.normalize(pooled, dim=-1).numpy()
-        return vectors
+        return F.normalize(pooled, dim=-1)
 
     def _layer(self, n: int) -> _Layer:
         name = f"encoder.layer.{n}"

@@ -12,7 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +26,8 @@ from models.sampling import Choice, choose
 from models.text_stream import TextStream
 
 log = logging.getLogger("slowwave.engine")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,19 +106,6 @@ class EngineStats:
     state_bytes_limit: int
 
 
-class _Drop:
-    """A wish to let go of a namespace's states, for the engine's thread to fulfil."""
-
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-        self.dropped = 0
-        self.done = threading.Event()
-
-
-_DROP_SECONDS = 10.0
-"""Longer than any step takes."""
-
-
 class Engine:
     """Owns the model: it is loaded on the engine's thread, and nobody else calls `read`.
 
@@ -130,7 +121,7 @@ class Engine:
         self._batch: list[_Sequence] = []
         self._resting = PrefixCache(bytes_per_token=1)
         self._changed = threading.Condition()
-        self._drops: deque[_Drop] = deque()
+        self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -200,19 +191,33 @@ class Engine:
             self._changed.notify_all()
         return generation
 
+    def run(self, work: Callable[[], T]) -> T:
+        """Have `work` done on the engine's thread: replies pause for it, in the middle of a step. Returns its result.
+
+        For all else that needs torch. Waits while the model is being loaded. Raises what `work` raises, and:
+
+        Raises:
+            EngineClosed: nobody will do it.
+        """
+        done: Future[T] = Future()
+        with self._changed:
+            if self._closing or self._failure is not None:
+                raise EngineClosed("the engine is closed" if self._failure is None else f"it failed: {self._failure}")
+            self._errands.append((work, done))
+            self._changed.notify_all()
+        return done.result()
+
     def drop_states(self, namespace: str) -> int:
         """Let go of the states at rest of a namespace: what they have read is to be forgotten. Returns how many.
 
         States of replies that are being written are not at rest yet.
         """
-        asked = _Drop(namespace)
-        with self._changed:
-            if self._model is None or self._failure is not None or self._closing:
-                return 0
-            self._drops.append(asked)
-            self._changed.notify_all()
-        asked.done.wait(_DROP_SECONDS)
-        return asked.dropped
+        if self._model is None:  # nothing has been read yet
+            return 0
+        try:
+            return self.run(lambda: self._resting.drop(namespace))
+        except EngineClosed:  # and with it, all that it held
+            return 0
 
     def stop_all(self, reason: FinishReason = "interrupted") -> None:
         """End every reply, begun or not, before its next token."""
@@ -225,6 +230,8 @@ class Engine:
         with self._changed:
             self._closing = True
         self.stop_all()
+        if self._model is None:
+            self._refuse_errands()
         self._notify()
         if self._model is not None or self._failure is not None:  # loading cannot be stopped, only left behind
             self._thread.join()
@@ -257,6 +264,7 @@ class Engine:
                 self._resting = PrefixCache(bytes_per_token=model.card.state_bytes_per_token)
                 self._changed.notify_all()
             while self._wait_for_work():
+                self._run_errands()
                 self._drop_stopped()
                 self._admit()
                 if self._batch:
@@ -271,17 +279,33 @@ class Engine:
                 left = [*self._line, *self._batch]
                 self._line.clear()
                 self._batch.clear()
+            self._refuse_errands()
             for sequence in left:
                 sequence.generation.tell(EngineClosed("the engine stopped before the reply was finished"))
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._line or self._batch or self._drops)
-            while self._drops:
-                asked = self._drops.popleft()
-                asked.dropped = self._resting.drop(asked.namespace)
-                asked.done.set()
+            self._changed.wait_for(lambda: self._closing or self._line or self._batch or self._errands)
             return not self._closing or bool(self._line or self._batch)
+
+    def _run_errands(self) -> None:
+        if not self._errands:  # asked once a layer
+            return
+        for work, done in self._take_errands():
+            try:
+                done.set_result(work())
+            except Exception as error:  # the errand's own affair
+                done.set_exception(error)
+
+    def _refuse_errands(self) -> None:
+        for _, done in self._take_errands():
+            done.set_exception(EngineClosed("the engine is closed"))
+
+    def _take_errands(self) -> list[tuple[Callable[[], Any], Future[Any]]]:
+        with self._changed:
+            errands = list(self._errands)
+            self._errands.clear()
+        return errands
 
     def _drop_stopped(self) -> None:
         for sequence in [*self._line, *self._batch]:
@@ -320,7 +344,7 @@ class Engine:
     def _step(self) -> None:
         """Read one chunk of every sequence that has its turn, and give each that has read all its next token."""
         taking_part = self._chunks()
-        reading = self.model.read([chunk for _, chunk in taking_part])
+        reading = self.model.read([chunk for _, chunk in taking_part], between=self._run_errands)
         for (sequence, _), row, surprisals in zip(taking_part, reading.logits, reading.surprisals, strict=True):
             sequence.surprisals += surprisals
             if sequence.unread and sequence.next_position in sequence.prompt.judged:

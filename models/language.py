@@ -5,7 +5,7 @@ Knows no tokenizer, no weights and no scheduling: `causal_lm` and `scripted` imp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -88,7 +88,8 @@ class Reading:
 
 def surprisal(logits: Tensor, token_ids: Tensor) -> Tensor:
     """-ln softmax(logits)[token], in nats, a row each: [n, vocab] and [n] -> [n]."""
-    return logits.logsumexp(-1) - logits.gather(-1, token_ids[:, None])[:, 0]
+    # log_softmax is one fused pass on a CPU, logsumexp four slow ones: a tenth of the time, and more than the product.
+    return -logits.log_softmax(-1).gather(-1, token_ids[:, None])[:, 0]
 
 
 class LanguageModel(Protocol):
@@ -101,8 +102,8 @@ class LanguageModel(Protocol):
         """The state of having read nothing."""
         ...
 
-    def read(self, chunks: Sequence[Chunk]) -> Reading:
-        """Extend every chunk's state by its tokens."""
+    def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
+        """Extend every chunk's state by its tokens. `between` is called between layers, to let short work in."""
         ...
 
     def encode(self, text: str) -> list[int]:

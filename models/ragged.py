@@ -21,7 +21,8 @@ _JUDGED_AT_ONCE = 32
 class Ragged:
     """One step's chunks, their borders in the shared row, and the masks that all layers share."""
 
-    def __init__(self, chunks: Sequence[Chunk], device: torch.device) -> None:
+    def __init__(self, chunks: Sequence[Chunk], device: torch.device, between: Callable[[], None]) -> None:
+        self._between = between
         self._borders: list[tuple[KVCache, int, int]] = []
         start = 0
         for chunk in chunks:
@@ -47,6 +48,7 @@ class Ragged:
         query [1, heads, tokens, d], key and value [kv_heads, tokens, d]; returns [tokens, heads, d]. `window`: how
         many of the latest positions are seen, itself included; None: all.
         """
+        self._between()
         heads, kv_heads, d = query.shape[1], key.shape[0], query.shape[3]
         out = torch.empty((query.shape[2], heads, value.shape[2]), dtype=query.dtype, device=query.device)
         for cache, a, b in self._borders:

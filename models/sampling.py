@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_NOTHING_BUFFERED = np.zeros(4, np.uint64)
 CANDIDATES = 256
 """Sorting this many of the likeliest is enough for almost every draw; where it is not, all are sorted."""
 
@@ -88,7 +89,19 @@ def choose(logits: Tensor, sampling: Sampling, *, prompt: Sequence[int], reply: 
 
 def uniform(seed: int, position: int) -> float:
     """The reply's `position`-th random number in [0, 1): Philox, counter-based, so there is no state to carry."""
-    return float(np.random.Generator(np.random.Philox(key=seed % 2**64, counter=position)).random())
+    bits = np.random.Philox(0)  # given a key instead, it would first ask the system for entropy, then not use it
+    bits.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "counter": np.array([position, 0, 0, 0], np.uint64),
+            "key": np.array([seed % 2**64, 0], np.uint64),
+        },
+        "buffer": _NOTHING_BUFFERED,
+        "buffer_pos": len(_NOTHING_BUFFERED),
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return float(np.random.Generator(bits).random())
 
 
 def _penalise(logits: Tensor, s: Sampling, *, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:

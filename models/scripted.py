@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -93,7 +93,8 @@ class ScriptedLM:
     def new_state(self) -> ScriptedState:
         return ScriptedState()
 
-    def read(self, chunks: Sequence[Chunk]) -> Reading:
+    def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
+        between()
         if self._step_seconds:
             time.sleep(self._step_seconds)
         logits = torch.zeros((len(chunks), _VOCABULARY))

@@ -201,7 +201,7 @@ def test_a_reply_that_breaks_does_not_end_the_others(make_engine: EngineFactory)
 
 def test_a_model_that_breaks_ends_every_reply(make_engine: EngineFactory) -> None:
     class Breaking(ScriptedLM):
-        def read(self, chunks):  # type: ignore[no-untyped-def]
+        def read(self, chunks, *, between=None):  # type: ignore[no-untyped-def]
             raise RuntimeError("the disk with the weights is gone")
 
     engine = make_engine(Breaking())
