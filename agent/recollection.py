@@ -6,14 +6,14 @@ ignores it at the top of the prompt), and never in the system message: the conte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.prompt import Window
 from memory.admission import NOTE_HEADING
-from memory.experience import USER
-from memory.recall import Hit, Recall
+from memory.experience import USER, Experience
+from memory.recall import Hit, Recall, Term
 from memory.sameness import relate
 from memory.words import content_words, words
 
@@ -92,6 +92,23 @@ def reasons_of(hit: Hit) -> dict[str, Any]:
         "factor": hit.factor,
         "matched": list(hit.matched),
     }
+
+
+def hit_of(one: Experience, *, rank: int, score: float, reasons: Mapping[str, Any]) -> Hit:
+    """What `reasons_of` was made from, once it was stored; the cosine by itself was not."""
+    return Hit(
+        experience=one,
+        rank=rank,
+        score=score,
+        terms=tuple(
+            Term(name=name, raw=t["raw"], rescaled=t["rescaled"], weight=t["weight"])
+            for name, t in reasons["terms"].items()
+        ),
+        spread=reasons["neighbours"],
+        factor=reasons["factor"],
+        cosine=None,
+        matched=tuple(reasons["matched"]),
+    )
 
 
 def asks(text: str) -> bool:

@@ -15,14 +15,16 @@ from sqlite_utils import Database
 from agent.calibration import judged_in
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
-from agent.recollection import Recollection, reasons_of, recollect
+from agent.recollection import Recollection, hit_of, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from memory.errors import MemoryFault
+from memory.experience import Experience
 from memory.ids import new_id
 from memory.recall import Hit
 from memory.salience import Raw, Salience
 from memory.transcripts import COMPACTION, NOTE, Entry, Status, Transcripts, TurnRow
+from memory.underway import Underway
 from models.engine import Engine
 from models.generation import Delta, Generation, Prompt, Reply, Timings
 from models.language import FinishReason, Message
@@ -30,6 +32,8 @@ from models.sampling import Choice, Sampling
 
 log = logging.getLogger("slowwave.turn")
 
+Forgotten = Callable[[str], bool]
+"""Whether a text was forgotten since the turn began."""
 BASE = "none"
 """The name of no adapter: the base model answers."""
 
@@ -108,6 +112,7 @@ class Awake:
     now: Callable[[], datetime]
     memory: Memory | None = None
     leases: SessionLeases = field(default_factory=SessionLeases)
+    underway: Underway = field(default_factory=Underway)
     patience: float = PATIENCE
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
     keys_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -137,6 +142,7 @@ def take_turn(
         if taken is not None:
             return taken
         with ExitStack() as held:
+            forgotten = held.enter_context(awake.underway.turn(request.owner))
             opening = _open(awake, request, held)
             model = awake.engine.model
             recollection = _recollect(awake, request, opening)
@@ -184,7 +190,7 @@ def take_turn(
                 salience=salience,
             )
             if reply.finish_reason in ("stop", "length") or (request.keep_partial and reply.token_ids):
-                _write_down(awake, request, opening, plan, reply, result, raw)
+                _write_down(awake, request, opening, plan, reply, result, raw, forgotten)
             return result
 
 
@@ -225,13 +231,20 @@ def _idempotent(awake: Awake, request: TurnRequest) -> Iterator[TurnResult | Non
         found = awake.transcripts.turn_by_key(request.idempotency_key, owner=request.owner)
         if found is not None and found[0].request_digest != request.request_digest:
             raise IdempotencyConflict("this Idempotency-Key was used for another request; use a new one")
-        yield None if found is None else recorded(*found)
+        yield None if found is None else _recorded(awake, *found)
     finally:
         awake.keys_in_use.discard(held)
 
 
-def recorded(turn: TurnRow, reply: Entry) -> TurnResult:
-    """A turn as it was written down."""
+def _recorded(awake: Awake, turn: TurnRow, reply: Entry) -> TurnResult:
+    """A turn as it was written down; its salience as far as it is settled by now."""
+    hits: list[Hit] = []
+    said: list[Experience] = []
+    if awake.memory is not None:
+        experiences = awake.memory.experiences
+        for one, rank, score, reasons in experiences.recalled(turn.id, owner=turn.owner):
+            hits.append(hit_of(one, rank=rank, score=score, reasons=reasons))
+        said = [e for e in experiences.of_turn(turn.id, owner=turn.owner) if e.provenance.author != "model"]
     return TurnResult(
         id=turn.id,
         session=turn.session,
@@ -241,6 +254,8 @@ def recorded(turn: TurnRow, reply: Entry) -> TurnResult:
         adapter=turn.adapter,
         timings=Timings(**turn.timings),
         created_at=turn.created_at,
+        recalled=tuple(hits),
+        salience=said[0].salience if said else None,
         replayed=True,
     )
 
@@ -253,6 +268,7 @@ def _write_down(
     reply: Reply,
     result: TurnResult,
     raw: Raw | None,
+    forgotten: Forgotten,
 ) -> None:
     model = awake.engine.model
     at = awake.now()
@@ -281,8 +297,13 @@ def _write_down(
         tokenizer=model.card.tokenizer,
         create_for=None if opening.session else request.owner,
         fork_of=opening.fork_of,
-        also=lambda db: changed.extend(_remember(awake, db, request, entries, reply, result, raw)),
+        also=lambda db: changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten)),
+        forgotten=forgotten,
     )
+    if any(
+        forgotten(entry.content) for entry in entries
+    ):  # the reply's state came to rest after the others were dropped
+        awake.engine.drop_states(request.owner)
     if awake.memory is not None:
         awake.memory.recall.refresh(request.owner, changed)
 
@@ -320,6 +341,7 @@ def _remember(
     reply: Reply,
     result: TurnResult,
     raw: Raw | None,
+    forgotten: Forgotten,
 ) -> list[str]:
     """Part of the turn's transaction: the turn is on disk with what it leaves in memory, or not at all.
 
@@ -338,7 +360,8 @@ def _remember(
         turn=result.id,
         at=result.created_at,
     )
-    taken = [o for o in offers(exchange, raw, len(reply.surprisals)) if said.role == "user"]
+    offered = offers(exchange, raw, len(reply.surprisals)) if said.role == "user" else []
+    taken = [o for o in offered if not forgotten(o.text)]
     outcomes = awake.memory.experiences.add_within(db, taken, owner=request.owner)
     awake.memory.experiences.accessed_within(
         db, result.id, [(h.experience.n, h.rank, h.score, reasons_of(h)) for h in result.recalled]

@@ -5,7 +5,7 @@
 
 Texts are synthetic: sentences of 8 to 20 words drawn by Zipf's law from English words, in sessions of 20. Adds are
 single, each acknowledged: `killed` survives the process being killed (SQLite, WAL, synchronous NORMAL), `power` also
-the machine losing power (FULL: an fsync). Recall is the whole search, embedding of the question included. Chroma runs
+the machine losing power (FULL: an fsync). Forgetting writes the whole file anew. Recall is the whole search, embedding of the question included. Chroma runs
 where `pip install chromadb` has put it; mem0 needs a language model for its own write path, so its store is called
 without one (`infer=False`), where it is installed.
 """
@@ -31,6 +31,7 @@ import numpy as np
 from memory.binding import Binder
 from memory.experience import Offer, Provenance
 from memory.experiences import Experiences, Quotas
+from memory.forgetting import forget
 from memory.recall import Embedder, Recall
 from memory.store import Store
 from memory.words import STOP_WORDS
@@ -163,6 +164,10 @@ def ours(folder: Path, size: int, repeats: int, encoder: SentenceEncoder, engine
                 "embed_question": timed([lambda q=q: encoder.embed([q]) for q in questions]),  # type: ignore[misc]
                 "recall": timed([lambda q=q: recall.search(q, owner="u") for q in questions]),  # type: ignore[misc]
             }
+    path = folder / "slowwave.db"
+    files = [path, path.with_name(path.name + "-wal")]
+    victims = [f"m{n}" for n in rng.sample(range(size), 5)]
+    report["forget"] = timed([lambda v=v: forget(store, v, owner="u", at=START, files=files) for v in victims])  # type: ignore[misc]
     store.close()
     return report
 

@@ -137,12 +137,13 @@ class Experiences:
         self._store.write(transaction)
 
     def accessed_within(self, db: Database, turn: str, entered: Sequence[tuple[int, int, float, Any]]) -> None:
-        """Note which experiences entered a turn's prompt: row, rank, score, reasons."""
+        """Note which experiences entered a turn's prompt: row, rank, score, reasons. Those gone by now are left out."""
         at = self._now().isoformat()
         for n, order, score, reasons in entered:
             db.execute(
-                "INSERT OR IGNORE INTO recalls (turn, experience, rank, score, reasons, at) VALUES (?, ?, ?, ?, ?, ?)",
-                [turn, n, order, score, json.dumps(reasons), at],
+                "INSERT OR IGNORE INTO recalls (turn, experience, rank, score, reasons, at)"
+                " SELECT ?, n, ?, ?, ?, ? FROM experiences WHERE n = ?",
+                [turn, order, score, json.dumps(reasons), at, n],
             )
             db.execute("UPDATE experiences SET accesses = accesses + 1, accessed_at = ? WHERE n = ?", [at, n])
 

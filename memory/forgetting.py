@@ -25,12 +25,11 @@ from memory.fulltext import window_text
 from memory.ids import new_id
 from memory.sameness import claim
 from memory.store import Store
-from memory.words import normalised, words
+from memory.transcripts import FORGOTTEN
+from memory.underway import Underway
+from memory.words import holder
 
-FORGOTTEN = "[forgotten]"
-"""What stands in a transcript where something was forgotten."""
-LEAST_WORDS = 3
-"""A text of fewer words is only looked for as a whole: "yes" is in many sentences that nobody asked to forget."""
+_LOG = "the write-ahead log: readers held it open; it is emptied at the next start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,23 +79,29 @@ def forget(
     at: datetime,
     drop_states: Callable[[str], int] = lambda owner: 0,
     files: Sequence[Path] = (),
+    underway: Underway | None = None,
 ) -> Receipt:
     """Forget an experience and everything of its owner that holds its words.
 
-    `drop_states` drops the owner's sequence states and returns how many; `files` are searched for the text afterwards.
+    `drop_states` drops the owner's sequence states and returns how many; `files` are searched for the text afterwards;
+    turns that are `underway` will not write it down again.
 
     Raises:
         MemoryNotFound: there is none, or it is another owner's; nothing was done.
     """
     receipt = new_id("rcpt", at)
-    reached = store.write(lambda db: _forget(db, id, owner, receipt, at))
+
+    def transaction(db: Database) -> _Reached:
+        reached = _forget(db, id, owner, receipt, at)
+        if underway is not None:  # on the writer's thread: whichever turn writes later has heard of it
+            underway.forgotten(owner, reached.texts)
+        return reached
+
+    reached = store.write(transaction)
     states = drop_states(owner)
     claim.cache_clear()
-    store.fold_log()
+    folded = store.rewrite()
     found = _remains(files, reached.texts)
-    if found:
-        store.rewrite()
-        found = _remains(files, reached.texts)
     done = Receipt(
         id=receipt,
         at=at.isoformat(),
@@ -111,22 +116,21 @@ def forget(
         kv_states=states,
         files_searched=[path.name for path in files if path.exists()],
         found_in_files=found,
-        waiting=[],
+        waiting=[] if folded else [_LOG],
     )
-    store.write(lambda db: db.execute("UPDATE receipts SET body = ? WHERE id = ?", [json.dumps(asdict(done)), receipt]))
+    if folded:  # else the next start finishes it
+        body = json.dumps(asdict(done))
+        store.write(lambda db: db.execute("UPDATE receipts SET body = ? WHERE id = ?", [body, receipt]))
     return done
 
 
 def finish_forgetting(store: Store) -> None:
-    """After a start: a process that was killed has deleted the rows, but perhaps not every trace in a page's slack."""
+    """After a start: a process that was killed has deleted the rows, but perhaps not rewritten the file."""
     with store.reading() as db:
         unfinished = _column(db, "SELECT id FROM receipts WHERE json_extract(body, '$.files_searched') IS NULL")
-        any_receipt = db.execute("SELECT 1 FROM receipts LIMIT 1").fetchone() is not None
-    if not unfinished and not (store.unclean and any_receipt):
-        return
-    store.rewrite()
     if not unfinished:
         return
+    store.rewrite()
     done = "UPDATE receipts SET body = json_set(body, '$.files_searched', json('[]'))"
     store.write(lambda db: db.execute(f"{done} WHERE id IN ({_marks(unfinished)})", unfinished))
 
@@ -192,7 +196,7 @@ def _forget(db: Database, id: str, owner: str, receipt: str, at: datetime) -> _R
     number = owner_number(db, owner)
     assert number is not None
     texts = [one.text, *_column(db, "SELECT text FROM wordings WHERE experience = ? AND text IS NOT NULL", one.n)]
-    holds = [_holder(text) for text in texts]
+    holds = [holder(text) for text in texts]
 
     def held(text: str) -> bool:
         return any(holds_it(text) for holds_it in holds)
@@ -285,20 +289,6 @@ def _redact(db: Database, owner: str, held: Callable[[str], bool], sources: Sequ
     for session in {row["session"] for row in rows}:
         db.execute("UPDATE messages SET token_ids = x'' WHERE session = ?", [session])
     return list(dict.fromkeys(row["id"] for row in rows))
-
-
-def _holder(text: str) -> Callable[[str], bool]:
-    """Whether another text holds this one, case, spacing and punctuation aside."""
-    wanted = normalised(text)
-    whole = len(words(text)) < LEAST_WORDS
-
-    def holds(other: str) -> bool:
-        if text in other and (not whole or text.strip() == other.strip()):
-            return True
-        said = normalised(other)
-        return bool(wanted) and (said == wanted if whole else f" {wanted} " in f" {said} ")
-
-    return holds
 
 
 def _rows_with(

@@ -32,9 +32,6 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        log = path.with_name(path.name + "-wal")
-        self.unclean = log.exists() and log.stat().st_size > 0
-        """Whether the last process that wrote here was killed."""
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection = self._writer.submit(_open_for_writing, path).result()
         self._readers: queue.LifoQueue[Database] = queue.LifoQueue()
@@ -73,12 +70,13 @@ class Store:
         """
         return self._writer.submit(_fold_log, self._connection).result()
 
-    def rewrite(self) -> None:
+    def rewrite(self) -> bool:
         """Write the whole file anew, so that no page keeps in its slack what was deleted, and empty the log.
 
-        SQLite overwrites what is deleted, but not the copies that moving a row between pages leaves behind.
+        SQLite overwrites what is deleted, but not the copies, whole or in part, that moving rows between pages leaves
+        behind. Returns whether the log could be emptied; see `fold_log`.
         """
-        self._writer.submit(_rewrite, self._connection).result()
+        return self._writer.submit(_rewrite, self._connection).result()
 
     def close(self) -> None:
         """Wait for the writes in line, then fold the log into the database file."""
@@ -119,12 +117,12 @@ def _fold_log(db: Database) -> bool:
     return False
 
 
-def _rewrite(db: Database) -> None:
+def _rewrite(db: Database) -> bool:
     try:
         db.execute("VACUUM")
     except pysqlite3.Error as error:
         raise StorageFailed(str(error)) from error
-    _fold_log(db)
+    return _fold_log(db)
 
 
 def _open_for_writing(path: Path) -> Database:

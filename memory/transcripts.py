@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -19,11 +19,13 @@ from sqlite_utils import Database
 from memory.errors import SessionNotFound
 from memory.store import Store
 
-Status = Literal["complete", "cancelled", "interrupted"]
+Status = Literal["complete", "cancelled", "interrupted", "forgotten"]
 EMPTY_CHAIN = bytes(16)
 COMPACTION = "compaction"
 """The role of an entry that is not a message: from here on the context window starts anew."""
 NOTE = "note"
+FORGOTTEN = "[forgotten]"
+"""What stands where something was forgotten."""
 """The role of an entry that is not a message: what was remembered, put before the message that follows."""
 
 
@@ -123,8 +125,11 @@ class Transcripts:
         create_for: str | None = None,
         fork_of: tuple[str, int] | None = None,
         also: Callable[[Database], None] = lambda db: None,
+        forgotten: Callable[[str], bool] = lambda text: False,
     ) -> None:
         """Add entries and the turn behind them, in one transaction; `also` is part of it.
+
+        Entries that are `forgotten` by then, and those that the model read with them, are written down without it.
 
         `create_for`: the owner for whom the session is made on the way; `fork_of` then names another session and
         the last of its positions to begin with.
@@ -143,7 +148,7 @@ class Transcripts:
                 raise SessionNotFound(session)
             if turn is not None:
                 _insert_turn(db, turn)
-            _append(db, session, entries, at=at)
+            _append(db, session, entries, at=at, forgotten=forgotten)
             also(db)
 
         self._store.write(transaction)
@@ -279,13 +284,31 @@ def _insert_turn(db: Database, turn: TurnRow) -> None:
     )
 
 
-def _append(db: Database, session: str, entries: Iterable[Entry], *, at: datetime) -> None:
+def _kept(entry: Entry) -> str:
+    """What stays of an entry that was forgotten."""
+    return "" if entry.role == NOTE else FORGOTTEN
+
+
+def _append(
+    db: Database,
+    session: str,
+    entries: Sequence[Entry],
+    *,
+    at: datetime,
+    forgotten: Callable[[str], bool] = lambda text: False,
+) -> None:
+    gone = {entry.id for entry in entries if forgotten(entry.content)}
+    if gone:  # whatever was read together with it is read anew
+        db.execute("UPDATE messages SET token_ids = x'' WHERE session = ?", [session])
+        entries = [
+            replace(entry, token_ids=(), status="forgotten" if entry.id in gone else entry.status) for entry in entries
+        ]
     sql = """
         SELECT head, (SELECT coalesce(max(position) + 1, 0) FROM messages WHERE session = ?) FROM sessions WHERE id = ?
     """
     head, position = db.execute(sql, [session, session]).fetchone()
     for entry in entries:
-        if entry.spoken:
+        if entry.spoken:  # of what was said, not of what is kept: a client that resends it is recognised
             head = chain(head, entry.role, entry.content)
         db.execute(
             """
@@ -299,7 +322,7 @@ def _append(db: Database, session: str, entries: Iterable[Entry], *, at: datetim
                 position,
                 entry.turn,
                 entry.role,
-                entry.content,
+                _kept(entry) if entry.id in gone else entry.content,
                 entry.status,
                 np.asarray(entry.token_ids, dtype="<i4").tobytes(),
                 entry.kept_from,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
+LEAST_WORDS = 3
+"""A text of fewer words is only looked for as a whole: "yes" is in many sentences that nobody asked to forget."""
 STOP_WORDS = frozenset(
     """
     a about after all also am an and any are aren't as at be because been before being but by can can't could
@@ -42,6 +44,20 @@ def normalised(text: str) -> str:
 def fingerprint(text: str) -> bytes:
     """16 bytes, equal for texts that are `normalised` alike. Text without any word is compared as it stands."""
     return hashlib.blake2b((normalised(text) or text.strip()).encode(), digest_size=16).digest()
+
+
+def holder(text: str) -> Callable[[str], bool]:
+    """Whether another text holds this one, case, spacing and punctuation aside."""
+    wanted = normalised(text)
+    whole = len(words(text)) < LEAST_WORDS
+
+    def holds(other: str) -> bool:
+        if text in other and (not whole or text.strip() == other.strip()):
+            return True
+        said = normalised(other)
+        return bool(wanted) and (said == wanted if whole else f" {wanted} " in f" {said} ")
+
+    return holds
 
 
 def shingles(text: str, n: int) -> set[tuple[str, ...]]:

@@ -120,7 +120,7 @@ def test_what_cannot_be_is_refused(
     assert answer.status_code == status and answer.json()["error"]["message"]
 
 
-def test_a_thousand_probes_find_nothing_of_another_user(alice: httpx.Client, bob: httpx.Client) -> None:
+def test_a_thousand_probes_find_nothing_of_another_user(server: Server, alice: httpx.Client, bob: httpx.Client) -> None:
     canaries = [f"canary{n}xq{n * 7919 % 1000}" for n in range(56)]
     ids = [teach(alice, f"The {c} is hidden in cellar {n}.")["id"] for n, c in enumerate(canaries)]
     session = alice.post("/v1/sessions").json()["id"]
@@ -146,6 +146,13 @@ def test_a_thousand_probes_find_nothing_of_another_user(alice: httpx.Client, bob
         probes += len(answers)
         for answer in answers:
             assert not [c for c in canaries if c in answer.text]
+    # The same words share no prefix across users: bob's prompt is read whole, however warm alice's is.
+    shared = {"model": "scripted", "messages": [{"role": "user", "content": f"Where is the {canaries[1]}? " * 20}]}
+    for who, others in ((alice, False), (alice, True), (bob, False)):
+        usage = who.post(CHAT, json=shared | {"max_tokens": 5, "slowwave": {"recall": False}}).json()["usage"]
+        assert (usage["prompt_tokens_details"]["cached_tokens"] > 0) is others
+    said = server.log.read_text()
+    assert said and not [c for c in canaries if c in said]
     assert probes >= 1000
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.calibration import calibrate, judged_in
-from agent.recollection import note_of, recollect
+from agent.recollection import note_of, reasons_of, recollect
 from agent.remembering import Memory
 from agent.turn import Awake, TurnRequest, take_turn
 from memory.binding import Binder
@@ -49,6 +49,15 @@ def test_what_is_recalled_stands_in_the_prompt_just_before_the_question(remember
     assert [(e.role, e.content) for e in entries[:2]] == [("note", note), ("user", "What is my dog called?")]
     told = remembering.memory.experiences.recalled(result.id, owner="alice")  # type: ignore[union-attr]
     assert [(one.id, one.accesses) for one, *_ in told] == [("dog", 1)]
+
+
+def test_a_repeated_request_is_told_again_what_was_recalled(remembering: Awake) -> None:
+    once, again = (
+        take_turn(remembering, ask(remembering, "What is my dog called?", idempotency_key="k", request_digest=b"d"))
+        for _ in range(2)
+    )
+    assert again.replayed and [h.experience.id for h in again.recalled] == ["dog"]
+    assert reasons_of(again.recalled[0]) == reasons_of(once.recalled[0])
 
 
 def test_recall_can_be_left_out(remembering: Awake) -> None:
@@ -128,6 +137,26 @@ def test_a_forgotten_message_leaves_the_context_too(remembering: Awake, store: S
         remembering.engine.model.decode(e.token_ids) for e in remembering.transcripts.entries(first.session)
     )
     assert "locker" not in held and "[forgotten]" in held
+
+
+def test_what_is_forgotten_during_a_turn_is_not_written_down_by_it(remembering: Awake, store: Store) -> None:
+    def forget_it(turn: str, session: str) -> None:
+        engine = remembering.engine
+        forget(store, "dog", owner="alice", at=AT, drop_states=engine.drop_states, underway=remembering.underway)
+
+    result = take_turn(remembering, ask(remembering, "What is my dog called?"), on_start=forget_it)
+    assert "Biscuit" in result.text  # the model had read it
+    entries = remembering.transcripts.entries(result.session)
+    assert [(e.role, e.content) for e in entries] == [
+        ("note", ""),
+        ("user", "What is my dog called?"),
+        ("assistant", "[forgotten]"),
+    ]
+    assert remembering.engine.stats().states_at_rest == 0
+    remembered = remembering.memory.experiences.of_turn(result.id, owner="alice")  # type: ignore[union-attr]
+    assert [one.text for one in remembered] == ["What is my dog called?"]
+    second = take_turn(remembering, ask(remembering, "Go on.", session=result.session))
+    assert "Biscuit" not in second.text and second.timings.cached_tokens == 0
 
 
 def test_quarantined_text_never_reaches_a_prompt(remembering: Awake) -> None:

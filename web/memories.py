@@ -174,6 +174,7 @@ async def forget_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> R
             at=service.awake.now(),
             drop_states=service.awake.engine.drop_states,
             files=service.memory.files,
+            underway=service.awake.underway,
         )
         service.memory.recall.drop(owner)
         return ReceiptReply.model_validate(receipt, from_attributes=True)
