@@ -5,9 +5,9 @@
 
 Texts are synthetic: sentences of 8 to 20 words drawn by Zipf's law from English words, in sessions of 20. Adds are
 single, each acknowledged: `killed` survives the process being killed (SQLite, WAL, synchronous NORMAL), `power` also
-the machine losing power (FULL: an fsync). Forgetting writes the whole file anew. Recall is the whole search, embedding of the question included. Chroma runs
-where `pip install chromadb` has put it; mem0 needs a language model for its own write path, so its store is called
-without one (`infer=False`), where it is installed.
+the machine losing power (FULL: an fsync). Recall is the whole search, embedding of the question included. Forgetting
+writes the whole file anew. Chroma runs where `pip install chromadb` has put it; mem0 needs a language model for its own
+write path, so its store is called without one (`infer=False`), where it is installed.
 """
 
 from __future__ import annotations
