@@ -59,7 +59,7 @@ function replyChips(reply) {
 
 function addFeedback(entry, turn) {
   const row = element("div", "feedback");
-  for (const [sign, label, reward] of [["👍", "Good reply", 1], ["👎", "Bad reply", -1]]) {
+  for (const [sign, label, reward] of [["Good", "Good reply", 1], ["Bad", "Bad reply", -1]]) {
     const button = element("button", "quiet", sign);
     button.setAttribute("aria-label", label);
     button.addEventListener("click", async () => {
