@@ -59,7 +59,7 @@ class Settings(BaseModel):
     max_waiting: int = Field(64, ge=1, le=100_000)
     """Requests in line; one more is told to come back."""
     max_waiting_tokens: int = Field(65536, ge=256)
-    kv_cache_mib: int = Field(512, ge=16)
+    kv_cache_mib: int = Field(768, ge=16)
     """KV cache, in use and at rest."""
     embedding: Literal["auto", "none"] = "auto"
     """Sentence vectors for recall, if their package is installed; 'none': by words alone."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from models import heap
 from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
 from models.generation import Delta, Generation, Prompt, Reply, Timings
 from models.language import Chunk, FinishReason, LanguageModel, SequenceState, surprisal
@@ -28,6 +29,8 @@ from models.text_stream import TextStream
 log = logging.getLogger("slowwave.engine")
 
 T = TypeVar("T")
+_TIDY_EVERY = 20.0
+"""Seconds between two returns of free memory: each pauses replies for some 10 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +266,11 @@ class Engine:
                 self._model = model
                 self._resting = PrefixCache(bytes_per_token=model.card.state_bytes_per_token)
                 self._changed.notify_all()
+            tidied = time.monotonic()
             while self._wait_for_work():
+                if time.monotonic() - tidied > _TIDY_EVERY:
+                    heap.give_back()
+                    tidied = time.monotonic()
                 self._run_errands()
                 self._drop_stopped()
                 self._admit()

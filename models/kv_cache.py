@@ -27,6 +27,18 @@ class KVShape:
         return 2 * self.layers * self.kv_heads * self.head_dim * self.dtype.itemsize
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """Views of a cache for one step, one a layer, taken at once: each by itself costs as much as a small product."""
+
+    new_keys: tuple[Tensor, ...]
+    """[kv_heads, new, head_dim], to be written."""
+    new_values: tuple[Tensor, ...]
+    keys: tuple[Tensor, ...]
+    """[kv_heads, held + new, head_dim]."""
+    values: tuple[Tensor, ...]
+
+
 class KVCache:
     """Keys and values, each [layers, kv_heads, capacity, head_dim], the first `length` tokens of them written.
 
@@ -61,16 +73,19 @@ class KVCache:
                 self._values[:, :, : self.length].clone(),
             )
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the keys and values of new tokens, each [kv_heads, new, head_dim], behind those held.
+    def extension(self, tokens: int) -> Extension:
+        """Views for reading `tokens` more, which must be reserved.
 
-        Returns views of all keys and values of the layer, the new ones included. `length` moves only with
-        `advance`, once every layer has written, so that a step which fails half-way leaves the cache as it was.
+        Every layer writes its keys and values through them. `length` moves only with `advance`, once all have, so that
+        a step which fails half-way leaves the cache as it was.
         """
-        end = self.length + keys.shape[1]
-        self._keys[layer, :, self.length : end] = keys
-        self._values[layer, :, self.length : end] = values
-        return self._keys[layer, :, :end], self._values[layer, :, :end]
+        keys, values = self._keys[:, :, : self.length + tokens], self._values[:, :, : self.length + tokens]
+        return Extension(
+            new_keys=keys[:, :, self.length :].unbind(0),
+            new_values=values[:, :, self.length :].unbind(0),
+            keys=keys.unbind(0),
+            values=values.unbind(0),
+        )
 
     def advance(self, tokens: int) -> None:
         """Count `tokens` more as held: every layer has written them."""

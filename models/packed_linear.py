@@ -12,10 +12,10 @@ import os
 import torch
 from torch import Tensor, nn
 
-# oneDNN keeps the code it made for every number of rows that it met, half a megabyte each, 1,024 of them: prompts of
-# all lengths fill 400 MiB with what decoding never needs again, and making one anew takes a tenth of a millisecond.
-# Read at its first use, which comes later.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+# oneDNN keeps the code that it made for every number of rows that it met, 1,024 of them, half a megabyte to two each:
+# prompts of all lengths fill 400 MiB with what decoding never needs again, and making one anew takes a tenth of a
+# millisecond. Read at its first use, which comes later.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "24")
 
 
 class PackedLinear(nn.Module):

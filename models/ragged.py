@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.kv_cache import KVCache
+from models.kv_cache import Extension, KVCache
 from models.language import Chunk, surprisal
 
 _JUDGED_AT_ONCE = 32
@@ -24,13 +24,16 @@ class Ragged:
     def __init__(self, chunks: Sequence[Chunk], device: torch.device, between: Callable[[], None]) -> None:
         self._between = between
         self._borders: list[tuple[KVCache, int, int]] = []
+        self._extensions: list[Extension] = []
         start = 0
         for chunk in chunks:
             assert isinstance(chunk.state, KVCache)
-            end = start + len(chunk.token_ids)
-            chunk.state.reserve(chunk.state.length + len(chunk.token_ids))
-            self._borders.append((chunk.state, start, end))
-            start = end
+            new = len(chunk.token_ids)
+            chunk.state.reserve(chunk.state.length + new)
+            self._borders.append((chunk.state, start, start + new))
+            self._extensions.append(chunk.state.extension(new))
+            start += new
+        self._lengths = [len(chunk.token_ids) for chunk in chunks]
         self.token_ids = torch.tensor([i for chunk in chunks for i in chunk.token_ids], device=device)
         self.positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in self._borders]).to(device)
         self.last = torch.tensor([b - 1 for _, _, b in self._borders], device=device)
@@ -50,27 +53,29 @@ class Ragged:
         """
         self._between()
         heads, kv_heads, d = query.shape[1], key.shape[0], query.shape[3]
-        out = torch.empty((query.shape[2], heads, value.shape[2]), dtype=query.dtype, device=query.device)
-        for cache, a, b in self._borders:
-            k, v = cache.write(layer, key[:, a:b], value[:, a:b])
+        torch._foreach_copy_([e.new_keys[layer] for e in self._extensions], torch.split(key, self._lengths, 1))
+        torch._foreach_copy_([e.new_values[layer] for e in self._extensions], torch.split(value, self._lengths, 1))
+        mixed = []
+        for (cache, a, b), extension in zip(self._borders, self._extensions, strict=True):
+            k, v = extension.keys[layer][None], extension.values[layer][None]
             if b - a == 1:  # the heads of a group are queries to the same keys: no repeat, no mask
                 if window is not None:
-                    k, v = k[:, -window:], v[:, -window:]
+                    k, v = k[:, :, -window:], v[:, :, -window:]
                 grouped = query[:, :, a].view(1, kv_heads, heads // kv_heads, d)
-                out[a] = scaled_dot_product_attention(grouped, k[None], v[None], scale=scale).view(heads, -1)
+                mixed.append(scaled_dot_product_attention(grouped, k, v, scale=scale).view(1, heads, -1))
                 continue
             plain = cache.length == 0 and window is None
-            mixed = scaled_dot_product_attention(
+            out = scaled_dot_product_attention(
                 query[:, :, a:b],
-                k[None],
-                v[None],
+                k,
+                v,
                 attn_mask=None if plain else self._mask(b - a, cache.length, window, query.device),
                 is_causal=plain,
                 scale=scale,
                 enable_gqa=heads != kv_heads,
             )
-            out[a:b] = mixed[0].transpose(0, 1)
-        return out
+            mixed.append(out[0].transpose(0, 1))
+        return torch.cat(mixed)
 
     def surprisals(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """-ln P of each judged token, [judged], given a function from places in the row to their logits.

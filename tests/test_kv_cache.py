@@ -13,9 +13,11 @@ SHAPE = KVShape(layers=2, kv_heads=3, head_dim=4, dtype=torch.float32, device=to
 def filled(tokens: int) -> KVCache:
     cache = KVCache(SHAPE)
     cache.reserve(tokens)
+    extension = cache.extension(tokens)
     for layer in range(2):
         values = torch.arange(3 * tokens * 4, dtype=torch.float32).view(3, tokens, 4) + 1000 * layer
-        cache.write(layer, values, -values)
+        extension.new_keys[layer].copy_(values)
+        extension.new_values[layer].copy_(-values)
     cache.advance(tokens)
     return cache
 
@@ -24,14 +26,16 @@ def test_growing_keeps_what_is_held() -> None:
     cache, same = filled(5), filled(5)
     cache.reserve(100)
     assert cache.capacity == 100 and cache.length == 5
-    new = torch.zeros(3, 1, 4)
-    assert torch.equal(cache.write(1, new, new)[0][:, :5], same._keys[1])
+    extension = cache.extension(1)
+    extension.new_keys[1].zero_()
+    assert torch.equal(extension.keys[1][:, :5], same.extension(0).keys[1])
+    assert not extension.keys[1][:, 5:].any() and extension.keys[1].shape == (3, 6, 4)
 
 
 def test_a_step_that_fails_between_layers_leaves_the_cache_as_it_was() -> None:
     cache = filled(5)
     cache.reserve(6)
-    cache.write(0, torch.ones(3, 1, 4), torch.ones(3, 1, 4))
+    cache.extension(1).new_keys[0].fill_(1)
     assert cache.length == 5
 
 
