@@ -199,7 +199,7 @@ def main() -> int:
             return summary([r for b in benches for r in run(b, weights)])
 
         def alone(term: str) -> Weights:
-            return Weights(terms=dict.fromkeys(TERMS, 0.0) | {term: 1.0}, neighbours=0.0, soft_span=0.0)
+            return Weights(terms=dict.fromkeys(TERMS, 0.0) | {term: 1.0}, neighbours=0.0, beyond=0.0, soft_span=0.0)
 
         report: dict[str, Any] = {
             "slowwave": over(Weights()),
@@ -209,7 +209,11 @@ def main() -> int:
         }
         if args.ablate:
             without = {name: over(Weights(terms={**TERMS, name: 0.0})) for name in TERMS}
-            without |= {"neighbours": over(Weights(neighbours=0.0)), "softness": over(Weights(soft_span=0.0))}
+            without |= {
+                "neighbours": over(Weights(neighbours=0.0)),
+                "beyond": over(Weights(beyond=0.0)),
+                "softness": over(Weights(soft_span=0.0)),
+            }
             report["without"] = without
         if args.leave_one_out:
             report["leave_one_out"] = summary(

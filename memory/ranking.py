@@ -24,12 +24,12 @@ Floats = NDArray[np.float32]
 TERMS: Mapping[str, float] = MappingProxyType(
     {
         "turn": 1.0,
-        "window": 0.6,
+        "window": 0.75,
         "session": 0.9,
         "meaning": 0.6,
         "context": 0.7,
         "speaker": 0.8,
-        "answer": 0.6,
+        "answer": 0.8,
         "statement": 0.25,
         "length": 0.45,
     }
@@ -49,6 +49,8 @@ class Weights:
     terms: Mapping[str, float] = field(default_factory=lambda: TERMS)
     neighbours: float = 0.2
     """Share of the better neighbour's sum that an experience is given."""
+    beyond: float = 0.15
+    """The same of the better one of the two beyond them: talk about one thing goes on for some turns."""
     soft_span: float = 2 * (1 - SOFTEST)
     """How far the factor may vary."""
 
@@ -155,7 +157,8 @@ def rank(
         total += np.float32(weight) * rescaled[name]
     # Kind and length alone are no answer: they count only where something of the question was found.
     found = sum(rescaled[name] for name in ("turn", "window", "session", "meaning", "context")) > 0
-    spread = np.float32(weights.neighbours) * np.maximum(_from(total, before), _from(total, after)).clip(0)
+    spread = np.float32(weights.neighbours) * _better(total, before, after)
+    spread += np.float32(weights.beyond) * _better(total, _twice(before), _twice(after))
     factor = softness(
         percentile=index.column("percentile")[places],
         accesses=index.column("accesses")[places],
@@ -207,6 +210,16 @@ def _neighbours(index: OwnerIndex, places: NDArray[np.int64]) -> tuple[NDArray[n
         at = np.minimum(np.searchsorted(places, beside), max(0, len(places) - 1))
         found.append(np.where((beside >= 0) & (places[at] == beside), at, -1) if len(places) else at)
     return found[0], found[1]
+
+
+def _twice(step: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where two steps lead, if one leads to `step`; -1: nowhere."""
+    return np.where(step >= 0, step[step], -1) if len(step) else step
+
+
+def _better(values: Floats, before: NDArray[np.int64], after: NDArray[np.int64]) -> Floats:
+    """The larger value of two others, 0 where there is none."""
+    return np.maximum(_from(values, before), _from(values, after)).clip(0)
 
 
 def _from(values: Floats, at: NDArray[np.int64]) -> Floats:

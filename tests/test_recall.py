@@ -10,7 +10,7 @@ import pytest
 from memory.binding import Binder
 from memory.experiences import Experiences
 from memory.index import OwnerIndex, Row
-from memory.ranking import softness
+from memory.ranking import Weights, softness
 from memory.recall import Recall
 from memory.store import Store
 from tests.test_experiences import AT, EMBEDDER, WORDS, clock, said
@@ -40,6 +40,25 @@ def test_the_best_answer_comes_first_and_says_why(recall: Recall) -> None:
     hit = recall.search("Which instrument does my sister Clara play?", owner="alice", k=1)[0]
     assert hit.experience.id == "clara" and "clara" in hit.matched and hit.rank == 1
     assert {t.name: t.raw for t in hit.terms}["turn"] > 0
+
+
+def test_talk_around_an_answer_is_lifted_by_it(store: Store) -> None:
+    """Neighbours more than those beyond them, and with the shares at 0 nobody at all."""
+    memories = Experiences(store, now=clock())
+    lines = ["Fine weather.", "Quite so.", "And then?", "Clara plays the bassoon.", "Lovely!", "More tea?", "Yes, do."]
+    memories.add([said(w, f"{n}", session="s", merge=False) for n, w in enumerate(lines)], owner="alice")
+    recall = Recall(store, None, now=lambda: AT + timedelta(days=2))
+
+    def spread(weights: Weights) -> list[float]:
+        found = recall.weighing(weights).search("Who plays the bassoon?", owner="alice", k=9)
+        by_id = {hit.experience.id: hit.spread for hit in found}
+        return [by_id.get(str(n), 0.0) for n in range(len(lines))]
+
+    with_all, without_beyond = spread(Weights()), spread(Weights(beyond=0.0))
+    assert min(with_all[2], with_all[4]) > max(with_all[1], with_all[5])
+    for two_away in (1, 5):
+        assert with_all[two_away] > without_beyond[two_away] + 0.1
+    assert set(spread(Weights(neighbours=0.0, beyond=0.0))) == {0.0}
 
 
 def test_why_not_names_rank_and_missing_words(recall: Recall) -> None:
