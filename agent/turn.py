@@ -300,10 +300,8 @@ def _write_down(
         also=lambda db: changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten)),
         forgotten=forgotten,
     )
-    if any(
-        forgotten(entry.content) for entry in entries
-    ):  # the reply's state came to rest after the others were dropped
-        awake.engine.drop_states(request.owner)
+    if any(forgotten(entry.content) for entry in entries):
+        awake.engine.drop_states(request.owner)  # this one came to rest after the others were dropped
     if awake.memory is not None:
         awake.memory.recall.refresh(request.owner, changed)
 
