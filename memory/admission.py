@@ -101,7 +101,7 @@ def admit(offer: Offer, kept: Sequence[Kept], *, over_quota: bool = False) -> Ve
         if echoes(offer.text, [other.text for other in kept]):
             return Verdict("echo", kept[0].id, "repeats what is remembered")
     if over_quota:
-        return Verdict("refused", reason=f"too much from {offer.provenance.source!r} today")
+        return Verdict("refused", reason=f"too much from {offer.provenance.entity!r} today")
     orders = (
         None
         if offer.provenance.author == "user" and offer.provenance.channel in ("chat", "taught")

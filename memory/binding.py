@@ -312,7 +312,7 @@ def _contradiction(db: Database, number: int, one: Experience, now: datetime) ->
     worst = 0.0
     for other in db.query("SELECT * FROM experiences WHERE owner = ? AND superseded_by = ?", [number, one.id]):
         old = experience_of(other)
-        trust = trust_in(db, number, old.provenance.source, at=now)
+        trust = trust_in(db, number, old.provenance, at=now)
         worst = max(worst, contradiction(relate(one.text, old.text)) * trust)
     return worst
 

@@ -28,9 +28,14 @@ class Provenance:
     turn: str | None = None
 
     @property
-    def source(self) -> str:
+    def entity(self) -> str:
         """Who is believed or not when it is believed or not."""
         return self.speaker if self.author == "user" else f"{self.author}:{self.speaker}"
+
+    @property
+    def source(self) -> str:
+        """The entity by the channel that it came through."""
+        return f"{self.entity}/{self.channel}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 from sqlite_utils import Database
 
 from memory.errors import TurnNotFound
+from memory.experience import Provenance
 from memory.experiences import experience_of, find, owner_number
 from memory.salience import total
 from memory.store import Store
-from memory.trust import trust_in, verify
+from memory.trust import trust_in, trust_in_entity, verify
 
 NEIGHBOURS, LOOKED_AT = 10, 500
 """Rated experiences that an outcome is expected from, and the latest of which they are chosen."""
@@ -61,27 +63,47 @@ def rate(store: Store, turn: str, reward: float, *, owner: str, at: datetime) ->
     return store.write(transaction)
 
 
-def confirm(store: Store, id: str, true: bool, *, owner: str, at: datetime) -> tuple[str, float]:
-    """Count a memory's claim as proved true or false for its source; returns the source and the trust in it now.
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far the source of a memory is believed, and who speaks there by any channel; both in (0, 1)."""
+
+    entity: str
+    source: str
+    in_entity: float
+    in_source: float
+
+
+def confirm(store: Store, id: str, true: bool, *, owner: str, at: datetime) -> Trust:
+    """Count a memory's claim as proved true or false for its source; returns the trust after it.
 
     Raises:
         MemoryNotFound: there is none, or it is another owner's.
     """
 
-    def transaction(db: Database) -> tuple[str, float]:
-        one = find(db, id, owner=owner)
+    def transaction(db: Database) -> Trust:
+        where = find(db, id, owner=owner).provenance
         number = owner_number(db, owner)
         assert number is not None
-        return one.provenance.source, verify(db, number, one.provenance.source, true=true, at=at)
+        verify(db, number, where, true=true, at=at)
+        return _trust(db, number, where, at)
 
     return store.write(transaction)
 
 
-def trust(store: Store, source: str, *, owner: str, at: datetime) -> float:
+def trust(store: Store, where: Provenance, *, owner: str, at: datetime) -> Trust:
     """How far an owner's source is believed."""
     with store.reading() as db:
         number = owner_number(db, owner)
-        return trust_in(db, -1 if number is None else number, source, at=at)
+        return _trust(db, -1 if number is None else number, where, at)
+
+
+def _trust(db: Database, owner: int, where: Provenance, at: datetime) -> Trust:
+    return Trust(
+        entity=where.entity,
+        source=where.source,
+        in_entity=trust_in_entity(db, owner, where.entity, at=at),
+        in_source=trust_in(db, owner, where, at=at),
+    )
 
 
 def expected(db: Database, owner: int, n: int) -> float:

@@ -229,3 +229,23 @@ def m002_memory(db: Database) -> None:
         """,
     ):
         db.execute(statement)
+
+
+@migrations()
+def m003_trust(db: Database) -> None:
+    """Trust by entity and channel, instead of by entity alone: what was verified before counts for no channel."""
+    db.execute(
+        """
+        CREATE TABLE trust (
+            owner INTEGER NOT NULL REFERENCES owners (n),
+            entity TEXT NOT NULL,
+            channel TEXT NOT NULL,           -- '' before channels were told apart
+            confirmed REAL NOT NULL,         -- verified claims, faded to `at`
+            refuted REAL NOT NULL,
+            at TEXT NOT NULL,
+            PRIMARY KEY (owner, entity, channel)
+        ) STRICT
+        """
+    )
+    db.execute("INSERT INTO trust SELECT owner, name, '', confirmed, refuted, at FROM sources")
+    db.execute("DROP TABLE sources")

@@ -309,8 +309,9 @@ def test_contradicting_a_trusted_fact_is_conflict(store: Store) -> None:
     memories.add([said("My dog is called Rex.", "old")], owner="alice")
     for _ in range(12):
         confirm(store, "old", True, owner="alice", at=AT)
-    assert trust(store, "user", owner="alice", at=AT) == pytest.approx(14 / 16)
-    assert trust(store, "user", owner="alice", at=AT + timedelta(days=30)) == pytest.approx(8 / 10)
+    where = memories.get("old", owner="alice").provenance
+    assert trust(store, where, owner="alice", at=AT).in_source == pytest.approx(14 / 16)
+    assert trust(store, where, owner="alice", at=AT + timedelta(days=30)).in_source == pytest.approx(8 / 10)
     memories.add([said("My dog is called Max.", "new")], owner="alice")
     binder = binder_over(store, AT)
     while binder.embed_pending():
@@ -319,6 +320,26 @@ def test_contradicting_a_trusted_fact_is_conflict(store: Store) -> None:
         pass
     assert memories.get("new", owner="alice").salience.conflict >= 0.8  # type: ignore[union-attr]
     assert memories.get("old", owner="alice").salience.conflict <= 0.2  # type: ignore[union-attr]
+
+
+def test_a_source_starts_from_what_its_entity_earned_elsewhere(store: Store) -> None:
+    memories = Experiences(store, now=clock())
+    chat, letter = Provenance(speaker="Ada", channel="chat"), Provenance(speaker="Ada", channel="import")
+    stranger = Provenance(speaker="Ada", channel="chat", author="other")
+    memories.add([Offer(id="said", text="I was born in May.", at=AT, provenance=chat)], owner="alice")
+    memories.add([Offer(id="wrote", text="My aunt lives in Oslo.", at=AT, provenance=letter)], owner="alice")
+    for _ in range(4):
+        confirm(store, "said", True, owner="alice", at=AT)
+    ada = trust(store, letter, owner="alice", at=AT)
+    assert (ada.entity, ada.source) == ("Ada", "Ada/import")
+    assert ada.in_source == ada.in_entity == pytest.approx(6 / 8)
+    for _ in range(4):
+        after = confirm(store, "wrote", False, owner="alice", at=AT)
+    assert after.in_source == pytest.approx((4 * 6 / 8) / 8)
+    assert after.in_entity == pytest.approx(0.5)
+    assert trust(store, chat, owner="alice", at=AT).in_source == pytest.approx((4 * 2 / 8 + 4) / 8)
+    assert trust(store, stranger, owner="alice", at=AT).in_source == 0.5  # another entity, for all its name
+    assert trust(store, chat, owner="bob", at=AT).in_source == 0.5
 
 
 def test_owners_share_nothing(memories: Experiences, store: Store) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from sqlite_utils import Database
 
 from memory import data_dir
 from memory.errors import DatabaseTooNew, DataDirInUse, DataDirUnusable, StorageFailed
+from memory.experience import Provenance
+from memory.feedback import trust
+from memory.migrations import migrations
 from memory.store import Store, library_problem
+
+AT = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def count(store: Store) -> int:
@@ -88,6 +94,18 @@ def test_a_later_versions_database_is_refused(tmp_path: Path) -> None:
         )
     with pytest.raises(DatabaseTooNew, match="m999_later"):
         Store(tmp_path / "x.db")
+
+
+def test_trust_from_before_channels_still_counts_for_the_entity(tmp_path: Path) -> None:
+    with pysqlite3.connect(str(tmp_path / "x.db")) as connection:
+        before = Database(connection)
+        migrations.apply(before, stop_before="m003_trust")
+        before.execute("INSERT INTO owners (n, name) VALUES (1, 'alice')")
+        before.execute("INSERT INTO sources VALUES (1, 'user', 4, 0, ?)", [AT.isoformat()])
+    store = Store(tmp_path / "x.db")
+    believed = trust(store, Provenance(channel="chat"), owner="alice", at=AT)
+    assert believed.in_source == believed.in_entity == 6 / 8
+    store.close()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -137,10 +137,11 @@ async def get_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> Memo
 
     def work() -> MemoryDetail:
         one = service.memory.experiences.get(id, owner=owner)
-        believed = feedback.trust(service.memory.store, one.provenance.source, owner=owner, at=service.awake.now())
+        believed = feedback.trust(service.memory.store, one.provenance, owner=owner, at=service.awake.now())
         return MemoryDetail(
             **shown(one).model_dump(),
-            trust=round(believed, 4),
+            trust=round(believed.in_source, 4),
+            trust_in_entity=round(believed.in_entity, 4),
             wordings=[
                 Wording(id=i, text=text, at=at.isoformat())
                 for i, text, at in service.memory.experiences.wordings(one.id, owner=owner)
@@ -204,10 +205,13 @@ async def why_not(
 async def verify_memory(id: MemoryId, body: Verified, service: ServiceDep, owner: OwnerDep) -> Trust:
     """Say that a memory proved true or false: it moves the trust in its source."""
     at = service.awake.now()
-    source, believed = await run_in_threadpool(
-        feedback.confirm, service.memory.store, id, body.true, owner=owner, at=at
+    believed = await run_in_threadpool(feedback.confirm, service.memory.store, id, body.true, owner=owner, at=at)
+    return Trust(
+        source=believed.source,
+        trust=round(believed.in_source, 4),
+        entity=believed.entity,
+        trust_in_entity=round(believed.in_entity, 4),
     )
-    return Trust(source=source, trust=round(believed, 4))
 
 
 @router.get("/receipts")

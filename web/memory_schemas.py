@@ -127,9 +127,10 @@ class Wording(BaseModel):
 
 
 class MemoryDetail(Memory):
-    """One memory, with what was merged into it and the trust in its source."""
+    """One memory, with what was merged into it, the trust in its source, and in who speaks there by any channel."""
 
     trust: float
+    trust_in_entity: float
     wordings: list[Wording]
 
 
@@ -154,10 +155,12 @@ class Verified(_Strict):
 
 
 class Trust(BaseModel):
-    """How far a source is believed, in (0, 1)."""
+    """How far a source is believed, and who speaks there by any channel; in (0, 1)."""
 
     source: str
     trust: float
+    entity: str
+    trust_in_entity: float
 
 
 class WhyNotReply(BaseModel):
