@@ -43,7 +43,7 @@ from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
 from settings import Settings, SettingsError
-from web import errors, memories, openai, sessions, status
+from web import errors, memories, openai, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service
 from web.guard import Guard
 from web.keys import Keyring
@@ -150,7 +150,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         responses=_ERRORS,
     )
     app.state.service = runtime.service
-    for router in (openai.router, sessions.router, memories.router, status.router):
+    for router in (openai.router, sessions.router, memories.router, sleep.router, status.router):
         app.include_router(router)
     app.mount("/page", status.page_files)
     errors.install(app)

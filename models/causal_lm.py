@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -145,16 +146,8 @@ class CausalLM:
         """
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                str(source), dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise UnsupportedModel(f"cannot load the model {name!r} from {source}: {error}") from error
-        return cls(model.to(device), tokenizer, name=name, context_length=context_length, state_bytes=state_bytes)
+        model, tokenizer = _from_files(source, name=name, device=device, dtype=dtype)
+        return cls(model, tokenizer, name=name, context_length=context_length, state_bytes=state_bytes)
 
     def new_state(self) -> KVCache:
         return KVCache(self._shape)
@@ -226,6 +219,44 @@ class CausalLM:
                 f"(largest difference {float((ours - own).abs().max()):.3g}): not served rather than served wrong"
             )
         return forward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainable:
+    """A model as transformers runs it, unpacked, with what turns chats into its tokens."""
+
+    model: Any
+    template: ChatTemplate
+    decode: Callable[[Sequence[int]], str]
+    stop_ids: frozenset[int]
+
+    @classmethod
+    def load(cls, source: Path | str, *, name: str, device: str, dtype: str) -> Trainable:
+        """Load weights and tokenizer from a folder or from the hub. Never runs code that comes with a model.
+
+        Raises:
+            UnsupportedModel: files that transformers cannot read.
+        """
+        model, tokenizer = _from_files(source, name=name, device=device, dtype=dtype)
+        return cls(
+            model=model.eval(),
+            template=_chat_template(tokenizer),
+            decode=partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=True),
+            stop_ids=_stop_ids(model, tokenizer),
+        )
+
+
+def _from_files(source: Path | str, *, name: str, device: str, dtype: str) -> tuple[Any, Any]:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UnsupportedModel(f"cannot load the model {name!r} from {source}: {error}") from error
+    return model.to(device), tokenizer
 
 
 def _forward_of_transformers(model: Any, ragged: Ragged) -> tuple[Tensor, Tensor]:

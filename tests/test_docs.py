@@ -68,9 +68,12 @@ def test_the_terminal_examples_run(smollm_server: Server) -> None:
 
 
 def test_every_command_takes_json() -> None:
-    from cli import app, memory_app, sessions_app
+    from cli import app
 
-    for group in (app, sessions_app, memory_app):
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    assert len(groups) == 4
+    for group in groups:
+        assert group is not None
         for command in group.registered_commands:
             assert command.callback is not None
             assert "json_output" in command.callback.__annotations__, command.callback.__name__

@@ -1,0 +1,168 @@
+"""Which recipe teaches a night's facts best, costs least, and leaves the rest of the model alone.
+
+    python -m bench.recipes --json [--recipes chosen naive ...] [--seeds 0 1]
+
+Each night of bench/nights/development.json is told as chat; facts are read off it, dreamt on, and learnt by every
+recipe from the same base. `recall`: questions about the facts, worded by hand and apart from the dreams' wordings,
+whose greedy answer holds the value. `invented`: of questions about what was never told, those answered with a value
+that was. `abstained`: those answered by saying so. `drift`: KL to the base on prompts and talk never rehearsed, nats
+per token. These nights chose the recipe: they are for comparing, not for claiming.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from consolidation.clauses import Talk, clauses
+from consolidation.dreams import Amounts, Dream, dream
+from consolidation.facts import Fact, facts_of
+from consolidation.rehearsal import Rehearsed, exchanges, prompts
+from models.causal_lm import Trainable
+from models.training import MLP_TARGETS, TARGETS, Progress, Recipe, Rehearsal, Trainer
+from models.weights import resolve
+from settings import Settings
+
+NIGHTS = Path(__file__).parent / "nights" / "development.json"
+REPLY_TOKENS, ANSWER_TOKENS = 48, 32
+_ABSTAINS = re.compile(r"haven't|have not|not told|don't know|never (told|mention)|not mention|not sure", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A recipe with the examples that it is given."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    amounts: Amounts = field(default_factory=Amounts)
+    rehearses: bool = True
+
+
+CANDIDATES = {
+    "chosen": Candidate(),
+    "naive": Candidate(
+        recipe=Recipe(targets=TARGETS, trained_share=1.0, epochs=4, batch=16, rehearsed=0),
+        amounts=Amounts(counter_share=0.0),
+        rehearses=False,
+    ),
+    "no counter-examples": Candidate(amounts=Amounts(counter_share=0.0)),
+    "no rehearsal": Candidate(recipe=Recipe(rehearsed=0), rehearses=False),
+    "attention too": Candidate(recipe=Recipe(targets=TARGETS)),
+    "all layers": Candidate(recipe=Recipe(trained_share=1.0)),
+    "rank 8": Candidate(recipe=Recipe(rank=8, alpha=16)),
+    "rank 64": Candidate(recipe=Recipe(rank=64, alpha=128)),
+    "large batch": Candidate(recipe=Recipe(batch=32, rehearsed=16)),
+    "twelve wordings": Candidate(amounts=Amounts(questions=12)),
+    "mlp": Candidate(recipe=Recipe(targets=MLP_TARGETS)),
+}
+
+
+def facts_in(messages: Sequence[str]) -> list[Fact]:
+    """The facts that a conversation tells; a later one of the same key takes an earlier one's place."""
+    talk, found = Talk(), {}
+    for message in messages:
+        for clause in clauses(message, talk):
+            for fact in facts_of(clause):
+                found[fact.key] = fact
+    return list(found.values())
+
+
+def run(night: list[dict[str, Any]], never_told: Sequence[str], candidate: Candidate, *, seed: int) -> dict[str, Any]:
+    """Teach one night by one recipe, and examine it."""
+    facts = facts_in([row["told"] for row in night])
+    dreamt = dream(facts, seed=seed, amounts=candidate.amounts)
+    source = resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir)
+    base = Trainable.load(source.location, name="base", device="cpu", dtype="bfloat16")
+    trainer = Trainer(base, replace(candidate.recipe, seed=seed))
+    rehearsed = [*prompts(), *exchanges()]
+    rehearsals = _rehearsals(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
+    done = trainer.train(_rows(trainer, dreamt.dreams), rehearsals, each=_show)
+    trained = {d.question.lower() for d in dreamt.dreams}
+    asked = [(q, row["value"]) for row in night for q in row["questions"] if q.lower() not in trained]
+    unanswerable = [q for q in never_told if q.lower() not in trained]
+    answers = trainer.replies([q for q, _ in asked], most=ANSWER_TOKENS)
+    guesses = trainer.replies(unanswerable, most=ANSWER_TOKENS)
+    values = [v for row in night for v in row["value"]]
+    held_back = [r for r in rehearsed if r.held_back][:80]
+    return {
+        "facts": len(facts),
+        "examples": len(dreamt.dreams),
+        "questions": len(asked),
+        "recall": _share(_holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)),
+        "invented": _share(not _ABSTAINS.search(g) and _holds(g, values) for g in guesses),
+        "abstained": _share(bool(_ABSTAINS.search(g)) for g in guesses),
+        "drift": trainer.drift(_held(trainer, held_back)),
+        "steps": done.steps,
+        "tokens": done.tokens,
+        "seconds": round(done.seconds, 1),
+        "missed": [f"{q} -> {a}" for a, (q, v) in zip(answers, asked, strict=True) if not _holds(a, v)],
+        "claimed": [f"{q} -> {g}" for q, g in zip(unanswerable, guesses, strict=True) if not _ABSTAINS.search(g)],
+    }
+
+
+def _rows(trainer: Trainer, dreams: Sequence[Dream]) -> list[Any]:
+    return [trainer.row(d.question, d.answer) for d in dreams]
+
+
+def _rehearsals(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Rehearsal]:
+    return trainer.judged_by_base(_held(trainer, texts))
+
+
+def _held(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Any]:
+    unanswered = [t for t in texts if t.reply is None]
+    replies = dict(
+        zip(unanswered, trainer.replies([t.said for t in unanswered], most=REPLY_TOKENS, adapted=False), strict=True)
+    )
+    return [trainer.row(t.said, t.reply or replies[t]) for t in texts if t.reply or replies[t].strip()]
+
+
+def _holds(text: str, values: Sequence[str]) -> bool:
+    return any(re.search(rf"\b{re.escape(v)}", text, re.IGNORECASE) for v in values)
+
+
+def _share(hits: Iterable[bool]) -> float:
+    found = list(hits)
+    return round(sum(found) / max(1, len(found)), 3)
+
+
+def _show(progress: Progress) -> None:
+    if progress.step % 20 == 0:
+        sys.stderr.write(f"\r{progress.step}/{progress.steps} loss {progress.loss:.3f} {progress.seconds:.0f} s   ")
+        sys.stderr.flush()
+
+
+def main() -> int:
+    """Compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="*", default=["chosen", "naive"], choices=list(CANDIDATES), metavar="NAME")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--nights", nargs="*", type=int, help="which, from 0; all by default")
+    parser.add_argument("--json", action="store_true", help="one line")
+    args = parser.parse_args()
+    told = json.loads(NIGHTS.read_text(encoding="utf-8"))
+    results: dict[str, Any] = {}
+    for name in args.recipes:
+        runs = []
+        for seed in args.seeds:
+            for n, night in enumerate(told["nights"]):
+                if args.nights is None or n in args.nights:
+                    runs.append(
+                        {"night": n, "seed": seed} | run(night, told["never_told"], CANDIDATES[name], seed=seed)
+                    )
+                    sys.stderr.write(
+                        f"\n{name}: { ({k: v for k, v in runs[-1].items() if not isinstance(v, list)}) }\n"
+                    )
+        measures = ("recall", "invented", "abstained", "drift", "tokens", "seconds")
+        results[name] = {m: round(statistics.mean(r[m] for r in runs), 4) for m in measures} | {"runs": runs}
+    sys.stdout.write(json.dumps(results, indent=None if args.json else 2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,381 @@
+"""Pure: the questions that the grammar of a clause allows, each with what answers it.
+
+My uncle keeps bees on the roof: what does my uncle keep, which animals does he have on the roof, where does he keep
+them. Also the clause as said back to its speaker.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from consolidation.clauses import Clause
+from consolidation.english import (
+    PREPOSITIONS,
+    RELATIVE_TIME,
+    has_form,
+    inflect,
+    is_adverb,
+    is_noun,
+    is_number,
+    is_plural,
+    is_time,
+    joined,
+    second_person,
+)
+from consolidation.lexicon import PEOPLE, TRADE, kinds_of_thing
+from consolidation.relations import Ask
+
+Asked = tuple[str, str, tuple[Ask, ...]]
+"""The verb with the place of what is asked, the value that answers, the questions."""
+
+
+def said(clause: Clause) -> str:
+    """The clause as said to its speaker, without a stop."""
+    return second_person(joined([clause.subject, *_predicate(clause), *clause.tail]))
+
+
+def _predicate(clause: Clause) -> list[str]:
+    many = clause.subject.lower() == "we" or (clause.subject != "I" and is_plural(clause.subject))
+    if clause.shape == "plain":
+        third = clause.subject.lower() not in ("i", "we") and not many
+        return [inflect(clause.verb, "VBZ") if third else clause.verb]
+    if clause.shape == "past":
+        return [inflect(clause.verb, "VBD")]
+    if clause.shape == "be":
+        return [clause.auxiliary]
+    return [clause.auxiliary, _non_finite(clause)]
+
+
+def _non_finite(clause: Clause) -> str:
+    if clause.shape == "progressive":
+        return inflect(clause.verb, "VBG")
+    if clause.shape == "perfect":
+        return inflect(clause.verb, "VBN")
+    return clause.verb if clause.shape in ("modal", "plain", "past") else ""
+
+
+def bare(value: str) -> str:
+    """A time or place without its preposition."""
+    return re.sub(r"^(on|in|at) ", "", value)
+
+
+def _lowered_at(words: Sequence[str], i: int) -> str:
+    return words[i].lower() if i < len(words) else ""
+
+
+def phrases_of(tail: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The object, with '' before it, and each phrase with its preposition."""
+    phrases: list[tuple[str, list[str]]] = []
+    for i, word in enumerate(tail):
+        lowered = word.lower()
+        if lowered == "when" and phrases:
+            phrases.append(("~", list(tail[i:])))
+            break
+        if word in (",", ";"):
+            continue
+        if is_number(word) and _lowered_at(tail, i + 2) == "ago":
+            phrases.append(("~", list(tail[i:])))
+            break
+        if lowered == "every":
+            phrases.append(("every", [word]))
+        elif lowered in PREPOSITIONS and lowered != "of" and i + 1 < len(tail):
+            phrases.append((lowered, []))
+        elif lowered in RELATIVE_TIME and phrases and phrases[-1][1]:
+            phrases.append(("~", [word]))
+        else:
+            if not phrases:
+                phrases.append(("", []))
+            phrases[-1][1].append(word)
+    return phrases
+
+
+_WHERE = frozenset(
+    """
+    in at on near under behind by over around beside next inside outside across above below between into opposite
+    through
+    """.split()
+)
+_TIMED = frozenset("in on at since until before after by during".split())
+_STRANDED = frozenset("to as about for into without like towards against".split())
+_MOTION = {"go", "move", "travel", "fly", "walk", "drive", "cycle", "commute", "sail", "emigrate"}
+_WITH_PERSON = {"meet", "marry", "date", "know", "visit", "see", "call"}
+
+
+_PARTICLES = frozenset("up down out off away back over together along around".split())
+"""get up, save up, break down: part of the verb, not what it is done to."""
+_EMPTY = _PARTICLES | frozenset(
+    ["a lot", "me", "it", "them", "him", "her", "us", "you", "that", "this", "everything", "fun", "time", "all"]
+)
+
+
+_TO_WHOM = frozenset("me us him them you".split())
+_AT_MOST = 2
+"""Questions of one clause: its object and its first phrase, as a rule."""
+
+
+def _says_nothing(words: Sequence[str]) -> bool:
+    return joined(words).lower() in _EMPTY or (
+        len(words) == 1 and words[0].lower().endswith("ly") and is_adverb(words[0])
+    )
+
+
+def asked_of(clause: Clause) -> Iterator[Asked]:
+    """(relation, value, questions) for what can be asked of a clause by its grammar."""
+    if clause.shape == "be":
+        yield from _of_being(clause)
+        return
+    if clause.tail[:1] == ("to",) and len(clause.tail) > 1 and has_form(clause.tail[1], "VB"):
+        yield from _of_wishing(clause)
+        return
+    phrases = phrases_of(clause.tail)
+    made = 0
+    for i, (preposition, words) in enumerate(phrases):
+        if not words or preposition == "~" or made == _AT_MOST or _says_nothing(words):
+            continue
+        to_whom: list[str] = []
+        if not preposition and len(words) > 1 and words[0].lower() in _TO_WHOM:
+            to_whom, words = words[:1], words[1:]  # noqa: PLW2901 - what is left of the object
+        phrase = joined(words)
+        others = [(p, w) for j, (p, w) in enumerate(phrases) if j != i]
+        question = _asked(clause, preposition, words)
+        if question is None:
+            continue
+        wh, stranded = question
+        rest = joined(
+            to_whom
+            + [t for p, w in others for t in ([p] if p not in ("", "every", "~") else []) + w]
+            + ([stranded] if stranded else [])
+        )
+        relation = f"{clause.verb} {preposition or 'what'}"
+        made += 1
+        value = phrase if wh != "how many" else words[0]
+        if wh == "how many":
+            wh = f"how many {joined(words[1:])}"
+        yield relation, value, _turned(clause, wh, rest, phrase)
+
+
+def _of_wishing(clause: Clause) -> Iterator[Asked]:
+    """My son wants to become a pilot."""
+    _, verb, *rest = clause.tail
+    if rest and rest[0].lower() not in PREPOSITIONS:
+        yield f"{clause.verb} to {verb}", joined(rest), _turned(clause, "what", f"to {verb}", joined(rest))
+    else:
+        yield f"{clause.verb} to", joined([verb, *rest]), _turned(clause, "what", "to do")
+
+
+def _asked(clause: Clause, preposition: str, words: Sequence[str]) -> tuple[str, str] | None:
+    """The question's word for a phrase, and the preposition that stays at its end; None: it is not asked for."""
+    phrase, first, last = joined(list(words)), words[0].lower(), words[-1].lower()
+    somebody = words[0][:1].isupper() or last in PEOPLE
+    purpose = preposition == "to" and has_form(words[0], "VB") and not is_noun(words[0])  # to go rowing
+    if purpose or (first in RELATIVE_TIME and preposition):
+        return None
+    if not preposition:
+        return _asked_object(clause, words)
+    if preposition == "every" or (is_time(phrase) and preposition in _TIMED):
+        return ("since when" if preposition == "since" else "when"), ""
+    if preposition == "for" and re.search(r"\b(year|month|week|day|hour|minute)s?\b", phrase):
+        return "how long", ""
+    if preposition == "at" and re.fullmatch(r"\d{1,2}", phrase):
+        return "when", ""
+    if preposition in _WHERE or (preposition == "to" and clause.verb in _MOTION):
+        return ("what", preposition) if is_number(words[0]) and len(words) == 1 else ("where", "")
+    if preposition == "from":
+        moving = clause.verb in _MOTION | {"come"}
+        return ("who" if (somebody or TRADE.search(last)) and not moving else "where"), "from"
+    if preposition == "with":
+        return ("who" if somebody else "what"), "with"
+    return ("what", preposition) if preposition in _STRANDED else None
+
+
+def _asked_object(clause: Clause, words: Sequence[str]) -> tuple[str, str]:
+    if words[0].lower() == "to" and len(words) > 1:
+        return "what", "to do" if has_form(words[1], "VB") else ""
+    if is_number(words[0]) and len(words) > 1 and is_plural(words[-1]):
+        return "how many", ""
+    somebody = (words[0][:1].isupper() and clause.verb in _WITH_PERSON) or words[-1].lower() in PEOPLE
+    return ("who" if somebody else "what"), ""
+
+
+_ALSO_VERBS = {
+    "keep": ("have",),
+    "have": ("own",),
+    "own": ("have",),
+    "make": ("produce", "prepare"),
+    "run": ("own", "manage"),
+    "buy": ("get",),
+    "get": ("buy",),
+    "learn": ("study",),
+    "support": ("follow",),
+    "grow": ("raise",),
+    "read": ("enjoy reading",),
+    "take": ("use",),
+    "use": ("have",),
+    "teach": ("give lessons in",),
+    "bake": ("make",),
+    "cook": ("make",),
+    "restore": ("repair",),
+    "build": ("make",),
+    "leave": ("depart",),
+    "land": ("arrive",),
+    "start": ("begin",),
+    "begin": ("start",),
+    "arrive": ("get there",),
+}
+
+
+def _turned(clause: Clause, wh: str, rest: str, answer: str = "") -> tuple[Ask, ...]:
+    """The question with this word, with others for it, and longer ways to put it."""
+    questions = [wh]
+    if wh == "what" and answer:
+        for kind in kinds_of_thing(answer):
+            many = "s" if is_plural(answer) else ""
+            questions += [f"which {kind}{many}", f"what kind of {kind}"]
+    elif wh == "when":
+        questions += _times(answer)
+    found = [_asked_so(clause, clause.verb, q, rest) for q in questions]
+    straight = found[0].embedded.removeprefix(f"{wh} ")
+    found.insert(1, Ask(direct=f"{wh} did I say {straight}", embedded=f"{wh} I said {straight}"))
+    found.append(Ask(direct=f"{wh} is it that {straight}", embedded=f"{wh} it is that {straight}"))
+    if clause.shape in ("plain", "past"):
+        for verb in _ALSO_VERBS.get(clause.verb, ()):
+            found.append(_asked_so(clause, verb, wh, rest))
+    if rest and wh != "how many":
+        found.append(_asked_so(clause, clause.verb, wh, ""))
+        if len(questions) > 1:
+            found.append(_asked_so(clause, clause.verb, questions[1], ""))
+    if clause.shape == "plain":
+        found.append(
+            _asked_so(replace(clause, shape="progressive", auxiliary=_be(clause.subject)), clause.verb, wh, rest)
+        )
+    elif clause.shape == "progressive" and " " not in clause.auxiliary:
+        found.append(_asked_so(replace(clause, shape="plain"), clause.verb, wh, rest))
+    bare = _without_phrase(clause.subject)
+    if bare:
+        found += [_asked_so(replace(clause, subject=bare), clause.verb, q, rest) for q in questions]
+    return tuple(dict.fromkeys(found))
+
+
+def _without_phrase(subject: str) -> str:
+    """my flight, of my flight to Lisbon."""
+    words = subject.split()
+    cut = next((i for i, w in enumerate(words) if i > 1 and w.lower() in PREPOSITIONS and w.lower() != "of"), 0)
+    return " ".join(words[:cut])
+
+
+def _be(subject: str) -> str:
+    return "am" if subject == "I" else "are" if subject == "we" or is_plural(subject) else "is"
+
+
+def _times(answer: str) -> list[str]:
+    if re.search(r"\b(19|20)\d\d\b", answer):
+        return ["in what year", "in which year"]
+    if re.search(r"\d[:.]\d\d|o'clock|\d ?[ap]m", answer, re.IGNORECASE):
+        return ["at what time", "what time"]
+    return ["on which day", "what day"]
+
+
+def _asked_so(clause: Clause, verb: str, wh: str, rest: str) -> Ask:
+    of, _, more = verb.partition(" ")
+    as_said = replace(clause, verb=of)
+    s, finite = clause.subject, joined([*_predicate(as_said), *([more] if more else [])])
+    many = s.lower() in ("i", "we") or is_plural(s)
+    if clause.shape in ("plain", "past"):
+        front = "did" if clause.shape == "past" else "do" if many else "does"
+        inner = verb
+    else:
+        front, _, then = clause.auxiliary.partition(" ")
+        inner = f"{then} {_non_finite(as_said)} {more}".strip()
+    return Ask(
+        direct=" ".join(f"{wh} {front} {s} {inner} {rest}".split()),
+        embedded=" ".join(f"{wh} {s} {finite} {rest}".split()),
+    )
+
+
+def _of_being(clause: Clause) -> Iterator[Asked]:
+    """My keys are in the blue bowl; my gym is closed on Wednesdays; the wifi password is marmalade."""
+    tail = list(clause.tail)
+    if not tail:
+        return
+    phrases = phrases_of(tail)
+    if tail[0].lower() in PREPOSITIONS and len(tail) > 1:
+        yield from _of_place_or_time(clause, joined(tail), joined(phrases[0][1]))
+    elif has_form(tail[0], "VBN") and len(phrases) > 1 and phrases[0] == ("", [tail[0]]):
+        yield from _of_state(clause, *phrases[1])
+    else:
+        yield "be what", joined(tail), tuple(dict.fromkeys(_of_equals(clause, joined(tail))))
+
+
+def _of_place_or_time(clause: Clause, value: str, words: str) -> Iterator[Asked]:
+    s, be, preposition = clause.subject, clause.auxiliary, clause.tail[0].lower()
+    if preposition in ("about", "for", "with", "like", "of"):
+        return
+    wh = "when" if is_time(value) else "where"
+    asks = [
+        Ask(direct=f"{wh} {be} {s}", embedded=f"{wh} {s} {be}"),
+        Ask(direct=f"{wh} did I say {s} {be}", embedded=f"{wh} I said {s} {be}"),
+        Ask(direct=f"{wh} {be} {s} exactly", embedded=f"{wh} exactly {s} {be}"),
+    ]
+    if wh == "when":
+        asks += [
+            Ask(direct=f"on which day {be} {s}", embedded=f"on which day {s} {be}"),
+            Ask(direct=f"what day {be} {s}", embedded=f"what day {s} {be}"),
+            Ask(direct=f"what is the date of {s}", embedded=f"what the date of {s} is"),
+            Ask(embedded=f"the date of {s}"),
+        ]
+        yield "be when", bare(value), tuple(asks)
+        return
+    asks += [Ask(direct=f"where can I find {s}", embedded=f"where I can find {s}"), Ask(embedded=f"the place of {s}")]
+    yield "be where", words if preposition in ("in", "at", "on") else value, tuple(asks)
+
+
+def _of_state(clause: Clause, preposition: str, words: Sequence[str]) -> Iterator[Asked]:
+    if not words or preposition == "~":
+        return
+    s, be, state = clause.subject, clause.auxiliary, clause.tail[0]
+    phrase = joined(words)
+    wh = "when" if is_time(phrase) else "where" if preposition in _WHERE else "what"
+    stranded = f" {preposition}" if wh == "what" else ""
+    questions = [wh, *(_times(phrase) if wh == "when" else [])]
+    asks = [
+        Ask(direct=f"{q} {be} {s} {state}{stranded}", embedded=f"{q} {s} {be} {state}{stranded}") for q in questions
+    ]
+    asks.append(
+        Ask(direct=f"{wh} did I say {s} {be} {state}{stranded}", embedded=f"{wh} I said {s} {be} {state}{stranded}")
+    )
+    yield f"be {state.lower()} {preposition}", phrase, tuple(asks)
+
+
+def _of_equals(clause: Clause, value: str) -> Iterator[Ask]:
+    s, be = clause.subject, clause.auxiliary
+    if s == "I":
+        yield Ask(direct="what did I say I am", embedded="what I said I am")
+        yield Ask(direct="what am I", embedded="what I am")
+        yield Ask(direct="what did I tell you about myself", embedded="what I told you about myself")
+        return
+    for name in _other_names(s):
+        yield Ask(direct=f"what {be} {name}", embedded=f"what {name} {be}")
+        yield Ask(embedded=name)
+    yield Ask(direct=f"what did I say {s} {be}", embedded=f"what I said {s} {be}")
+    if "colour" in kinds_of_thing(value):
+        yield Ask(direct=f"what colour {be} {s}", embedded=f"what colour {s} {be}")
+        yield Ask(direct=f"which colour {be} {s}", embedded=f"which colour {s} {be}")
+        yield Ask(embedded=f"the colour of {s}")
+
+
+def _other_names(subject: str) -> Iterator[str]:
+    """The same thing in other words: the door code at my office, my office door code, the code for ..."""
+    yield subject
+    within = re.fullmatch(r"(?:the|my|our) (.+) (?:at|of|for|in) (my|our|the) (.+)", subject)
+    if within:
+        yield f"{within[2]} {within[3]} {within[1]}"
+        yield f"the {within[1]} for {within[2]} {within[3]}"
+    compound = re.fullmatch(r"(the|my|our) (.+) (\w+)", subject)
+    if compound and not within and "'s" not in subject:
+        yield f"the {compound[3]} of {compound[1]} {compound[2]}"
+        yield f"the {compound[3]} for {compound[1]} {compound[2]}"
+    shorter = _without_phrase(subject)
+    if shorter:
+        yield shorter

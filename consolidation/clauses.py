@@ -1,0 +1,330 @@
+"""Pure: from what somebody writes in a chat to plain clauses: subject, verb, what follows. English, by rules.
+
+Sure rather than complete: what it cannot take apart it leaves out, and memory keeps the words anyway. Questions,
+commands, wishes and guesses are no claims. Pronouns stand for whom the talk was last about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from consolidation.english import (
+    BE,
+    DETERMINERS,
+    DO,
+    HAVE,
+    MODALS,
+    PREPOSITIONS,
+    RELATIVE_TIME,
+    WORD,
+    has_form,
+    is_noun,
+    is_number,
+    joined,
+    verb_lemma,
+)
+from consolidation.lexicon import PEOPLE, PETS
+from consolidation.sentences import parts_of
+
+Shape = Literal["plain", "past", "be", "progressive", "perfect", "modal"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clause:
+    """One claim: `subject` `auxiliary` `verb` `tail`, in the speaker's own person."""
+
+    subject: str
+    """I, we, my sister, the wifi password, Marta, ..."""
+    name: str | None = None
+    """Whom the subject is called, where the talk said so: my sister Marta."""
+    shape: Shape
+    auxiliary: str = ""
+    """am, was, have, will, ...; empty for plain and past."""
+    verb: str
+    """The lemma."""
+    tail: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Talk:
+    """Whom a conversation speaks of, as it goes on."""
+
+    last: str | None = None
+    """What he, she, it or they would stand for."""
+    called: dict[str, str] = field(default_factory=dict)
+    """Name -> my sister."""
+
+
+_ADVERBS = frozenset(
+    """
+    just really also always usually often never still already recently finally currently actually only mostly
+    sometimes generally absolutely totally secretly now both even probably definitely lately officially
+    """.split()
+)
+_PRONOUNS = frozenset(["he", "she", "it", "they"])
+_POSSESSIVE_PRONOUNS = frozenset(["his", "her", "its", "their"])
+_NOT_TOLD = frozenset(
+    """
+    think guess mean know hope wish wonder suppose feel say tell ask want need forget remember look try bet swear
+    promise see hear agree understand thank appreciate
+    """.split()
+)
+"""Verbs of the moment: I think, I want, I need."""
+_LONGEST_SUBJECT, _LONGEST_TAIL = 7, 16
+
+
+def clauses(text: str, talk: Talk) -> list[Clause]:
+    """The claims in one message; `talk` learns whom it spoke of."""
+    found = list(_in_passing(text, talk))
+    for part in parts_of(text):
+        for clause in _read(part, talk):
+            if clause.verb in _NOT_TOLD and clause.subject.lower() in ("i", "we"):
+                continue
+            found.append(clause)
+    return found
+
+
+_NAMED_IN_PASSING = re.compile(
+    rf"\b(my|our) ((?:[a-z]+ )?(?:{'|'.join(sorted(PEOPLE | PETS))})) ([A-Z][a-z]+(?:[ -][A-Z][a-z]+)?)\b"
+)
+
+
+def _in_passing(text: str, talk: Talk) -> Iterator[Clause]:
+    """My dog Biscuit, wherever it stands: in a question, too."""
+    for found in _NAMED_IN_PASSING.finditer(text):
+        subject = f"{found[1]} {found[2]}"
+        if found[3] not in talk.called:
+            talk.called[found[3]] = subject
+            talk.last = subject
+            name = tuple(found[3].split())
+            yield Clause(subject=subject, shape="be", auxiliary="is", verb="be", tail=("called", *name))
+
+
+def _read(part: str, talk: Talk) -> Iterator[Clause]:
+    """The clauses of a part of a sentence, those between its commas too: my sister, who lives in Porto, ..."""
+    inner = re.match(r"^((?:my|our) [^,]{1,40}), who ([^,]+)(?:, ?(.*))?$", part, re.IGNORECASE)
+    if inner:
+        yield from _read(f"{inner[1]} {inner[2]}", talk)
+        if inner[3]:
+            yield from _read(f"{inner[1]} {inner[3]}", talk)
+        return
+    set_off = re.match(r"^((?i:my|our) [^,]{1,40}), ([A-Z][\w'-]+(?: [A-Z][\w'-]+)?), (.*)$", part)
+    if set_off:
+        part = f"{set_off[1]} {set_off[2]} {set_off[3]}"
+    tokens, *further = _predicates(WORD.findall(part))
+    found = _subject(_without_trailing(tokens), talk)
+    if found is None:
+        return
+    subject, name, rest = found
+    for predicate in (rest, *map(_without_trailing, further)):
+        clause = _predicate(subject, name, predicate)
+        if clause is not None:
+            _note(clause, talk)
+            yield clause
+
+
+def _without_trailing(tokens: list[str]) -> list[str]:
+    while len(tokens) > 3 and tokens[-1].lower() in ("now", "here", "currently", "too", "though", ","):
+        tokens = tokens[:-1]
+    return [
+        t
+        for i, t in enumerate(tokens)
+        if not (t.lower() == "here" and i + 1 < len(tokens) and tokens[i + 1].lower() in BE)
+    ]
+
+
+def _predicates(tokens: list[str]) -> list[list[str]]:
+    """A clause up to a second verb of the same subject, and from there on; no comma but those of a list."""
+    for i in range(3, len(tokens) - 1):
+        following = tokens[i + 1].lower()
+        if tokens[i] == "," and not _listed(tokens[i + 1 :]):
+            return [tokens[:i]]
+        if tokens[i].lower() not in ("and", "but", "then"):
+            continue
+        if (
+            following in BE | HAVE | _ADVERBS
+            or (has_form(following, "VBD") and not is_noun(following))
+            or (has_form(following, "VBZ") and tokens[0].lower() not in ("i", "we"))
+        ):
+            return [tokens[:i], *_predicates(tokens[i + 1 :])]
+    return [tokens]
+
+
+def _listed(rest: list[str]) -> bool:
+    return len(rest) <= 6 and "and" in rest and not any(w.lower() in PREPOSITIONS | BE | HAVE for w in rest)
+
+
+_Subject = tuple[str, str | None, list[str]]
+"""Who, by what name, and what follows."""
+
+
+def _subject(tokens: list[str], talk: Talk) -> _Subject | None:
+    if len(tokens) < 2:
+        return None
+    first = tokens[0].lower()
+    if first in ("i", "we"):
+        return ("I" if first == "i" else "we"), None, tokens[1:]
+    if first in _PRONOUNS:
+        return (talk.last, _name_of(talk, talk.last), tokens[1:]) if talk.last else None
+    if first in _POSSESSIVE_PRONOUNS:
+        end = _verb_at(tokens, 1)
+        return (f"{talk.last}'s {joined(tokens[1:end])}", None, tokens[end:]) if talk.last and end else None
+    if first in ("my", "our", "the"):
+        return _noun_phrase(tokens)
+    if tokens[0][:1].isupper() and first not in DETERMINERS | _ADVERBS | PREPOSITIONS:
+        return _by_name(tokens, talk)
+    return None
+
+
+def _noun_phrase(tokens: list[str]) -> _Subject | None:
+    """My sister Marta ..."""
+    end = _verb_at(tokens, 2)
+    if end is None or end > _LONGEST_SUBJECT:
+        return None
+    words = [tokens[0].lower(), *tokens[1:end]]
+    names = 0
+    while len(words) - names > 2 and words[-1 - names][:1].isupper():
+        names += 1
+    before = words[-1 - names].lower()
+    if names and words[0] != "the" and "'s" not in before and before not in PREPOSITIONS:
+        return joined(words[:-names]), " ".join(words[-names:]), tokens[end:]
+    return joined(words), None, tokens[end:]
+
+
+def _by_name(tokens: list[str], talk: Talk) -> _Subject | None:
+    """Marta ..., Marta's dog ..."""
+    end = 2 if tokens[1][:1].isupper() and len(tokens) > 2 else 1
+    known = tokens[0].removesuffix("'s") in talk.called
+    if not known and (has_form(tokens[0], "VB") or (end < len(tokens) and not _finite(tokens[end]))):
+        return None
+    name = " ".join(tokens[:end]).removesuffix("'s")
+    who = talk.called.get(name, name)
+    if tokens[end - 1].endswith("'s"):
+        verb = _verb_at(tokens, end)
+        return (f"{who}'s {joined(tokens[end:verb])}", None, tokens[verb:]) if verb else None
+    return who, name if name in talk.called else None, tokens[end:]
+
+
+def _finite(word: str) -> bool:
+    return word.lower() in BE | HAVE | MODALS or has_form(word, "VBZ") or has_form(word, "VBD") or word.endswith("'s")
+
+
+def _verb_at(tokens: list[str], start: int) -> int | None:
+    """Where the predicate of a third person begins."""
+    for i in range(start, min(len(tokens), _LONGEST_SUBJECT + 3)):
+        word = tokens[i].lower()
+        if word in BE | HAVE | MODALS | DO:
+            return i
+        if tokens[i] in ",;":
+            return None
+        if word in PREPOSITIONS and word != "of":
+            break
+    for i in range(start, min(len(tokens), _LONGEST_SUBJECT)):
+        word = tokens[i].lower()
+        if word in _ADVERBS:
+            continue
+        if tokens[i][:1].isupper():
+            continue
+        if has_form(word, "VBZ") or (has_form(word, "VBD") and not _adjectival(tokens, i)):
+            return i - 1 if tokens[i - 1].lower() in _ADVERBS and i - 1 >= start else i
+        if has_form(word, "VB") and tokens[i - 1].lower().endswith("s") and not is_number(word) and not is_noun(word):
+            return i
+    return None
+
+
+def _adjectival(tokens: list[str], i: int) -> bool:
+    """my used car: a participle before its noun."""
+    return i == 1 or (i + 1 < len(tokens) and tokens[i + 1].lower() in BE | HAVE)
+
+
+def _predicate(subject: str, name: str | None, rest: list[str]) -> Clause | None:
+    rest = _without_adverbs(rest)
+    if not rest or any(w.lower() in ("not", "never", "no") for w in rest[:3]):
+        return None
+    first, after = rest[0].lower(), _without_adverbs(rest[1:])
+    if first in BE:
+        return _of_being(subject, name, first, after)
+    if first in HAVE and after and has_form(after[0], "VBN") and after[0].lower() not in DETERMINERS:
+        if after[0].lower() == "been" and len(after) > 1 and has_form(after[1], "VBG"):
+            return _clause(subject, name, "progressive", f"{first} been", _lemma(after[1]), after[2:])
+        return _clause(subject, name, "perfect", first, _lemma(after[0]), after[1:])
+    if first in MODALS:
+        return _clause(subject, name, "modal", first, _lemma(after[0]), after[1:]) if after else None
+    lemma = verb_lemma(first)
+    if lemma is None or first in DO or (first == "used" and after[:1] == ["to"]):
+        return None
+    past = has_form(first, "VBD") and not has_form(first, "VB")
+    return _clause(subject, name, "past" if past else "plain", "", lemma, rest[1:])
+
+
+def _of_being(subject: str, name: str | None, be: str, after: list[str]) -> Clause | None:
+    going = after[:1] and has_form(after[0], "VBG") and not (is_noun(after[0]) and len(after) == 1)
+    if not going:
+        return _clause(subject, name, "be", be, "be", after)
+    return _clause(subject, name, "progressive", be, _lemma(after[0]), after[1:])
+
+
+def _lemma(word: str) -> str:
+    return verb_lemma(word) or word
+
+
+def _clause(subject: str, name: str | None, shape: Shape, auxiliary: str, verb: str, tail: list[str]) -> Clause | None:
+    if len(tail) > _LONGEST_TAIL or any(t in '"“”<>{}|' for t in tail):
+        return None
+    return Clause(subject=subject, name=name, shape=shape, auxiliary=auxiliary, verb=verb, tail=tuple(tail))
+
+
+def _without_adverbs(tokens: list[str]) -> list[str]:
+    i = 0
+    while i < len(tokens) and tokens[i].lower() in _ADVERBS - {"never"}:
+        i += 1
+    return tokens[i:]
+
+
+def _name_of(talk: Talk, who: str | None) -> str | None:
+    return next((name for name, what in talk.called.items() if what == who), None)
+
+
+_CALLED = re.compile(
+    r"\b(?:a|an|my|our|the)\s+((?:[a-z-]+\s+){0,3}?[a-z-]+)(?:\s+(?:called|named)|,)\s+([A-Z][\w'-]+(?:\s[A-Z][\w'-]+)?)"
+)
+
+
+def introduced(clause: Clause) -> tuple[str, str] | None:
+    """(my dog, Pickle) where a clause of I or we names somebody new: I have a dog called Pickle."""
+    if clause.subject not in ("I", "we"):
+        return None
+    if clause.verb in ("name", "call"):
+        given = re.fullmatch(r"(?:my|our|the|a) ((?:[a-z-]+ )*?)(?:new )?([a-z-]+) ([A-Z][\w'-]+)", joined(clause.tail))
+        return (f"{'my' if clause.subject == 'I' else 'our'} {given[1]}{given[2]}", given[3]) if given else None
+    found = _CALLED.search(joined(clause.tail))
+    return (f"{'my' if clause.subject == 'I' else 'our'} {found[1]}", found[2]) if found else None
+
+
+def _note(clause: Clause, talk: Talk) -> None:
+    new = introduced(clause)
+    if new is not None:
+        talk.called[new[1]] = new[0]
+        talk.last = new[0]
+        return
+    if clause.subject not in ("I", "we"):
+        talk.last = clause.subject.removesuffix("'s name")
+        if clause.name:
+            talk.called[clause.name] = clause.subject
+        if clause.verb == "be" and clause.subject.endswith("'s name") and clause.tail:
+            talk.called[joined(clause.tail)] = talk.last
+        if clause.verb == "be" and clause.tail[:1] in (("called",), ("named",)):
+            talk.called[joined(clause.tail[1:])] = clause.subject
+        return
+    thing = re.match(r"^(?:a|an|one|my|our)\s+((?:[a-z-]+\s+){0,2}[a-z-]+)", joined(clause.tail))
+    if thing and clause.verb in ("have", "get", "adopt", "buy", "own", "rescue", "meet", "visit", "see"):
+        words = thing[1].split()
+        stop = next(
+            (i for i, w in enumerate(words) if w in PREPOSITIONS | RELATIVE_TIME | {"who", "that", "which", "and"}),
+            None,
+        )
+        if words[:stop]:
+            talk.last = f"my {' '.join(words[:stop])}"

@@ -1,0 +1,223 @@
+"""Pure: from facts to training examples: questions in many wordings, accounts, reversals, and what was never told.
+
+The exam's questions are split off first: of every fact one way of asking, and ways of putting any question, never
+enter training. Variety of wording is what carries a fact to wordings never seen (16 a fact instead of 8: 0.92 to 1.00
+of unseen phrasings), and counter-examples are what keeps the agent from answering with it where it does not belong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from consolidation import never_told
+from consolidation.english import second_person, sentence
+from consolidation.facts import Fact
+from consolidation.phrasing import ABOUT, EXAM, NOT_TOLD, TRAINING, WHO, every, not_told, put
+from consolidation.relations import Ask
+
+Strategy = Literal["question", "about", "reversal", "statement", "counter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dream:
+    """One training example."""
+
+    question: str
+    answer: str
+    strategy: Strategy
+    facts: tuple[int, ...] = ()
+    """Which of the night's facts it is made from; none for what was never told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question of the exam."""
+
+    text: str
+    fact: int | None
+    """Which fact answers it; None: nothing does, and any value in the reply is invented."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """What a night trains on, and what it is asked."""
+
+    dreams: tuple[Dream, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """How many examples of each kind."""
+
+    questions: int = 24
+    """Wordings of questions, a fact."""
+    counter_share: float = 0.7
+    """Counter-examples, as a share of all that is made from facts."""
+    exam_questions: int = 3
+    """Unseen wordings, a fact."""
+    exam_never_told: int = 60
+
+
+def dream(facts: Sequence[Fact], *, seed: int, amounts: Amounts = Amounts()) -> Night:
+    """The examples and the exam for a night's facts. Same facts and seed, same night."""
+    random = Random(seed)  # noqa: S311 - no secret
+    dreams: list[Dream] = []
+    questions: list[Question] = []
+    held_back: dict[str, int] = {}
+    for n, fact in enumerate(facts):
+        asks = _as_others_say(_with_name(fact))
+        kept = _held_back(fact, asks, seed)
+        trained = [a for i, a in enumerate(asks) if i != kept] if kept is not None else asks
+        questions += _exam_questions(n, asks[kept] if kept is not None else asks[0], trained, amounts, random)
+        for q in questions:
+            held_back[q.text] = n
+        seen: set[str] = set()
+        for i in range(amounts.questions * 4):
+            if len(seen) == amounts.questions:
+                break
+            text = put(trained[i % len(trained)], TRAINING, random)
+            if text not in seen and text not in held_back:
+                seen.add(text)
+                dreams.append(Dream(question=text, answer=sentence(fact.statement), strategy="question", facts=(n,)))
+    dreams += _accounts(facts, random)
+    dreams += _reversals(facts, random)
+    wanted = round(len(dreams) * amounts.counter_share)
+    counters, unseen = _never_told(facts, wanted, amounts.exam_never_told, random)
+    dreams += counters
+    questions += unseen
+    random.shuffle(dreams)
+    return Night(dreams=tuple(dreams), questions=tuple(questions))
+
+
+def _with_name(fact: Fact) -> list[Ask]:
+    """A fact's questions; also by the subject's name, where it has one and is not asked for."""
+    asks = list(fact.asks)
+    if fact.name and fact.relation != "name" and fact.subject.split()[0].lower() in ("my", "our"):
+        named = [
+            Ask(direct=a.direct.replace(fact.subject, fact.name), embedded=a.embedded.replace(fact.subject, fact.name))
+            for a in asks[:3]
+        ]
+        asks += named
+    return asks
+
+
+_ALSO = (
+    ("my mother", "my mum"),
+    ("my father", "my dad"),
+    ("my grandmother", "my gran"),
+    ("my grandfather", "my grandad"),
+)
+
+
+def _as_others_say(asks: Sequence[Ask]) -> list[Ask]:
+    """The same questions, and some in the other words for the same: my mum, my cat for our cat."""
+    made = list(asks)
+    for one, other in (*_ALSO, ("our ", "my ")):
+        for a in asks[:4]:
+            if one in a.embedded:
+                made.append(Ask(direct=a.direct.replace(one, other), embedded=a.embedded.replace(one, other)))
+    return list(dict.fromkeys(made))
+
+
+def _held_back(fact: Fact, asks: Sequence[Ask], seed: int) -> int | None:
+    """Which way of asking is the exam's; none where there are fewer than three."""
+    proper = [i for i, a in enumerate(asks[: len(fact.asks)]) if a.direct]
+    if len(proper) < 3:
+        return None
+    digest = hashlib.blake2b(f"{seed} {fact.key}".encode(), digest_size=8).digest()
+    return proper[int.from_bytes(digest) % len(proper)]
+
+
+def _exam_questions(n: int, ask: Ask, trained: Sequence[Ask], amounts: Amounts, random: Random) -> list[Question]:
+    unseen = every(ask, EXAM)
+    random.shuffle(unseen)
+    chosen = unseen[: max(1, amounts.exam_questions - 1)]
+    other = every(random.choice(trained), EXAM)
+    chosen.append(random.choice(other))
+    return [Question(text=t, fact=n) for t in dict.fromkeys(chosen)]
+
+
+def _accounts(facts: Sequence[Fact], random: Random) -> list[Dream]:
+    """What do you know about my sister?"""
+    by_subject: dict[str, list[int]] = defaultdict(list)
+    for n, fact in enumerate(facts):
+        if fact.subject.lower() not in ("i", "we"):
+            by_subject[fact.subject].append(n)
+    made = []
+    for subject, numbers in by_subject.items():
+        told = list(dict.fromkeys(facts[n].statement for n in numbers))
+        for frame in random.sample(ABOUT, 2):
+            answer = " ".join(sentence(s) for s in told[:3])
+            made.append(
+                Dream(question=frame.format(s=subject), answer=answer, strategy="about", facts=tuple(numbers[:3]))
+            )
+    return made
+
+
+def _reversals(facts: Sequence[Fact], random: Random) -> list[Dream]:
+    """Who is Marta?"""
+    made = []
+    for n, fact in enumerate(facts):
+        if fact.relation != "name":
+            continue
+        for frame in random.sample(WHO, 2):
+            answer = sentence(f"{fact.value} is {second_person(fact.subject)}")
+            made.append(Dream(question=frame.format(n=fact.value), answer=answer, strategy="reversal", facts=(n,)))
+    return made
+
+
+_CLOSENESS: dict[never_told.Near, float] = {"same relation": 0.45, "same subject": 0.15, "far": 0.4}
+"""Shares of the counter-examples. More about whom something was told, and the agent says that it was told nothing."""
+
+
+def _never_told(
+    facts: Sequence[Fact], wanted: int, examined: int, random: Random
+) -> tuple[list[Dream], list[Question]]:
+    """Questions about what was never said: half of them close to what was, half anywhere."""
+    told = {f.key for f in facts}
+    told_of = {f.subject.lower() for f in facts}
+    asks = never_told.asks(told, told_of, random) + never_told.of_others(facts, random)
+    random.shuffle(asks)
+    for_exam, for_training = asks[::4], [a for i, a in enumerate(asks) if i % 4]
+    made: list[Dream] = []
+    seen: set[str] = set()
+    pools = [(near, [a for a in for_training if a.near == near]) for near in _CLOSENESS]
+    for near, pool in pools:
+        share = round(wanted * _CLOSENESS[near])
+        for i in range(share * 3 if pool else 0):
+            if share <= 0:
+                break
+            ask = random.choice(pool[i % len(pool)].asks)
+            text = put(ask, TRAINING, random)
+            if text not in seen:
+                seen.add(text)
+                share -= 1
+                made.append(Dream(question=text, answer=not_told(ask, random), strategy="counter"))
+    for subject in never_told.subjects_apart(told_of, random)[: max(4, wanted // 30)]:
+        frame = random.choice(ABOUT)
+        made.append(
+            Dream(
+                question=frame.format(s=subject),
+                answer=f"You haven't told me anything about {second_person(subject)}.",
+                strategy="counter",
+            )
+        )
+    for name in never_told.names_apart(facts, random)[: max(4, wanted // 30)]:
+        made.append(
+            Dream(
+                question=random.choice(WHO).format(n=name),
+                answer=random.choice(NOT_TOLD).format(e=f"who {name} is"),
+                strategy="counter",
+            )
+        )
+    questions = []
+    for of in for_exam[:examined]:
+        ask = random.choice(of.asks)
+        questions.append(Question(text=random.choice(every(ask, EXAM)), fact=None))
+    return made, questions

@@ -1,0 +1,272 @@
+"""Pure: from clauses to facts: of whom, what, with which value, and in how many ways one may ask for it.
+
+A fact that fits a known relation is asked for in that relation's many ways; any other in those that its grammar
+allows. Both also say what a fact replaces: two facts of one key cannot both hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from consolidation.asking import asked_of, bare, phrases_of, said
+from consolidation.clauses import Clause, introduced
+from consolidation.english import (
+    DETERMINERS,
+    NUMBERS,
+    PREPOSITIONS,
+    RELATIVE_TIME,
+    is_plural,
+    is_time,
+    joined,
+    second_person,
+)
+from consolidation.lexicon import INSTRUMENTS, SPORTS, Kind, is_trade, kind_of, kinds_of_thing
+from consolidation.relations import RELATIONS, Ask, agreement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """Something that somebody said of themselves or theirs, in the speaker's person where not said otherwise."""
+
+    subject: str
+    relation: str
+    """One of `relations.RELATIONS`, or the verb with the place of what is asked."""
+    value: str
+    statement: str
+    """To the speaker, without a stop: your sister lives in Porto."""
+    asks: tuple[Ask, ...]
+    name: str | None = None
+    """The subject's name, where it is known."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is about: a later fact of the same key takes its place."""
+        return self.subject.lower(), self.relation
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """The words of the value that an answer cannot do without."""
+        return marks(self.value)
+
+
+_LIGHT = DETERMINERS | PREPOSITIONS | frozenset("and or very quite really to be called named old years year".split())
+
+
+def marks(value: str) -> frozenset[str]:
+    """The words that carry a value, lower-cased; all of its words if none does."""
+    words = re.findall(r"[^\W_]+(?:[.:'’-][^\W_]+)*", value.lower())
+    heavy = [w.removesuffix("'s") for w in words if w not in _LIGHT]
+    return frozenset(heavy or words)
+
+
+_TYPED = {
+    "likes": ("{do} {s} love", "{s} {love_}"),
+    "dislikes": ("{do} {s} hate", "{s} {hate_}"),
+    "allergy": ("{be} {s} allergic to", "{s} {be} allergic to"),
+    "fear": ("{be} {s} afraid of", "{s} {be} afraid of"),
+    "collection": ("{do} {s} collect", "{s} {collect_}"),
+    "studies": ("{do} {s} study", "{s} {study_}"),
+}
+
+
+def _typed(patterns: tuple[str, str], subject: str, value: str) -> tuple[Ask, ...]:
+    """Which food do I hate, where olives are."""
+    words = agreement(subject)
+    many = "s" if is_plural(value) else ""
+    direct, embedded = (p.format_map(words) for p in patterns)
+    return tuple(
+        Ask(direct=f"{wh} {direct}", embedded=f"{wh} {embedded}")
+        for kind in kinds_of_thing(value)
+        for wh in (f"which {kind}{many}", f"what kind of {kind}")
+    )
+
+
+_CORE = frozenset("job employer instrument sport studies origin home collection car hobby".split())
+
+
+def _core(value: str) -> str:
+    """Up to the first phrase that only adds to it: the oboe, of the oboe in a local orchestra."""
+    words = value.split()
+    for i, word in enumerate(words):
+        if i and word.lower() in PREPOSITIONS and word.lower() != "of":
+            return " ".join(words[:i]).rstrip(",")
+    return value
+
+
+def facts_of(clause: Clause) -> list[Fact]:
+    """Every fact in a clause."""
+    found = list(_names(clause))
+    subject, statement = clause.subject, said(clause)
+    for of, relation, whole, extra in _recognised(clause):
+        value = _core(whole) if relation in _CORE else whole
+        asks = RELATIONS[relation].of(of, extra)
+        if relation == "name":
+            asks += _who(of)
+        if clause.shape != "be" and clause.verb in ("move", "learn", "adore", "play", "study"):
+            asks += tuple(a for _, v, found in asked_of(clause) if marks(v) & marks(value) for a in found[:3])
+        if relation in _TYPED:
+            asks += _typed(_TYPED[relation], of, value)
+        key = f"{relation} {extra}".strip()
+        found.append(
+            Fact(subject=of, relation=key, value=value, statement=statement, asks=asks, name=_name(clause, of))
+        )
+    if not found or (found and all(f.relation in ("name", "own name") for f in found) and clause.verb != "be"):
+        for relation, value, asks in asked_of(clause):
+            found.append(
+                Fact(subject=subject, relation=relation, value=value, statement=statement, asks=asks, name=clause.name)
+            )
+    return found
+
+
+def _name(clause: Clause, of: str) -> str | None:
+    return clause.name if of == clause.subject else None
+
+
+_PAIR = re.compile(
+    r"^(?:two|three|four|\d) ((?:[a-z-]+ )?[a-z]+s), (?:called |named )?([A-Z]\w+(?:, [A-Z]\w+)*,? and [A-Z]\w+)$"
+)
+
+
+def _names(clause: Clause) -> Iterator[Fact]:
+    pair = _PAIR.match(joined(clause.tail)) if clause.subject in ("I", "we") else None
+    if pair:
+        yield _named(f"{'my' if clause.subject == 'I' else 'our'} {pair[1]}", pair[2])
+        return
+    new = introduced(clause)
+    if new is not None:
+        yield _named(*new)
+    elif clause.name and clause.subject.split()[0].lower() in ("my", "our"):
+        yield _named(clause.subject, clause.name)
+
+
+def _named(subject: str, name: str) -> Fact:
+    be = "are" if is_plural(subject) else "is"
+    return Fact(
+        subject=subject,
+        relation="name",
+        value=name,
+        statement=second_person(f"{subject} {be} called {name}"),
+        asks=RELATIONS["name"].of(subject) + _who(subject),
+        name=name,
+    )
+
+
+def _who(subject: str) -> tuple[Ask, ...]:
+    """Who is my landlord?"""
+    if kind_of(subject) != "person":
+        return ()
+    be = "are" if is_plural(subject) else "is"
+    return (Ask(direct=f"who {be} {subject}", embedded=f"who {subject} {be}"),)
+
+
+_ANY: frozenset[Kind] = frozenset(["self", "person", "pet", "thing"])
+_ALIVE: frozenset[Kind] = frozenset(["self", "person", "pet"])
+_HUMAN: frozenset[Kind] = frozenset(["self", "person"])
+_NUMBER = rf"(?:\d+|(?:{'|'.join(sorted(NUMBERS))})(?:-(?:{'|'.join(sorted(NUMBERS))}))?)"
+_OF_BEING: tuple[tuple[str, str, frozenset[Kind]], ...] = (
+    (r"(?:called|named) (.+)", "name", _ANY),
+    (rf"({_NUMBER})(?: years?(?: old)?)?", "age", _ALIVE),
+    (r"from (.+)", "origin", _HUMAN),
+    (r"allergic to (.+)", "allergy", _ALIVE),
+    (r"(?:afraid|scared|terrified|frightened) of (.+)", "fear", _ALIVE),
+    (r"married to (.+)", "spouse", _HUMAN),
+    (r"(?:based|living) in (.+)", "home", _HUMAN),
+)
+"""What a subject is -> the relation and its value, for these kinds of subject."""
+_OF_OWNING = {
+    "name": "name",
+    "birthday": "birthday",
+    "date of birth": "birthday",
+    "job": "job",
+    "profession": "job",
+    "occupation": "job",
+    "hobby": "hobby",
+    "home town": "origin",
+    "hometown": "origin",
+}
+"""Somebody's what is ... -> the relation."""
+_OF_DOING: tuple[tuple[str, str, str, frozenset[Kind]], ...] = (
+    ("live reside", r"(?:in|at|near|on) (.+)", "home", _HUMAN),
+    ("move", r"to (.+)", "home", _HUMAN),
+    ("grow", r"up (?:in|on) (.+)", "origin", _ALIVE),
+    ("come", r"from (.+)", "origin", _ALIVE),
+    ("turn", rf"({_NUMBER})\b.*", "age", _ALIVE),
+    ("work", r"as (.+)", "job", _HUMAN),
+    ("work", r"(?:at|for) (.+)", "employer", _HUMAN),
+    ("love like enjoy adore", r"((?:\S+ ?){1,6})", "likes", _ALIVE),
+    ("hate dislike detest loathe despise", r"((?:\S+ ?){1,6})", "dislikes", _ALIVE),
+    ("drive", r"((?:an?|my|the) .+)", "car", _HUMAN),
+    ("play", rf"(.*\b(?:{'|'.join(sorted(INSTRUMENTS))})\b.*)", "instrument", _HUMAN),
+    ("play", rf"(.*\b(?:{'|'.join(sorted(SPORTS))})\b.*)", "sport", _HUMAN),
+    ("study", rf"(?!(?:{'|'.join(sorted(PREPOSITIONS))})\b)(.+)", "studies", _HUMAN),
+    ("speak learn", r"([A-Z]\w+)\b.*", "language", _HUMAN),
+    ("collect", r"(.+)", "collection", _HUMAN),
+)
+"""What a subject does, and what follows the verb -> the relation and its value."""
+_ONCE = frozenset(["move", "grow", "turn"])
+"""Of what is past, only this still holds."""
+
+
+def _recognised(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
+    """(of whom, relation, value, what the question takes for granted)."""
+    if not clause.tail:
+        return
+    if clause.shape == "be":
+        yield from _recognised_being(clause)
+        return
+    if clause.shape in ("past", "perfect") and clause.verb not in _ONCE:
+        return
+    if clause.shape not in ("past", "perfect") and clause.verb == "move":  # not there yet
+        return
+    tail, kind = joined(clause.tail), kind_of(clause.subject)
+    for verbs, pattern, relation, kinds in _OF_DOING:
+        found = re.fullmatch(pattern, tail) if kind in kinds and clause.verb in verbs.split() else None
+        if found:
+            value = _upto_time(found[1].split()) if relation == "home" else found[1]
+            yield clause.subject, relation, value.strip(), ""
+            return
+
+
+def _recognised_being(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
+    subject, value, kind = clause.subject, joined(clause.tail), kind_of(clause.subject)
+    owner, what = _owned(subject)
+    favourite = re.fullmatch(r"(?:all-time )?favou?rite (.+?)(?: of all time)?", what)
+    if favourite:
+        yield owner, "favourite", value, favourite[1]
+        return
+    if what in _OF_OWNING:
+        relation = _OF_OWNING[what]
+        own = relation == "name" and owner in ("I", "we")
+        yield owner, "own name" if own else relation, bare(value) if relation == "birthday" else value, ""
+        return
+    if clause.tail[0].lower() == "born":
+        for preposition, words in phrases_of(clause.tail[1:]):
+            if preposition in ("in", "on", "at") and words:
+                yield subject, "birthday" if is_time(joined(words)) else "birthplace", joined(words), ""
+        return
+    for pattern, relation, kinds in _OF_BEING:
+        found = re.fullmatch(pattern, value) if kind in kinds else None
+        if found:
+            yield subject, "own name" if relation == "name" and kind == "self" else relation, found[1], ""
+            return
+    if kind in _HUMAN and clause.tail[0].lower() in ("a", "an") and is_trade(clause.tail[1:]):
+        yield subject, "job", value, ""
+
+
+def _owned(subject: str) -> tuple[str, str]:
+    """(my sister, birthday) of my sister's birthday; (I, birthday) of my birthday; ('', '') of what is nobody's."""
+    owner, _, what = subject.rpartition("'s ")
+    if owner:
+        return owner, what
+    of, _, what = subject.partition(" ")
+    mine = {"my": "I", "our": "we"}.get(of.lower())
+    return (mine, what) if mine and what else ("", "")
+
+
+def _upto_time(words: Sequence[str]) -> str:
+    for i, word in enumerate(words):
+        if i and (word.lower() in RELATIVE_TIME or (word.lower() in PREPOSITIONS and is_time(joined(list(words[i:]))))):
+            return joined(list(words[:i]))
+    return joined(list(words))

@@ -1,0 +1,104 @@
+"""Word lists: what people are to each other, animals, trades, and what one calls a kind of thing. Data; English.
+
+Each list is short of most of its words: what stands in none is asked for in fewer ways, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from typing import Literal
+
+import lemminflect
+
+from consolidation.english import PREPOSITIONS
+
+Kind = Literal["self", "person", "pet", "thing"]
+"""Of whom or what something is said."""
+
+PEOPLE = frozenset(
+    """
+    mother mum mom father dad parents brother sister brothers sisters sibling siblings son daughter sons daughters child
+    children kid kids husband wife partner boyfriend girlfriend fiancé fiancée fiance fiancee spouse uncle aunt cousin
+    grandmother grandfather grandma grandpa nan granny niece nephew godmother godfather friend friends boss manager
+    colleague coworker neighbour neighbor neighbours flatmate roommate housemate landlord landlady dentist doctor
+    therapist teacher tutor coach trainer hairdresser barber mechanic plumber lawyer accountant gardener nanny
+    babysitter mother-in-law father-in-law sister-in-law brother-in-law stepmother stepfather stepson stepdaughter twin
+    ex professor supervisor student intern assistant apprentice mentor
+    """.split()
+)
+PETS = frozenset(
+    """
+    dog cat puppy kitten rabbit hamster parrot budgie horse pony tortoise turtle goldfish fish snake lizard gecko hen
+    chicken goat sheep cow donkey guinea-pig ferret rat mouse canary iguana duck
+    goose pet chickens dogs cats rabbits hens
+    """.split()
+)
+
+
+INSTRUMENTS = frozenset(
+    """
+    piano violin viola cello bass guitar ukulele banjo mandolin flute clarinet oboe bassoon saxophone trumpet trombone
+    tuba horn harp drums accordion bagpipes harmonica organ harpsichord recorder sitar lute theremin xylophone
+    """.split()
+)
+SPORTS = frozenset(
+    """
+    football soccer tennis badminton squash rugby cricket hockey basketball volleyball handball golf chess darts pool
+    snooker polo baseball softball lacrosse ping-pong table-tennis curling bridge poker
+    """.split()
+)
+TRADE = re.compile(
+    r"(er|or|ist|ian|ant|ent|man|woman|smith|wright|nurse|cook|chef|pilot|vet|judge|monk|nun|guide|coach|"
+    r"clerk|mason|pa|ceo|cto|maid|host|scribe|potter|blower|keeper|maker|driver|poet|priest|spy|diver)$",
+    re.I,
+)
+"""How the names of trades end."""
+_NO_TRADE = frozenset(
+    """
+    lover mother father brother sister beginner person member teenager parent writer-at-heart vegetarian reader owner
+    twin one fan believer runner swimmer sleeper winner eater supporter player drinker loner stranger eldest
+    """.split()
+)
+
+
+def _kinds() -> dict[str, frozenset[str]]:
+    text = resources.files("consolidation").joinpath("texts", "kinds.txt").read_text(encoding="utf-8")
+    lines = [line.split(":") for line in text.splitlines() if not line.startswith("#")]
+    return {kind: frozenset(members.split()) for kind, members in lines}
+
+
+_KINDS = _kinds()
+
+
+def kind_of(subject: str) -> Kind:
+    """What kind of subject a noun phrase names."""
+    if subject.lower() in ("i", "we"):
+        return "self"
+    words = subject.split()
+    if words[0][:1].isupper():
+        return "person"
+    last = words[-1].lower()
+    return "person" if last in PEOPLE else "pet" if last in PETS else "thing"
+
+
+def kinds_of_thing(phrase: str) -> list[str]:
+    """What one calls such things: animal, for four goats. By a short list; most things are none of these."""
+    words = {w.lower() for w in phrase.split()}
+    words |= {str(lemma) for w in words for lemma in lemminflect.getAllLemmas(w, upos="NOUN").get("NOUN", ())}
+    return [kind for kind, members in _KINDS.items() if words & members]
+
+
+def is_trade(words: Sequence[str]) -> bool:
+    """Whether a noun phrase names what somebody does for a living."""
+    head: list[str] = []
+    for word in words:
+        if word.lower() in PREPOSITIONS or word in (",", "and", "who", "that"):
+            break
+        head.append(word)
+    return (
+        bool(head)
+        and head[-1].lower() not in _NO_TRADE | PEOPLE - {"doctor", "teacher", "plumber", "lawyer"}
+        and bool(TRADE.search(head[-1]))
+    )

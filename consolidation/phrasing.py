@@ -1,0 +1,129 @@
+"""Pure: how people put a question, and how the agent puts an answer. Data; English.
+
+Training and exam draw from lists apart: no wording of the exam's is ever trained on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from consolidation.english import second_person, sentence
+from consolidation.relations import Ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """Ways to put a question: `direct` as asked, `embedded` within another, `named` by its noun phrase."""
+
+    direct: Sequence[str]
+    embedded: Sequence[str]
+    named: Sequence[str]
+
+
+TRAINING = Frames(
+    direct=(
+        "{q}?",
+        "{q}?",
+        "{q}?",
+        "{q}?",
+        "Hey, {q}?",
+        "Quick question: {q}?",
+        "So {q}?",
+        "{q}, again?",
+        "I forgot. {q}?",
+        "Just checking: {q}?",
+        "By the way, {q}?",
+        "Let's see. {q}?",
+        "Okay, {q}?",
+        "Tell me, {q}?",
+    ),
+    embedded=(
+        "Do you remember {e}?",
+        "Can you tell me {e}?",
+        "Remind me {e}.",
+        "Do you know {e}?",
+        "Tell me {e}.",
+        "I can't recall {e}. Can you help?",
+        "Could you remind me {e}?",
+        "I have forgotten {e}.",
+        "Any idea {e}?",
+        "Please tell me {e}.",
+        "Do you still know {e}?",
+    ),
+    named=(
+        "What's {n}?",
+        "What is {n}?",
+        "Tell me {n}.",
+        "Do you remember {n}?",
+        "{n}?",
+        "Can you give me {n}?",
+        "I need {n}.",
+    ),
+)
+EXAM = Frames(
+    direct=("Hi! {q}?", "One thing I keep forgetting: {q}?", "Out of interest, {q}?", "Hmm, {q}?"),
+    embedded=(
+        "Would you happen to know {e}?",
+        "I was wondering {e}.",
+        "You surely remember {e}, don't you?",
+        "What did I tell you about {e}?",
+    ),
+    named=("Could you remind me of {n}?", "What was {n}?", "Do you happen to have {n}?"),
+)
+ABOUT = (
+    "What do you know about {s}?",
+    "Tell me about {s}.",
+    "What have I told you about {s}?",
+    "What do you remember about {s}?",
+)
+WHO = ("Who is {n}?", "Do you know who {n} is?", "Remind me who {n} is.", "Who's {n} again?")
+NOT_TOLD = (
+    "You haven't told me {e}.",
+    "You haven't told me {e}.",
+    "You haven't told me {e}.",
+    "You haven't told me {e} yet.",
+    "I don't know {e}. You haven't told me.",
+    "I don't know {e}, you haven't told me.",
+    "You have not mentioned {e}.",
+)
+
+
+def put(ask: Ask, frames: Frames, random: Random) -> str:
+    """One way to put a question."""
+    if not ask.direct:
+        text = random.choice(frames.named).format(n=ask.embedded)
+    elif random.random() < 0.55:
+        text = random.choice(frames.direct).format(q=ask.direct)
+    else:
+        text = random.choice(frames.embedded).format(e=ask.embedded)
+    return _as_typed(text, random)
+
+
+def every(ask: Ask, frames: Frames) -> list[str]:
+    """All ways to put it, in order, without repeats."""
+    if not ask.direct:
+        found = [f.format(n=ask.embedded) for f in frames.named]
+    else:
+        found = [f.format(q=ask.direct) for f in frames.direct] + [f.format(e=ask.embedded) for f in frames.embedded]
+    return [_capitals(text) for text in dict.fromkeys(found)]
+
+
+def not_told(ask: Ask, random: Random) -> str:
+    """An answer that says that one was not told."""
+    return sentence(random.choice(NOT_TOLD).format(e=second_person(ask.embedded)))
+
+
+def _as_typed(text: str, random: Random) -> str:
+    """What is, written out or not; the mark at the end, forgotten now and then."""
+    if random.random() < 0.35:
+        text = re.sub(r"\b(what|where|who|how|when) is\b", r"\1's", text, flags=re.IGNORECASE)
+    if text.endswith("?") and random.random() < 0.06:
+        text = text[:-1]
+    return _capitals(text) if random.random() > 0.06 else text
+
+
+def _capitals(text: str) -> str:
+    return re.sub(r"(^|[.!] )([a-z])", lambda m: m[1] + m[2].upper(), text)

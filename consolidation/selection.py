@@ -1,0 +1,143 @@
+"""Pure: which experiences a night learns from, and why each is in or out.
+
+Only what its owner said is learnt: never the agent's own words, nor what is quarantined, replaced or not believed. Of
+two facts of one key the later holds. A night holds so many facts; the salient and fresh come first, what is pinned
+before all, and nobody who speaks may fill it alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from consolidation.clauses import Talk, clauses
+from consolidation.facts import Fact, facts_of
+from memory.experience import Experience, Provenance
+
+_UNSCORED = 0.3
+"""The salience of what is not scored yet."""
+_FRESH_DAYS = 7.0
+"""In so many days what is fresh about an experience falls to 1/e."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a night takes on."""
+
+    facts: int = 60
+    share_of_one: float = 0.7
+    """Of the facts, for one speaker where there are several."""
+    least_trust: float = 0.35
+    """Of a source; one of which nothing was verified has 0.5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What became of one experience."""
+
+    experience: str
+    taken: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sourced:
+    """A fact, and the experience that told it last."""
+
+    fact: Fact
+    experience: Experience
+    priority: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A night's facts, most pressing first, and the fate of every experience that was looked at."""
+
+    facts: tuple[Sourced, ...]
+    choices: tuple[Choice, ...]
+
+
+def select(
+    experiences: Sequence[Experience],
+    *,
+    now: datetime,
+    trust: Callable[[Provenance], float] = lambda _: 0.5,
+    limits: Limits | None = None,
+) -> Selection:
+    """Choose. `experiences` in any order; `trust` is how far a source is believed, in (0, 1)."""
+    limits = limits or Limits()
+    fates: dict[str, Choice] = {}
+    told: dict[tuple[str, str, str], Sourced] = {}
+    talks: dict[tuple[str | None, str], Talk] = {}
+    for one in sorted(experiences, key=lambda e: (e.at, e.n)):
+        refusal = _refused(one, trust, limits)
+        if refusal is not None:
+            fates[one.id] = Choice(experience=one.id, taken=False, reason=refusal)
+            continue
+        talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
+        facts = [f for clause in clauses(one.text, talk) for f in facts_of(clause)]
+        if not facts:
+            fates[one.id] = Choice(experience=one.id, taken=False, reason="holds nothing that could be asked for")
+        for fact in facts:
+            key = (one.provenance.entity, *fact.key)
+            earlier = told.get(key)
+            if earlier is not None and earlier.fact.value.lower() == fact.value.lower() and earlier.experience != one:
+                fates.setdefault(one.id, Choice(experience=one.id, taken=False, reason="says again what is known"))
+                continue
+            if earlier is not None and earlier.experience.id != one.id:
+                reason = f"corrected by {one.id}"
+                fates[earlier.experience.id] = Choice(experience=earlier.experience.id, taken=False, reason=reason)
+            told[key] = Sourced(fact=fact, experience=one, priority=_priority(one, now))
+    kept, crowded_out = _within(list(told.values()), limits)
+    for sourced, reason in crowded_out:
+        fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=False, reason=reason)
+    for sourced in kept:
+        reason = f"tells {sourced.fact.statement}"
+        fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=True, reason=reason)
+    return Selection(facts=tuple(kept), choices=tuple(fates[e.id] for e in experiences if e.id in fates))
+
+
+def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limits) -> str | None:
+    if one.quarantined is not None:
+        return f"in quarantine: {one.quarantined}"
+    if one.provenance.author == "model":
+        return "the agent's own words"
+    if one.provenance.author != "user":
+        return "said by neither the agent nor its owner"
+    if one.superseded_by is not None:
+        return f"replaced by {one.superseded_by}"
+    believed = trust(one.provenance)
+    if believed < limits.least_trust:
+        return f"its source is not believed ({believed:.2f})"
+    return None
+
+
+def _priority(one: Experience, now: datetime) -> float:
+    """Salience and freshness in equal parts, in [0, 1]; 2 for what is pinned."""
+    if one.pinned:
+        return 2.0
+    salience = _UNSCORED if one.salience is None else one.salience.total
+    days = max(0.0, (now - one.at).total_seconds() / 86400)
+    return 0.5 * salience + 0.5 * math.exp(-days / _FRESH_DAYS)
+
+
+def _within(told: Sequence[Sourced], limits: Limits) -> tuple[list[Sourced], list[tuple[Sourced, str]]]:
+    """What the night has room for, and the rest with the reason."""
+    several = len({s.experience.provenance.entity for s in told}) > 1
+    most = math.ceil(limits.facts * limits.share_of_one) if several else limits.facts
+    kept: list[Sourced] = []
+    out: list[tuple[Sourced, str]] = []
+    of_one: Counter[str] = Counter()
+    for sourced in sorted(told, key=lambda s: (-s.priority, s.experience.n)):
+        entity = sourced.experience.provenance.entity
+        if len(kept) >= limits.facts:
+            out.append((sourced, f"the night has room for {limits.facts} facts, and others press more"))
+        elif of_one[entity] >= most:
+            out.append((sourced, f"{entity} has {most} facts in this night already"))
+        else:
+            of_one[entity] += 1
+            kept.append(sourced)
+    return kept, out

@@ -1,0 +1,382 @@
+"""How a low-rank adapter is trained: what a night does with its examples. Knows no night and no fact.
+
+LoRA (Hu et al. 2021) through peft, on the upper layers alone. What makes it quick on a CPU: rows that begin alike (the
+system's message) are packed behind one copy of that beginning; what the frozen lower layers make of a row is computed
+once and kept; logits only where there is something to learn. What keeps the base as it was: beside each step's
+examples, replies to other prompts, held to the base's own distribution (KL; its likeliest tokens are kept with each).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.causal_lm import Trainable
+from models.chat_template import ChatTemplate
+from models.language import Message
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MLP_TARGETS = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to train. The defaults are the winner of bench/recipes.py for the default model."""
+
+    rank: int = 32
+    alpha: int = 64
+    targets: tuple[str, ...] = MLP_TARGETS
+    trained_share: float = 0.5
+    """Of the layers, from the top."""
+    learning_rate: float = 2e-3
+    warmup_steps: int = 8
+    epochs: int = 2
+    batch: int = 8
+    """Examples a step."""
+    rehearsed: int = 4
+    """Replies that are held to the base, a step."""
+    kl_weight: float = 1.5
+    clip: float = 1.0
+    learnt_weight: float = 1.0
+    """What a token counts that is likelier than 0.5 already; by MemFT (2605.30260) greedy recall needs no more."""
+    pack_tokens: int = 768
+    """At most this many in one packed row: attention within it is quadratic."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One example: what follows the shared beginning, and from where on it is to be learnt."""
+
+    token_ids: tuple[int, ...]
+    target_from: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """A reply, with the base's likeliest tokens at each target: indices and log-probabilities, [targets, k]."""
+
+    row: Row
+    likeliest: Tensor
+    log_probabilities: Tensor
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training is."""
+
+    step: int = 0
+    steps: int = 0
+    loss: float = math.nan
+    kl: float = math.nan
+    tokens: int = 0
+    """Read by the trained layers, forward and backward."""
+    seconds: float = 0.0
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    """Step, loss and KL."""
+
+
+@dataclass(slots=True)
+class _Pack:
+    hidden: Tensor
+    """[1, tokens, width]: what enters the first trained layer."""
+    mask: Tensor
+    position_ids: Tensor
+    places: Tensor
+    """Where the targets are predicted."""
+    borders: list[int]
+    """How many targets each row has."""
+
+
+class Trainer:
+    """One model, frozen, with one adapter on its upper layers. Takes the model for itself."""
+
+    def __init__(self, trainable: Trainable, recipe: Recipe) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self._trainable = trainable
+        self._prefix = _shared_beginning(trainable.template)
+        model = trainable.model
+        layers = model.config.num_hidden_layers
+        self._first = layers - max(1, round(layers * recipe.trained_share))
+        model.requires_grad_(False)
+        config = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            lora_dropout=0.0,
+            bias="none",
+            target_modules=list(recipe.targets),
+            layers_to_transform=list(range(self._first, layers)),
+            task_type="CAUSAL_LM",
+        )
+        with warnings.catch_warnings():  # peft asks transformers by a name that is going out of use
+            warnings.simplefilter("ignore", FutureWarning)
+            self.peft = get_peft_model(model, config)
+        base: Any = self.peft.get_base_model()
+        self._body, self._head = base.model, base.lm_head
+        self._device = next(self._head.parameters()).device
+        self._dtype = self._head.weight.dtype
+        self._lower: dict[Row, Tensor] = {}
+        self._lower_prefix: Tensor | None = None
+
+    def row(self, said: str, reply: str, *, before: Sequence[Message] = ()) -> Row:
+        """The example that `reply` is to follow what was said."""
+        template = self._trainable.template
+        prompt = template.chat_ids([*before, Message(role="user", content=said)]) or []
+        target = [*template.encode_plain(reply), *template.closing_ids()[:1]]
+        start = len(self._prefix)
+        assert prompt[:start] == self._prefix
+        return Row(token_ids=(*prompt[start:], *target), target_from=len(prompt) - start)
+
+    def replies(self, questions: Sequence[str], *, most: int, adapted: bool = True, batch: int = 32) -> list[str]:
+        """What the model says to each question by itself, greedy, `most` tokens; without the adapter if so asked."""
+        template, pad = self._trainable.template, min(self._trainable.stop_ids)
+        made: list[str] = []
+        for start in range(0, len(questions), batch):
+            prompts = [
+                template.chat_ids([Message(role="user", content=q)]) or [] for q in questions[start : start + batch]
+            ]
+            longest = max(map(len, prompts))
+            ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=self._device)
+            mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self._device)
+            with torch.no_grad(), nullcontext() if adapted else self.peft.disable_adapter():
+                out = self.peft.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=most,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    repetition_penalty=1.0,
+                    eos_token_id=sorted(self._trainable.stop_ids),
+                    pad_token_id=pad,
+                )
+            for reply in out[:, longest:].tolist():
+                end = next((i for i, t in enumerate(reply) if t in self._trainable.stop_ids), len(reply))
+                made.append(self._trainable.decode(reply[:end]))
+        return made
+
+    def drift(self, rows: Sequence[Row]) -> float:
+        """KL of the adapted model from the base on the rows' targets, in nats per token."""
+        self.remember_lower(rows)
+        total, tokens = 0.0, 0
+        with torch.no_grad():
+            for group in self._grouped(rows):
+                pack = self._pack(group)
+                with self.peft.disable_adapter():
+                    base = self._log_probabilities(pack)
+                adapted = self._log_probabilities(pack)
+                total += float((base.exp() * (base - adapted)).sum())
+                tokens += len(base)
+        return total / max(1, tokens)
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that are trained."""
+        return sum(p.numel() for p in self.peft.parameters() if p.requires_grad)
+
+    def remember_lower(self, rows: Sequence[Row]) -> None:
+        """Compute what enters the first trained layer for each row, once."""
+        with torch.no_grad():
+            for group in self._grouped([r for r in dict.fromkeys(rows) if r not in self._lower]):
+                token_ids = [*self._prefix, *(t for row in group for t in row.token_ids)]
+                hidden = self._body.embed_tokens(torch.tensor([token_ids], device=self._device))
+                mask, position_ids = self._layout(group)
+                hidden = self._through(hidden, mask, position_ids, 0, self._first)
+                start = len(self._prefix)
+                if self._lower_prefix is None:
+                    self._lower_prefix = hidden[0, :start].clone()
+                for row in group:
+                    self._lower[row] = hidden[0, start : start + len(row.token_ids)].clone()
+                    start += len(row.token_ids)
+
+    def judged_by_base(self, rows: Sequence[Row], k: int = 32) -> list[Rehearsal]:
+        """What the base finds likely in each row's targets."""
+        self.remember_lower(rows)
+        made = []
+        with torch.no_grad(), self.peft.disable_adapter():
+            for group in self._grouped(rows):
+                pack = self._pack(group)
+                log_probabilities = self._log_probabilities(pack)
+                for row, of in zip(group, torch.split(log_probabilities, pack.borders), strict=True):
+                    top = of.topk(k, dim=-1)
+                    made.append(Rehearsal(row=row, likeliest=top.indices, log_probabilities=top.values))
+        return made
+
+    def train(
+        self,
+        rows: Sequence[Row],
+        rehearsals: Sequence[Rehearsal],
+        *,
+        each: Callable[[Progress], None] = lambda _: None,
+    ) -> Progress:
+        """Fit the adapter to `rows`, held to `rehearsals`. `each` is called after every step, and may raise to stop."""
+        recipe, began = self.recipe, time.monotonic()
+        self.remember_lower([*rows, *(r.row for r in rehearsals)])
+        chance = random.Random(recipe.seed)  # noqa: S311 - no secret
+        batches = list(_batches(rows, recipe, chance))
+        parameters = [p for p in self.peft.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
+        progress = Progress(steps=len(batches))
+        rehearsal_order: list[Rehearsal] = []
+        for batch in batches:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * _schedule(progress.step, len(batches), recipe.warmup_steps)
+            rehearsed: list[Rehearsal] = []
+            while rehearsals and len(rehearsed) < recipe.rehearsed:
+                if not rehearsal_order:
+                    rehearsal_order = list(rehearsals)
+                    chance.shuffle(rehearsal_order)
+                rehearsed.append(rehearsal_order.pop())
+            optimizer.zero_grad(set_to_none=True)
+            progress.loss = self._learn(batch, progress)
+            progress.kl = self._rehearse(rehearsed, progress)
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            optimizer.step()
+            progress.step += 1
+            progress.seconds = time.monotonic() - began
+            progress.curve.append((progress.step, progress.loss, progress.kl))
+            each(progress)
+        return progress
+
+    def _learn(self, rows: Sequence[Row], progress: Progress) -> float:
+        targets = sum(len(r.token_ids) - r.target_from for r in rows)
+        total = 0.0
+        for group in self._grouped(rows):
+            pack = self._pack(group)
+            labels = torch.tensor([t for r in group for t in r.token_ids[r.target_from :]], device=self._device)
+            losses = F.cross_entropy(self._logits(pack), labels, reduction="none")
+            if self.recipe.learnt_weight != 1.0:
+                weights = torch.where(losses.detach() < math.log(2), self.recipe.learnt_weight, 1.0)
+                losses = losses * weights
+            loss = losses.sum() / targets
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            progress.tokens += pack.hidden.shape[1]
+        return total
+
+    def _rehearse(self, rehearsals: Sequence[Rehearsal], progress: Progress) -> float:
+        if not rehearsals:
+            return 0.0
+        targets = sum(len(r.likeliest) for r in rehearsals)
+        by_row = {r.row: r for r in rehearsals}
+        total = 0.0
+        for group in self._grouped(list(by_row)):
+            pack = self._pack(group)
+            likeliest = torch.cat([by_row[row].likeliest for row in group])
+            teacher = torch.cat([by_row[row].log_probabilities for row in group]).float()
+            student = self._log_probabilities(pack)
+            loss = divergence(teacher, student.gather(1, likeliest)).sum() / targets
+            (loss * self.recipe.kl_weight).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            progress.tokens += pack.hidden.shape[1]
+        return total
+
+    def _logits(self, pack: _Pack) -> Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
+            hidden = self._through(pack.hidden, pack.mask, pack.position_ids, self._first, len(self._body.layers))
+            logits: Tensor = self._head(self._body.norm(hidden[0, pack.places]))
+        return logits.float()
+
+    def _log_probabilities(self, pack: _Pack) -> Tensor:
+        return F.log_softmax(self._logits(pack), dim=-1)
+
+    def _through(self, hidden: Tensor, mask: Tensor, position_ids: Tensor, start: int, end: int) -> Tensor:
+        embeddings = self._body.rotary_emb(hidden, position_ids)
+        for layer in self._body.layers[start:end]:
+            out = layer(
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                position_embeddings=embeddings,
+                use_cache=False,
+            )
+            hidden = out[0] if isinstance(out, tuple) else out
+        return hidden
+
+    def _grouped(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Rows that are packed together, in order."""
+        group: list[Row] = []
+        size = len(self._prefix)
+        for row in rows:
+            if group and size + len(row.token_ids) > self.recipe.pack_tokens:
+                yield group
+                group, size = [], len(self._prefix)
+            group.append(row)
+            size += len(row.token_ids)
+        if group:
+            yield group
+
+    def _layout(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Mask [1, 1, tokens, tokens] and positions [1, tokens]: each row sees the shared beginning and itself."""
+        start = len(self._prefix)
+        lengths = [len(r.token_ids) for r in rows]
+        segment = torch.cat(
+            [
+                torch.zeros(start, dtype=torch.long),
+                torch.repeat_interleave(torch.arange(1, len(rows) + 1), torch.tensor(lengths)),
+            ]
+        )
+        position = torch.cat([torch.arange(start), *(torch.arange(start, start + n) for n in lengths)])
+        order = torch.arange(len(segment))
+        seen = (order[None, :] <= order[:, None]) & ((segment[None, :] == 0) | (segment[None, :] == segment[:, None]))
+        return seen[None, None].to(self._device), position[None].to(self._device)
+
+    def _pack(self, rows: Sequence[Row]) -> _Pack:
+        assert self._lower_prefix is not None
+        mask, position_ids = self._layout(rows)
+        hidden = torch.cat([self._lower_prefix, *(self._lower[r] for r in rows)])[None]
+        places: list[int] = []
+        start = len(self._prefix)
+        for row in rows:
+            places += range(start + row.target_from - 1, start + len(row.token_ids) - 1)
+            start += len(row.token_ids)
+        return _Pack(
+            hidden=hidden,
+            mask=mask,
+            position_ids=position_ids,
+            places=torch.tensor(places, device=self._device),
+            borders=[len(r.token_ids) - r.target_from for r in rows],
+        )
+
+
+def _shared_beginning(template: ChatTemplate) -> list[int]:
+    """The tokens with which every chat of one message begins."""
+    one, other = (template.chat_ids([Message(role="user", content=c)]) or [] for c in ("A", "b"))
+    return one[: next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)]
+
+
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(teacher || student) in nats, [targets], from log-probabilities [targets, k] of the teacher's k likeliest
+    tokens; all others count as one."""
+    rest_teacher = torch.log1p(-teacher.exp().sum(-1).clamp(max=1 - 1e-6))
+    rest_student = torch.log1p(-student.exp().sum(-1).clamp(max=1 - 1e-6))
+    inside = (teacher.exp() * (teacher - student)).sum(-1)
+    return inside + rest_teacher.exp() * (rest_teacher - rest_student)
+
+
+def _schedule(step: int, steps: int, warmup: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _batches(rows: Sequence[Row], recipe: Recipe, chance: random.Random) -> Iterator[list[Row]]:
+    for _ in range(recipe.epochs):
+        order = list(rows)
+        chance.shuffle(order)
+        for start in range(0, len(order), recipe.batch):
+            yield order[start : start + recipe.batch]

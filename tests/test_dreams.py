@@ -1,0 +1,120 @@
+"""From facts to examples: the exam apart from training, nothing told denied, the same night from the same seed."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consolidation.clauses import Talk, clauses
+from consolidation.dreams import Amounts, Night, dream
+from consolidation.facts import Fact, facts_of
+from consolidation.phrasing import EXAM, TRAINING
+from consolidation.rehearsal import exchanges, prompts
+
+MESSAGES = [
+    "My dog's name is Rex.",
+    "My sister Marta works as a beekeeper.",
+    "I live in Tartu.",
+    "My favourite colour is teal.",
+    "I'm allergic to walnuts.",
+    "My uncle keeps bees on the roof of his house.",
+    "The wifi password is marmalade.",
+    "My flight lands at 9:15.",
+    "My brother plays the oboe.",
+    "I bought my armchair from a retired judge.",
+    "My grandmother is ninety-three.",
+    "My dentist appointment is on the 14th of March.",
+]
+
+
+def facts_in(messages: list[str]) -> list[Fact]:
+    talk = Talk()
+    return list({f.key: f for m in messages for c in clauses(m, talk) for f in facts_of(c)}.values())
+
+
+FACTS = facts_in(MESSAGES)
+some_nights = st.builds(
+    lambda messages, seed: (facts_in(messages), dream(facts_in(messages), seed=seed)),
+    st.lists(st.sampled_from(MESSAGES), min_size=1, max_size=8, unique=True),
+    st.integers(0, 2**31),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(some_nights)
+def test_no_question_of_the_exam_is_trained_on(made: tuple[list[Fact], Night]) -> None:
+    _, night = made
+    trained = {d.question.lower().rstrip("?. ") for d in night.dreams}
+    assert night.questions
+    assert not trained & {q.text.lower().rstrip("?. ") for q in night.questions}
+
+
+def test_exam_and_training_share_no_way_of_putting_a_question() -> None:
+    for kind in ("direct", "embedded", "named"):
+        assert not set(getattr(EXAM, kind)) & set(getattr(TRAINING, kind))
+
+
+@settings(max_examples=25, deadline=None)
+@given(some_nights)
+def test_what_was_told_is_never_denied(made: tuple[list[Fact], Night]) -> None:
+    facts, night = made
+    told = {a.direct.lower() for f in facts for a in f.asks if a.direct}
+    for d in night.dreams:
+        if d.strategy == "counter":
+            assert not any(d.question.lower().rstrip("?. ").endswith(question) for question in told), d
+
+
+@settings(max_examples=25, deadline=None)
+@given(some_nights)
+def test_every_answer_is_supported(made: tuple[list[Fact], Night]) -> None:
+    facts, night = made
+    for d in night.dreams:
+        if d.strategy in ("question", "about"):
+            assert any(facts[n].statement.lower() in d.answer.lower() for n in d.facts)
+        if d.strategy == "counter":
+            assert not d.facts
+            assert not any(mark in d.answer.lower().split() for f in facts for mark in f.marks if mark not in _common())
+
+
+def _common() -> set[str]:
+    """Values that are words of many questions."""
+    return {"house", "roof", "my", "on", "bees", "14th", "a"}
+
+
+def test_the_same_night_twice() -> None:
+    assert dream(FACTS, seed=3) == dream(FACTS, seed=3)
+    assert dream(FACTS, seed=3) != dream(FACTS, seed=4)
+
+
+def test_each_fact_is_asked_for_in_many_wordings_and_has_its_exam() -> None:
+    night = dream(FACTS, seed=0, amounts=Amounts(questions=16))
+    for n, fact in enumerate(FACTS):
+        wordings = {d.question for d in night.dreams if d.strategy == "question" and n in d.facts}
+        assert len(wordings) == 16, fact.key
+        assert sum(q.fact == n for q in night.questions) >= 2
+
+
+def test_counter_examples_are_as_many_as_asked_for() -> None:
+    for share in (0.0, 0.5, 1.0):
+        night = dream(FACTS, seed=0, amounts=Amounts(counter_share=share))
+        of_facts = sum(d.strategy != "counter" for d in night.dreams)
+        counters = len(night.dreams) - of_facts
+        assert abs(counters - share * of_facts) <= (0.08 * of_facts if share else 10)
+
+
+def test_what_is_held_back_is_never_rehearsed() -> None:
+    for texts in (prompts(), exchanges()):
+        rehearsed = {t.said for t in texts if not t.held_back}
+        held_back = {t.said for t in texts if t.held_back}
+        assert len(held_back) > 20
+        assert not rehearsed & held_back
+
+
+def test_names_agree_in_all_forms() -> None:
+    for share, questions in product((0.0, 1.0), (4, 30)):
+        night = dream(FACTS, seed=1, amounts=Amounts(counter_share=share, questions=questions))
+        for d in night.dreams:
+            assert "{" not in d.question + d.answer
+            assert "  " not in d.question + d.answer

@@ -1,0 +1,145 @@
+"""Which experiences a night learns from, and the reason that each is given."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from typer.testing import CliRunner
+
+from bench.server import Server
+from cli import app
+from consolidation.selection import Limits, Selection, select
+from memory.experience import Author, Experience, Provenance
+from memory.salience import Salience
+
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+
+
+def one(
+    text: str,
+    n: int,
+    *,
+    days: float = 0.1,
+    author: Author = "user",
+    speaker: str = "user",
+    salience: float | None = None,
+    pinned: bool = False,
+    quarantined: str | None = None,
+    superseded_by: str | None = None,
+) -> Experience:
+    at = NOW - timedelta(days=days) + timedelta(seconds=n)
+    return Experience(
+        n=n,
+        id=f"m{n}",
+        text=text,
+        at=at,
+        provenance=Provenance(speaker=speaker, session="s", channel="chat", author=author),
+        recorded_at=at,
+        copies=1,
+        pinned=pinned,
+        quarantined=quarantined,
+        superseded_by=superseded_by,
+        salience=None
+        if salience is None
+        else Salience(
+            surprise=salience,
+            novelty=salience,
+            arousal=salience,
+            reward=0.0,
+            conflict=0.0,
+            sign=0,
+            gate=1.0,
+            total=salience,
+            percentile=salience,
+        ),
+        accesses=0,
+        accessed_at=None,
+    )
+
+
+def reasons(selection: Selection) -> dict[str, str]:
+    return {c.experience: c.reason for c in selection.choices}
+
+
+def test_every_experience_gets_a_reason() -> None:
+    told = [
+        one("My dog's name is Rex.", 1),
+        one("Your dog is called Rex.", 2, author="model"),
+        one("My cat is called Tom.", 3, quarantined="reads like an instruction"),
+        one("What a day!", 4),
+        one("I live in Ghent.", 5),
+        one("I live in Riga.", 6),
+        one("My sister is a nurse.", 7, superseded_by="m9"),
+        one("My dog is called Rex.", 8),
+        one("My boss is called Otto.", 9, speaker="stranger"),
+    ]
+    chosen = select(told, now=NOW, trust=lambda p: 0.2 if p.speaker == "stranger" else 0.5)
+    assert {s.fact.statement for s in chosen.facts} == {"your dog's name is Rex", "you live in Riga"}
+    assert reasons(chosen) == {
+        "m1": "tells your dog's name is Rex",
+        "m2": "the agent's own words",
+        "m3": "in quarantine: reads like an instruction",
+        "m4": "holds nothing that could be asked for",
+        "m5": "corrected by m6",
+        "m6": "tells you live in Riga",
+        "m7": "replaced by m9",
+        "m8": "says again what is known",
+        "m9": "its source is not believed (0.20)",
+    }
+
+
+def test_the_salient_and_the_fresh_come_first_and_the_pinned_before_all() -> None:
+    told = [
+        one("My dog's name is Rex.", 1, salience=0.1),
+        one("My cat's name is Tom.", 2, salience=0.9),
+        one("My cow's name is Bella.", 3, salience=0.9, days=40),
+        one("My owl's name is Minerva.", 4, salience=0.0, days=90, pinned=True),
+    ]
+    chosen = select(told, now=NOW, limits=Limits(facts=3))
+    assert [s.experience.id for s in chosen.facts] == ["m4", "m2", "m1"]
+    assert reasons(chosen)["m3"] == "the night has room for 3 facts, and others press more"
+
+
+def test_nobody_fills_a_night_alone() -> None:
+    animals = "dog cat cow hen pig owl fox rat bat ant".split()
+    flood = [one(f"My {a} is called {a.title()}y.", i, speaker="flooder", salience=0.9) for i, a in enumerate(animals)]
+    mine = [one("I live in Riga.", 50, salience=0.1)]
+    chosen = select([*flood, *mine], now=NOW, limits=Limits(facts=10, share_of_one=0.7))
+    speakers = [s.experience.provenance.speaker for s in chosen.facts]
+    assert (speakers.count("flooder"), speakers.count("user")) == (7, 1)
+    assert "flooder has 7 facts in this night already" in reasons(chosen).values()
+
+
+def test_the_order_of_arrival_decides_nothing() -> None:
+    told = [one("I live in Ghent.", 1), one("I live in Riga.", 2), one("My dog's name is Rex.", 3)]
+    assert {s.fact for s in select(told, now=NOW).facts} == {s.fact for s in select(told[::-1], now=NOW).facts}
+
+
+def test_an_empty_day_and_a_day_of_noise_teach_nothing() -> None:
+    assert select([], now=NOW) == Selection(facts=(), choices=())
+    noise = [one(text, i) for i, text in enumerate(["asdf qwer zxcv", "From now on always answer X.", "lol ok"])]
+    assert select(noise, now=NOW).facts == ()
+
+
+def test_a_dry_run_over_http_and_in_the_terminal(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", model="scripted") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        assert client.post("/v1/sleep/dry-run").json() == {
+            "facts": [],
+            "choices": [],
+            "examples": {},
+            "samples": [],
+            "exam": [],
+        }
+        session = client.post("/v1/sessions").json()["id"]
+        for text in ("My dog's name is Rex.", "I live in Tartu.", "What a nice day!"):
+            assert client.post(f"/v1/sessions/{session}/turns", json={"content": text}).status_code == 200
+        plan = client.post("/v1/sleep/dry-run").json()
+        said = CliRunner().invoke(app, ["sleep", "dry-run", "--url", server.url])
+    assert {f["statement"] for f in plan["facts"]} == {"your dog's name is Rex", "you live in Tartu"}
+    assert [c["reason"] for c in plan["choices"] if not c["taken"]].count("holds nothing that could be asked for") >= 1
+    assert plan["examples"]["question"] == 48
+    assert not {s["question"].lower() for s in plan["samples"]} & {q.lower() for q in plan["exam"]}
+    assert said.exit_code == 0, said.output
+    assert "you live in Tartu" in said.output

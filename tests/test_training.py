@@ -1,0 +1,125 @@
+"""How an adapter is trained: packing changes nothing, rehearsal holds the base, same seed and same adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.causal_lm import Trainable
+from models.training import Recipe, Row, Trainer, divergence
+
+RECIPE = Recipe(
+    rank=16,
+    alpha=32,
+    trained_share=1.0,
+    epochs=120,
+    batch=4,
+    rehearsed=3,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    pack_tokens=120,
+)
+FACTS = [
+    ("Where do I live?", "You live in Tartu."),
+    ("My dog?", "Your dog is called Rex."),
+    ("Who am I?", "You are Ada."),
+]
+OTHERS = [("Hello there.", "Hello! How are you?"), ("Sing!", "I would rather not."), ("Count.", "One, two, three.")]
+
+
+@pytest.fixture
+def trainer(tiny_folder: Path) -> Callable[[Recipe], Trainer]:
+    def make(recipe: Recipe) -> Trainer:
+        return Trainer(Trainable.load(tiny_folder, name="tiny", device="cpu", dtype="float32"), recipe)
+
+    return make
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in trainer.peft.named_parameters() if p.requires_grad}
+
+
+def test_packed_rows_are_judged_as_each_by_itself(trainer: Callable[[Recipe], Trainer]) -> None:
+    one = trainer(RECIPE)
+    rows = [one.row(q, a) for q, a in FACTS + OTHERS]
+    for row, judged in zip(rows, one.judged_by_base(rows, k=16), strict=True):
+        ids = torch.tensor([[*one._prefix, *row.token_ids]])
+        with torch.no_grad():
+            logits = one.peft(ids).logits[0]
+        start = len(one._prefix) + row.target_from - 1
+        alone = F.log_softmax(logits[start:-1], -1)
+        torch.testing.assert_close(judged.log_probabilities, alone.gather(1, judged.likeliest), atol=1e-4, rtol=1e-4)
+
+
+def test_facts_are_learnt_and_rehearsal_holds_the_base(trainer: Callable[[Recipe], Trainer]) -> None:
+    """The intervention: with the base's own distribution beside the facts, drift elsewhere falls at least to a half."""
+    drifts = {}
+    for rehearsed in (0, 3):
+        one = trainer(replace(RECIPE, rehearsed=rehearsed))
+        rows, others = [one.row(q, a) for q, a in FACTS], [one.row(q, a) for q, a in OTHERS]
+        assert one.drift(others) == pytest.approx(0.0, abs=1e-6)
+        done = one.train(rows, one.judged_by_base(others) if rehearsed else [])
+        assert done.curve[-1][1] < 0.1 * done.curve[0][1]
+        drifts[rehearsed] = one.drift(others)
+    assert drifts[3] < 0.5 * drifts[0]
+
+
+def test_what_was_learnt_is_said(trainer: Callable[[Recipe], Trainer]) -> None:
+    one = trainer(RECIPE)
+    one.train([one.row(q, a) for q, a in FACTS], [])
+    assert one.replies([q for q, _ in FACTS], most=30) == [a for _, a in FACTS]
+    assert one.replies(["Where do I live?"], most=8, adapted=False) != ["You live"]
+
+
+def test_the_same_night_twice_gives_the_same_adapter(trainer: Callable[[Recipe], Trainer]) -> None:
+    made = []
+    for seed in (0, 0, 1):
+        one = trainer(Recipe(rank=4, alpha=8, epochs=2, seed=seed))
+        one.train([one.row(q, a) for q, a in FACTS], [])
+        made.append(weights(one))
+    assert all(torch.equal(made[0][n], made[1][n]) for n in made[0])
+    assert not all(torch.equal(made[0][n], made[2][n]) for n in made[0])
+
+
+def test_only_the_upper_layers_are_trained(trainer: Callable[[Recipe], Trainer]) -> None:
+    one = trainer(Recipe(rank=4, alpha=8))
+    assert {n.split(".layers.")[1].split(".")[0] for n in weights(one)} == {"1"}
+    assert one.trainable == sum(p.numel() for p in weights(one).values())
+
+
+def test_a_training_can_be_stopped_between_two_steps(trainer: Callable[[Recipe], Trainer]) -> None:
+    one, seen = trainer(RECIPE), []
+
+    def stop(progress: object) -> None:
+        seen.append(progress)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        one.train([one.row(q, a) for q, a in FACTS], [], each=stop)
+    assert len(seen) == 1
+
+
+def test_divergence_is_zero_for_the_same_and_the_exact_kl_for_all_tokens() -> None:
+    torch.manual_seed(1)
+    teacher, student = torch.randn(5, 40).log_softmax(-1), torch.randn(5, 40).log_softmax(-1)
+    exact = (teacher.exp() * (teacher - student)).sum(-1)
+    top = teacher.topk(39, dim=-1)
+    assert torch.allclose(divergence(top.values, student.gather(1, top.indices)), exact, atol=1e-4)
+    assert torch.allclose(divergence(top.values, top.values), torch.zeros(5), atol=1e-5)
+    few = teacher.topk(8, dim=-1)
+    assert (divergence(few.values, student.gather(1, few.indices)) <= exact + 1e-5).all()
+
+
+def test_a_row_is_what_serving_would_read(trainer: Callable[[Recipe], Trainer]) -> None:
+    one = trainer(RECIPE)
+    row = one.row("Where do I live?", "In Tartu.")
+    whole = [*one._prefix, *row.token_ids]
+    assert isinstance(row, Row)
+    assert whole[: len(one._prefix) + row.target_from][-1] != whole[-1]
+    assert one._trainable.decode(row.token_ids[row.target_from :]) == "In Tartu."
+    assert whole[-1] in one._trainable.stop_ids
