@@ -26,7 +26,7 @@ from consolidation.dreams import Amounts, Dream, dream
 from consolidation.facts import Fact, facts_of
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 from models.causal_lm import Trainable
-from models.training import MLP_TARGETS, TARGETS, Progress, Recipe, Rehearsal, Trainer
+from models.training import TARGETS, Progress, Recipe, Rehearsal, Trainer
 from models.weights import resolve
 from settings import Settings
 
@@ -59,7 +59,6 @@ CANDIDATES = {
     "rank 64": Candidate(recipe=Recipe(rank=64, alpha=128)),
     "large batch": Candidate(recipe=Recipe(batch=32, rehearsed=16)),
     "twelve wordings": Candidate(amounts=Amounts(questions=12)),
-    "mlp": Candidate(recipe=Recipe(targets=MLP_TARGETS)),
 }
 
 
