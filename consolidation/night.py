@@ -118,5 +118,5 @@ def _by_chance(plan: Plan, arm: Arm, seed: int) -> float | None:
     answered = [(q.fact, r) for q, r in zip(plan.questions, arm.replies, strict=True) if q.fact is not None]
     others = list(range(len(plan.facts)))
     Random(seed).shuffle(others)  # noqa: S311 - no secret
-    shifted = {a: b for a, b in zip(others, others[1:] + others[:1], strict=True)}
+    shifted = dict(zip(others, others[1:] + others[:1], strict=True))
     return marks_of_answers([(plan.facts[shifted[fact]], reply) for fact, reply in answered])
