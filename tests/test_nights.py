@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from consolidation import journal
-from consolidation.cycle import WrongTurn
+from consolidation.cycle import Phase, WrongTurn
 from consolidation.journal import Night, NightNotFound, NightUnderWay
 from consolidation.registry import WEIGHTS, AdapterNotFound, Learnt, Registry
 from memory.store import Store
 
 AT = datetime(2026, 11, 22, 3, tzinfo=UTC)
-TO_PROMOTING = ("selecting", "dreaming", "training", "examining", "promoting")
+TO_PROMOTING: tuple[Phase, ...] = ("selecting", "dreaming", "training", "examining", "promoting")
 
 
 def night(store: Store, *, owner: str = "ada", date: str = "2026-11-22", asked: bool = True, n: int = 0) -> Night:
