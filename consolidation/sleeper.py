@@ -27,7 +27,7 @@ from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
 from consolidation.night import Outcome, Plan, Setting, judge, plan
 from consolidation.registry import Learnt, Registered, Registry
-from consolidation.selection import Limits, Selection, select
+from consolidation.selection import Limits, Selection, Sourced, select
 from memory.experience import Experience, Provenance
 from memory.store import Store
 
@@ -223,10 +223,11 @@ class Sleeper:
             time.sleep(_LOOK)
 
 
-def _parted(selection: Selection, known: Sequence[Learnt]) -> tuple[list[Any], list[Any]]:
+def _parted(selection: Selection, known: Sequence[Learnt]) -> tuple[list[Sourced], list[Sourced]]:
     """The facts that are new, changed or not yet mastered, and those that the serving adapter holds."""
     held = {(k.subject, k.relation): k.statement for k in known if (k.recalled or 0.0) > 0.0}
-    new, old = [], []
+    new: list[Sourced] = []
+    old: list[Sourced] = []
     for sourced in selection.facts:
         key = (sourced.fact.subject, sourced.fact.relation)
         (old if held.get(key) == sourced.fact.statement else new).append(sourced)
