@@ -29,6 +29,7 @@ from starlette.middleware.cors import CORSMiddleware
 from agent.calibration import calibrate, key_of, shipped
 from agent.remembering import Memory
 from agent.turn import Awake
+from consolidation.registry import Registry
 from memory import data_dir
 from memory.alarms import sounding
 from memory.background import Background
@@ -42,9 +43,10 @@ from memory.transcripts import Transcripts
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
+from nights import Serving, sleeper
 from settings import Settings, SettingsError
 from web import errors, memories, openai, sessions, sleep, status
-from web.context import MemoryAccess, ReplyDefaults, Service
+from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
 from web.guard import Guard
 from web.keys import Keyring
 from web.metrics import Metrics
@@ -107,11 +109,23 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             target=_calibrate, args=(store, memory.binder, engine, embedder), name="calibration", daemon=True
         )
         calibrating.start()
+        registry = Registry(store, settings.data_dir / "adapters")
+        serving = Serving(engine=engine, registry=registry)
+        nights = sleeper(settings, store, memory.experiences, registry, serving, now=_now)
+        waking = threading.Thread(target=serving.wake_all, args=(store,), name="waking", daemon=True)
+        waking.start()
         pool = TurnPool(settings.max_batch + settings.max_waiting + 8)
         drain = threading.Event()
         try:
             service = Service(
-                awake=Awake(engine=engine, transcripts=Transcripts(store), now=_now, memory=memory),
+                awake=Awake(engine=engine, transcripts=Transcripts(store), now=_now, memory=memory, serving=serving.of),
+                sleep=SleepAccess(
+                    sleeper=nights,
+                    registry=registry,
+                    date=lambda: datetime.now().astimezone().date().isoformat(),
+                    wake=serving.wake,
+                    load=serving.load,
+                ),
                 memory=MemoryAccess(
                     store=store,
                     experiences=memory.experiences,
@@ -131,7 +145,9 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             )
             yield Runtime(settings=settings, service=service, engine=engine, drain=drain)
         finally:
+            nights.close()
             engine.close()
+            waking.join()
             pool.close()
             calibrating.join()
             background.close()

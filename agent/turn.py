@@ -27,15 +27,13 @@ from memory.transcripts import COMPACTION, NOTE, Entry, Status, Transcripts, Tur
 from memory.underway import Underway
 from models.engine import Engine
 from models.generation import Delta, Generation, Prompt, Reply, Timings
-from models.language import FinishReason, Message
+from models.language import BASE, FinishReason, Message
 from models.sampling import Choice, Sampling
 
 log = logging.getLogger("slowwave.turn")
 
 Forgotten = Callable[[str], bool]
 """Whether a text was forgotten since the turn began."""
-BASE = "none"
-"""The name of no adapter: the base model answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +52,8 @@ class TurnRequest:
     request_digest: bytes | None = None
     recall: bool = True
     """Remind the model of what it was told before."""
+    adapter: str | None = None
+    """Who answers: one of the owner's adapters, `BASE`, or whoever serves the owner now."""
     keep_partial: bool = True
     """Keep a reply that was cancelled, marked as such: somebody has been reading along."""
 
@@ -114,6 +114,8 @@ class Awake:
     leases: SessionLeases = field(default_factory=SessionLeases)
     underway: Underway = field(default_factory=Underway)
     patience: float = PATIENCE
+    serving: Callable[[str], str] = lambda _: BASE
+    """Which adapter serves an owner."""
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
     keys_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -154,7 +156,7 @@ def take_turn(
                 same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
                 note=recollection.note,
             )
-            at = awake.now()
+            at, adapter = awake.now(), request.adapter or awake.serving(request.owner)
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
             generation = awake.engine.submit(
                 Prompt(
@@ -164,6 +166,7 @@ def take_turn(
                     stop=request.stop,
                     ignore_eos=request.ignore_eos,
                     namespace=request.owner,
+                    adapter=adapter,
                     judged=range(0) if awake.memory is None else judged_in(model, plan.prompt, opening.new[-1].content),
                 )
             )
@@ -181,7 +184,7 @@ def take_turn(
                 text=reply.text,
                 finish_reason=reply.finish_reason,
                 model=model.card.name,
-                adapter=BASE,
+                adapter=adapter,
                 timings=reply.timings,
                 created_at=at,
                 choices=tuple(choices),

@@ -249,3 +249,59 @@ def m003_trust(db: Database) -> None:
     )
     db.execute("INSERT INTO trust SELECT owner, name, '', confirmed, refuted, at FROM sources")
     db.execute("DROP TABLE sources")
+
+
+@migrations()
+def m004_nights(db: Database) -> None:
+    """Nights, the adapters that they made, and what each has learnt. Told text stands in `learnt` alone."""
+    for statement in (
+        """
+        CREATE TABLE nights (
+            id TEXT PRIMARY KEY,
+            owner TEXT NOT NULL,
+            date TEXT NOT NULL,              -- the local date that it belongs to
+            asked INTEGER NOT NULL,          -- by somebody, rather than due
+            phase TEXT NOT NULL CHECK (phase IN
+                ('due', 'selecting', 'dreaming', 'training', 'examining', 'promoting', 'ended')),
+            outcome TEXT CHECK (outcome IN ('promoted', 'rejected', 'nothing to learn', 'interrupted', 'failed')),
+            reasons TEXT NOT NULL DEFAULT '[]',   -- JSON
+            seed INTEGER NOT NULL,
+            started_at TEXT NOT NULL,
+            phase_at TEXT NOT NULL,
+            ended_at TEXT,
+            figures TEXT NOT NULL DEFAULT '{}',   -- JSON: counts and marks, never text
+            CHECK ((phase = 'ended') = (outcome IS NOT NULL)),
+            CHECK ((phase = 'ended') = (ended_at IS NOT NULL))
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX nights_one_a_date ON nights (owner, date) WHERE asked = 0",
+        "CREATE UNIQUE INDEX nights_one_at_a_time ON nights (owner) WHERE phase <> 'ended'",
+        """
+        CREATE TABLE adapters (
+            id TEXT PRIMARY KEY,
+            owner TEXT NOT NULL,
+            night TEXT NOT NULL REFERENCES nights (id),
+            parent TEXT REFERENCES adapters (id),  -- what served before it
+            base TEXT NOT NULL,              -- digest of the weights that it belongs to
+            status TEXT NOT NULL CHECK (status IN ('active', 'retired', 'rejected')),
+            digest TEXT NOT NULL,            -- SHA-256 of its file
+            stale INTEGER NOT NULL DEFAULT 0, -- it has seen what is forgotten since
+            created_at TEXT NOT NULL,
+            activated_at TEXT
+        ) STRICT
+        """,
+        "CREATE UNIQUE INDEX adapters_one_active ON adapters (owner) WHERE status = 'active'",
+        """
+        CREATE TABLE learnt (
+            adapter TEXT NOT NULL REFERENCES adapters (id) ON DELETE CASCADE,
+            experience TEXT NOT NULL,        -- the memory that told it
+            subject TEXT NOT NULL,
+            relation TEXT NOT NULL,
+            statement TEXT NOT NULL,
+            recalled REAL,                   -- share of its questions answered in the exam
+            PRIMARY KEY (adapter, subject, relation)
+        ) STRICT
+        """,
+        "CREATE INDEX learnt_by_experience ON learnt (experience)",
+    ):
+        db.execute(statement)

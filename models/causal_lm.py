@@ -11,15 +11,16 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -28,7 +29,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
-from models import llama
+from models import adapters, llama
+from models.adapters import Adapter, Linear, LowRank
 from models.chat_template import ChatTemplate
 from models.errors import TemplateRefused, UnsupportedModel
 from models.kv_cache import KVCache, KVShape
@@ -49,8 +51,26 @@ STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
 LEAST_CONTEXT = 256
 
 _ATTENTION = "slowwave_ragged"
-Forward = Callable[[Ragged], tuple[Tensor, Tensor]]
-"""A row of tokens -> the logits after each chunk, and the surprise at each judged token."""
+
+
+class Forward(Protocol):
+    """A way to run a model, with what adapters add to it."""
+
+    @property
+    def linears(self) -> Mapping[Linear, tuple[int, int]]:
+        """The sizes, (in, out), of all linears that an adapter may change."""
+        ...
+
+    def parts(self, adapter: Adapter) -> Any:
+        """What an adapter adds, arranged for this forward pass."""
+        ...
+
+    def __call__(self, ragged: Ragged, adapted: Sequence[tuple[Any, Tensor | None]]) -> tuple[Tensor, Tensor]:
+        """A row of tokens -> the logits after each chunk, and the surprise at each judged token.
+
+        `adapted`: parts, and the rows that are theirs; None: all.
+        """
+        ...
 
 
 def _ragged_attention(
@@ -126,7 +146,9 @@ class CausalLM:
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
         )
-        self._forward = self._adopt(pack=model.device.type == "cpu" and packing_works(model.dtype))
+        self._adapters: dict[str, Any] = {}
+        """What each adopted adapter adds, as the forward pass wants it."""
+        self._forward = self._prove(pack=model.device.type == "cpu" and packing_works(model.dtype))
 
     @classmethod
     def load(
@@ -155,11 +177,25 @@ class CausalLM:
     @torch.inference_mode()
     def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
         ragged = Ragged(chunks, self._shape.device, between)
-        logits, judged = self._forward(ragged)
+        logits, judged = self._forward(ragged, [(self._adapters[id], rows) for id, rows in ragged.adapted])
         ragged.finish()
         shares = iter(judged.tolist())
         surprisals = tuple(tuple(islice(shares, len(c.judged))) for c in chunks)
         return Reading(logits=logits.float(), surprisals=surprisals)
+
+    @torch.inference_mode()
+    def adopt(self, folder: Path, id: str) -> None:
+        adapter = adapters.read(
+            folder, id=id, linears=self._forward.linears, dtype=self._shape.dtype, device=self._shape.device
+        )
+        self._adapters[id] = self._forward.parts(adapter)
+
+    def let_go(self, id: str) -> None:
+        self._adapters.pop(id, None)
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        return frozenset(self._adapters)
 
     def encode(self, text: str) -> list[int]:
         return self._template.encode_plain(text)
@@ -189,7 +225,7 @@ class CausalLM:
         return frozenset(self._tokenizer.all_special_ids)
 
     @torch.inference_mode()
-    def _adopt(self, *, pack: bool) -> Forward:
+    def _prove(self, *, pack: bool) -> Forward:
         """How the model will be run, proved on this very model to give the logits that its own forward pass gives."""
         vocab = self.card.vocab_size
         probe = [(7919 * (i + 1)) % vocab for i in range(24)]
@@ -199,11 +235,12 @@ class CausalLM:
             forward: Forward = llama.LlamaForward(model, context_length=self.card.context_length, pack=pack)
         else:
             model.set_attn_implementation(_ATTENTION)
+            linears = _linears(model)
             if pack:
                 pack_linears(model)
                 for left in model.parameters():  # else one view of the file keeps all of its pages
                     left.data = left.data.clone()
-            forward = partial(_forward_of_transformers, model)
+            forward = _TransformersForward(model, linears)
         self._forward = forward
         try:
             state, other = self.new_state(), self.new_state()
@@ -259,17 +296,50 @@ def _from_files(source: Path | str, *, name: str, device: str, dtype: str) -> tu
     return model.to(device), tokenizer
 
 
-def _forward_of_transformers(model: Any, ragged: Ragged) -> tuple[Tensor, Tensor]:
-    """Logits after each chunk, and the surprise at each judged token, by transformers' own modules."""
-    logits: Tensor = model(
-        input_ids=ragged.token_ids[None],
-        position_ids=ragged.positions[None],
-        use_cache=False,
-        logits_to_keep=torch.cat([ragged.last, ragged.judged - 1]),
-        ragged=ragged,
-    ).logits[0]
-    chunks = len(ragged.last)
-    return logits[:chunks], surprisal(logits[chunks:].float(), ragged.token_ids[ragged.judged])
+class _TransformersForward:
+    """By transformers' own modules; hooks on the linears add what adapters add."""
+
+    def __init__(self, model: Any, linears: Mapping[Linear, tuple[str, int, int]]) -> None:
+        self._model = model
+        self._adapted: Sequence[tuple[dict[Linear, LowRank], Tensor | None]] = ()
+        self.linears = {linear: (into, out) for linear, (_, into, out) in linears.items()}
+        for linear, (path, _, _) in linears.items():
+            model.get_submodule(path).register_forward_hook(partial(self._add, linear))
+
+    def parts(self, adapter: Adapter) -> dict[Linear, LowRank]:
+        return dict(adapter.parts)
+
+    def __call__(
+        self, ragged: Ragged, adapted: Sequence[tuple[dict[Linear, LowRank], Tensor | None]]
+    ) -> tuple[Tensor, Tensor]:
+        self._adapted = adapted
+        logits: Tensor = self._model(
+            input_ids=ragged.token_ids[None],
+            position_ids=ragged.positions[None],
+            use_cache=False,
+            logits_to_keep=torch.cat([ragged.last, ragged.judged - 1]),
+            ragged=ragged,
+        ).logits[0]
+        chunks = len(ragged.last)
+        return logits[:chunks], surprisal(logits[chunks:].float(), ragged.token_ids[ragged.judged])
+
+    def _add(self, linear: Linear, _: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        for parts, rows in self._adapted:
+            part = parts.get(linear)
+            if part is not None:
+                x = inputs[0] if rows is None else inputs[0][:, rows]
+                added = (x @ part.down) @ part.up
+                output = output + added if rows is None else output.index_add(1, rows, added)
+        return output
+
+
+_LINEAR = re.compile(r"(?:.+\.)?layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)")
+
+
+def _linears(model: Any) -> dict[Linear, tuple[str, int, int]]:
+    """Path and sizes, in and out, of every linear in a layer's attention and MLP."""
+    found = ((path, _LINEAR.fullmatch(path), of) for path, of in model.named_modules() if isinstance(of, nn.Linear))
+    return {(int(m[1]), m[2]): (path, of.in_features, of.out_features) for path, m, of in found if m is not None}
 
 
 def _rope_types(config: Any) -> set[str]:

@@ -14,14 +14,23 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from models import heap
-from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
+from models.errors import (
+    AdapterRefused,
+    EngineClosed,
+    EngineFull,
+    EngineLoading,
+    ModelError,
+    PromptTooLong,
+    ReplyFailed,
+)
 from models.generation import Delta, Generation, Prompt, Reply, Timings
-from models.language import Chunk, FinishReason, LanguageModel, SequenceState, surprisal
+from models.language import BASE, Chunk, FinishReason, LanguageModel, SequenceState, surprisal
 from models.prefix_cache import PrefixCache
 from models.sampling import Choice, choose
 from models.text_stream import TextStream
@@ -29,6 +38,8 @@ from models.text_stream import TextStream
 log = logging.getLogger("slowwave.engine")
 
 T = TypeVar("T")
+_LOOK_AGAIN = 0.05
+"""Seconds between two looks whether an adapter is still needed."""
 _TIDY_EVERY = 20.0
 """Seconds between two returns of free memory: each pauses replies for some 10 ms."""
 
@@ -166,6 +177,7 @@ class Engine:
 
         Raises:
             PromptTooLong: it leaves no room for a reply in the context window, or its state none in memory.
+            AdapterRefused: it names an adapter that was never adopted.
             EngineFull: the line is full.
             EngineLoading: the model is not there yet.
             EngineClosed: nobody will come.
@@ -180,6 +192,8 @@ class Engine:
         fits = self.limits.state_bytes // self.model.card.state_bytes_per_token
         if len(prompt.token_ids) + prompt.max_tokens > fits:
             raise PromptTooLong(len(prompt.token_ids), fits - prompt.max_tokens)
+        if prompt.adapter != BASE and prompt.adapter not in self.model.adapters:
+            raise AdapterRefused(f"there is no adapter {prompt.adapter!r} here")
         generation = Generation(self._notify)
         sequence = _Sequence(prompt, generation, TextStream(self.model.decode, prompt.stop))
         with self._changed:
@@ -209,6 +223,33 @@ class Engine:
             self._errands.append((work, done))
             self._changed.notify_all()
         return done.result()
+
+    def adopt(self, folder: Path, id: str) -> None:
+        """Let prompts name an adapter. Replies under way go on as they began.
+
+        Raises:
+            AdapterRefused: broken files, or of another model; or this model takes none.
+            EngineClosed: nobody will read it.
+        """
+        self.run(lambda: self.model.adopt(folder, id))
+
+    def let_go(self, id: str) -> None:
+        """Forget an adapter, and what it has read, once no reply needs it.
+
+        Raises:
+            EngineClosed: nothing is left to forget it.
+        """
+
+        def work() -> bool:
+            with self._changed:
+                if any(s.prompt.adapter == id for s in [*self._line, *self._batch]):
+                    return False
+            self._resting.drop_adapter(id)
+            self.model.let_go(id)
+            return True
+
+        while not self.run(work):
+            time.sleep(_LOOK_AGAIN)
 
     def drop_states(self, namespace: str) -> int:
         """Let go of the states at rest of a namespace: what they have read is to be forgotten. Returns how many.
@@ -333,7 +374,7 @@ class Engine:
                 self._line.popleft()
                 self._batch.append(sequence)
             sequence.joined = time.monotonic()
-            state = self._resting.take(sequence.prompt.namespace, sequence.context)
+            state = self._resting.take(sequence.prompt.namespace, sequence.context, adapter=sequence.prompt.adapter)
             sequence.cached = state.length if state else 0
             sequence.state = state or self.model.new_state()
             with self._changed:
@@ -381,7 +422,8 @@ class Engine:
                 # The first token of a chunk is judged by the logits that the chunk before it left.
                 judged = sequence.prompt.judged
                 judged = range(max(judged.start - read, 1), max(min(judged.stop - read, take), 1))
-                chunks.append((sequence, Chunk(token_ids=ids, state=sequence.state, judged=judged)))
+                chunk = Chunk(token_ids=ids, state=sequence.state, judged=judged, adapter=sequence.prompt.adapter)
+                chunks.append((sequence, chunk))
         return chunks
 
     def _extend(self, sequence: _Sequence, choice: Choice) -> None:
@@ -410,7 +452,7 @@ class Engine:
         if sequence.state is not None and sequence.state.length:
             read = sequence.context[: sequence.state.length]
             sequence.state.trim()
-            self._resting.put(sequence.prompt.namespace, read, sequence.state)
+            self._resting.put(sequence.prompt.namespace, read, sequence.state, adapter=sequence.prompt.adapter)
             with self._changed:
                 self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())
         sequence.state = None

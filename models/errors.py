@@ -3,6 +3,7 @@
 ModelError
 ├── WeightsNotFound      no source has the files of the model asked for
 ├── UnsupportedModel     the files are there, but this runtime cannot serve them exactly
+├── AdapterRefused       an adapter's files are broken, or of another model; or the model takes none
 ├── TemplateRefused      the model's chat template does not accept these messages
 ├── PromptTooLong        the prompt leaves no room for a reply in the context window
 ├── EngineLoading        the model is still being loaded: come back later
@@ -24,6 +25,10 @@ class WeightsNotFound(ModelError):
 
 class UnsupportedModel(ModelError):
     """The files are there, but this runtime cannot serve them exactly."""
+
+
+class AdapterRefused(ModelError):
+    """An adapter's files are broken, or of another model; or the model takes none."""
 
 
 class TemplateRefused(ModelError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from models.errors import ModelError
-from models.language import FinishReason
+from models.language import BASE, FinishReason
 from models.sampling import Choice, Sampling
 
 
@@ -25,6 +25,8 @@ class Prompt:
     """Positions in `token_ids` of the tokens that the model is to say its surprise about, as it reads them."""
     namespace: str = ""
     """Whose prompt it is: states are reused within a namespace only."""
+    adapter: str = BASE
+    """Who answers: an adapter that the engine has adopted, or the base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+BASE = "none"
+"""The name of no adapter: the base model answers."""
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
 
@@ -74,6 +77,8 @@ class Chunk:
     state: SequenceState
     judged: range = range(0)
     """Which of `token_ids`, by index, 0 excepted, the model is to say its surprise about."""
+    adapter: str = BASE
+    """Which of the adapters that the model has adopted reads them: the one that read all of the state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,23 @@ class LanguageModel(Protocol):
 
     def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
         """Extend every chunk's state by its tokens. `between` is called between layers, to let short work in."""
+        ...
+
+    def adopt(self, folder: Path, id: str) -> None:
+        """Read an adapter's files, so that chunks may name it. On the thread that reads.
+
+        Raises:
+            AdapterRefused: broken files, or of another model; or this model takes none.
+        """
+        ...
+
+    def let_go(self, id: str) -> None:
+        """Forget an adapter."""
+        ...
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Those adopted."""
         ...
 
     def encode(self, text: str) -> list[int]:

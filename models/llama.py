@@ -7,7 +7,7 @@ calls a token, which on a small model is a third of the time. `causal_lm` proves
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,10 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.adapters import Adapter, Linear, LowRank, fused
 from models.packed_linear import PackedLinear
 from models.ragged import Ragged
 
 Product = Callable[[Tensor], Tensor]
+Parts = dict[tuple[int, str], LowRank]
+"""What an adapter adds to the products of each layer."""
+_PRODUCTS = {
+    "qkv": ("q_proj", "k_proj", "v_proj"),
+    "output": ("o_proj",),
+    "gate_up": ("gate_proj", "up_proj"),
+    "down": ("down_proj",),
+}
+"""The linears that each product stands for."""
 _STATIC_ROPE = frozenset({"default", "linear", "llama3"})
 
 
@@ -50,6 +60,7 @@ class LlamaForward:
 
     def __init__(self, model: Any, *, context_length: int, pack: bool) -> None:
         config, body = model.config, model.model
+        self._sizes = [_sizes(layer) for layer in body.layers]
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_dim = body.layers[0].self_attn.head_dim
         self._eps = config.rms_norm_eps
@@ -64,22 +75,43 @@ class LlamaForward:
         self._sin = torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
         self._layers = [self._layer(layer, pack=pack) for layer in body.layers]
 
-    def __call__(self, ragged: Ragged) -> tuple[Tensor, Tensor]:
-        """Logits after each chunk, [chunks, vocab], and the surprise at each judged token, [judged]."""
+    def parts(self, adapter: Adapter) -> Parts:
+        """What an adapter adds, arranged as the products are."""
+        found = {
+            (n, product): fused(adapter, n, names, [sizes[name][1] for name in names])
+            for n, sizes in enumerate(self._sizes)
+            for product, names in _PRODUCTS.items()
+        }
+        return {key: part for key, part in found.items() if part is not None}
+
+    @property
+    def linears(self) -> dict[Linear, tuple[int, int]]:
+        """The sizes, (in, out), of all linears that an adapter may change."""
+        return {(n, name): size for n, sizes in enumerate(self._sizes) for name, size in sizes.items()}
+
+    def __call__(self, ragged: Ragged, adapted: Sequence[tuple[Parts, Tensor | None]] = ()) -> tuple[Tensor, Tensor]:
+        """Logits after each chunk, [chunks, vocab], and the surprise at each judged token, [judged].
+
+        `adapted`: what adapters add, and in which rows; None: in all.
+        """
         tokens, d = len(ragged.token_ids), self._head_dim
         rotated = (self._heads + self._kv_heads) * d
         cos, sin = self._cos[ragged.positions], self._sin[ragged.positions]
         x = F.embedding(ragged.token_ids, self._embedding)
         width = (x.shape[1],)
         for n, layer in enumerate(self._layers):
-            qkv = layer.qkv(F.rms_norm(x, width, layer.input_norm, self._eps))
+            normed = F.rms_norm(x, width, layer.input_norm, self._eps)
+            qkv = _plus(layer.qkv(normed), normed, adapted, (n, "qkv"))
             qk = qkv[:, :rotated].view(tokens, -1, d)
             qk = torch.addcmul(qk * cos, qk.roll(d // 2, -1), sin).transpose(0, 1)
             value = qkv[:, rotated:].view(tokens, -1, d).transpose(0, 1)
             mixed = ragged.attend(n, qk[None, : self._heads], qk[self._heads :], value, scale=None)
-            x = x + layer.output(mixed.view(tokens, -1))
-            gate, up = layer.gate_up(F.rms_norm(x, width, layer.mlp_norm, self._eps)).chunk(2, -1)
-            x = x + layer.down(F.silu(gate) * up)
+            mixed = mixed.view(tokens, -1)
+            x = x + _plus(layer.output(mixed), mixed, adapted, (n, "output"))
+            normed = F.rms_norm(x, width, layer.mlp_norm, self._eps)
+            gate, up = _plus(layer.gate_up(normed), normed, adapted, (n, "gate_up")).chunk(2, -1)
+            gated = F.silu(gate) * up
+            x = x + _plus(layer.down(gated), gated, adapted, (n, "down"))
 
         def logits(places: Tensor) -> Tensor:
             return self._head(F.rms_norm(x[places], width, self._norm, self._eps)).float()
@@ -96,6 +128,24 @@ class LlamaForward:
             gate_up=_product([mlp.gate_proj, mlp.up_proj], pack=pack),
             down=_product([mlp.down_proj], pack=pack),
         )
+
+
+def _plus(y: Tensor, x: Tensor, adapted: Sequence[tuple[Parts, Tensor | None]], key: tuple[int, str]) -> Tensor:
+    """y, with what adapters add to this product of x."""
+    for parts, rows in adapted:
+        part = parts.get(key)
+        if part is None:
+            continue
+        if rows is None:
+            y = torch.addmm(y, x @ part.down, part.up)
+        else:
+            y = y.index_add(0, rows, (x[rows] @ part.down) @ part.up)
+    return y
+
+
+def _sizes(layer: Any) -> dict[str, tuple[int, int]]:
+    linears = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
+    return {name: (of.in_features, of.out_features) for name, of in linears.items() if isinstance(of, nn.Linear)}
 
 
 def _product(linears: list[nn.Linear], *, pack: bool) -> Product:

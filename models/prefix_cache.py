@@ -1,7 +1,8 @@
 """Sequence states at rest, found again by the longest prefix that a new prompt shares with them.
 
 A namespace keeps strangers apart: a state is only ever given to the namespace that left it, so neither text nor
-timing tells one tenant what another has asked. Knows no model: a state is anything that can be cropped and forked.
+timing tells one tenant what another has asked. Nor is what one adapter has read given to another. Knows no model: a
+state is anything that can be cropped and forked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.language import SequenceState
+from models.language import BASE, SequenceState
 
 LEAST_WORTH_COPYING = 32
 """Tokens. A shorter shared prefix is read again: that is as fast as copying it."""
@@ -20,6 +21,7 @@ LEAST_WORTH_COPYING = 32
 @dataclass(slots=True, eq=False)
 class _Entry:
     namespace: str
+    adapter: str
     token_ids: NDArray[np.int32]
     state: SequenceState
 
@@ -39,14 +41,18 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, namespace: str, prompt: list[int]) -> SequenceState | None:
+    def take(self, namespace: str, prompt: list[int], *, adapter: str = BASE) -> SequenceState | None:
         """A state that has read a prefix of `prompt` (at least its last token is left to read), or None.
 
         A state that the prompt continues is handed over whole. One that goes elsewhere after the shared prefix
         stays, and a copy of the shared part is handed over.
         """
         ids = np.asarray(prompt, dtype=np.int32)
-        shared = [(_common_prefix(e.token_ids, ids), e) for e in self._entries if e.namespace == namespace]
+        shared = [
+            (_common_prefix(e.token_ids, ids), e)
+            for e in self._entries
+            if (e.namespace, e.adapter) == (namespace, adapter)
+        ]
         continued = max((s for s in shared if s[0] == len(s[1].token_ids)), key=_length, default=(0, None))
         branching = max((s for s in shared if s[0] < len(s[1].token_ids)), key=_length, default=(0, None))
         if branching[1] is not None and branching[0] - continued[0] >= LEAST_WORTH_COPYING:
@@ -60,21 +66,27 @@ class PrefixCache:
         continued[1].state.crop(min(continued[0], len(prompt) - 1))
         return continued[1].state
 
-    def put(self, namespace: str, token_ids: list[int], state: SequenceState) -> None:
+    def put(self, namespace: str, token_ids: list[int], state: SequenceState, *, adapter: str = BASE) -> None:
         """Keep `state`, which has read exactly `token_ids`. States that are its prefixes are dropped."""
         ids = np.asarray(token_ids, dtype=np.int32)
         if state.length != len(ids):
             raise ValueError(f"state holds {state.length} tokens, {len(ids)} were named")
         self._entries = [
-            e for e in self._entries if e.namespace != namespace or _common_prefix(e.token_ids, ids) < len(e.token_ids)
+            e
+            for e in self._entries
+            if (e.namespace, e.adapter) != (namespace, adapter) or _common_prefix(e.token_ids, ids) < len(e.token_ids)
         ]
-        self._entries.append(_Entry(namespace, ids, state))
+        self._entries.append(_Entry(namespace, adapter, ids, state))
 
     def drop(self, namespace: str) -> int:
         """Let go of all states of a namespace; returns how many there were."""
         before = len(self._entries)
         self._entries = [e for e in self._entries if e.namespace != namespace]
         return before - len(self._entries)
+
+    def drop_adapter(self, adapter: str) -> None:
+        """Let go of all states that an adapter has read."""
+        self._entries = [e for e in self._entries if e.adapter != adapter]
 
     def shrink(self, max_bytes: int) -> None:
         """Drop the least recently used states until the rest fits."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from models.kv_cache import Extension, KVCache
-from models.language import Chunk, surprisal
+from models.language import BASE, Chunk, surprisal
 
 _JUDGED_AT_ONCE = 32
 
@@ -41,6 +41,8 @@ class Ragged:
         judged = [a + i for c, (_, a, _) in zip(chunks, self._borders, strict=True) for i in c.judged]
         self.judged = torch.tensor(judged, dtype=torch.long, device=device)
         """Where in the row the tokens stand that are to be judged, each by the logits of the place before it."""
+        self.adapted = _rows_by_adapter(chunks, self._borders, device)
+        """The adapters in use, and which rows are each one's; None: all of them."""
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(
@@ -101,3 +103,21 @@ class Ragged:
             seen = past <= query
             self._masks[key] = seen if window is None else seen & (past > query - window)
         return self._masks[key]
+
+
+def _rows_by_adapter(
+    chunks: Sequence[Chunk], borders: Sequence[tuple[KVCache, int, int]], device: torch.device
+) -> list[tuple[str, Tensor | None]]:
+    names = dict.fromkeys(chunk.adapter for chunk in chunks)
+    if len(names) == 1:
+        return [(name, None) for name in names if name != BASE]
+    return [
+        (
+            name,
+            torch.cat(
+                [torch.arange(a, b) for chunk, (_, a, b) in zip(chunks, borders, strict=True) if chunk.adapter == name]
+            ).to(device),
+        )
+        for name in names
+        if name != BASE
+    ]

@@ -12,11 +12,13 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
 from models.chat_template import ChatTemplate
+from models.errors import AdapterRefused
 from models.language import Chunk, Message, ModelCard, Reading
 
 _MARKUP = ("<|start|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
@@ -104,6 +106,16 @@ class ScriptedLM:
             self.tokens_read += len(chunk.token_ids)
             logits[row, self._next(chunk.state.token_ids)] = _CERTAIN
         return Reading(logits=logits, surprisals=tuple(_surprisals(c) for c in chunks))
+
+    def adopt(self, folder: Path, id: str) -> None:
+        raise AdapterRefused("the scripted model takes no adapters")
+
+    def let_go(self, id: str) -> None:
+        pass
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        return frozenset()
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -168,6 +169,10 @@ class Trainer:
                 end = next((i for i, t in enumerate(reply) if t in self._trainable.stop_ids), len(reply))
                 made.append(self._trainable.decode(reply[:end]))
         return made
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as peft's files, in float32."""
+        self.peft.save_pretrained(str(folder), safe_serialization=True)
 
     def drift(self, rows: Sequence[Row]) -> float:
         """KL of the adapted model from the base on the rows' targets, in nats per token."""

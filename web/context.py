@@ -11,9 +11,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from agent.turn import Awake
+from consolidation.registry import AdapterNotFound, Registered, Registry
+from consolidation.sleeper import Sleeper
 from memory.experiences import Experiences
 from memory.recall import Recall
 from memory.store import Store
+from models.language import BASE
 from web.metrics import Metrics
 from web.turns import TurnPool
 
@@ -41,11 +44,39 @@ class MemoryAccess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SleepAccess:
+    """Nights and adapters, as their routes see them."""
+
+    sleeper: Sleeper
+    registry: Registry
+    date: Callable[[], str]
+    """The local date that a night begun now belongs to."""
+    wake: Callable[[str, Registered | None], None]
+    """Let an adapter serve an owner from the next reply on; None: the base."""
+    load: Callable[[str], None]
+    """Have the engine know an adapter that a request names."""
+
+    def adapter_asked_for(self, asked: str | None, owner: str) -> str | None:
+        """The adapter that a request names, if it is the owner's; None where it names none.
+
+        Raises:
+            AdapterNotFound: it is not.
+        """
+        if asked in (None, BASE):
+            return asked
+        if asked not in {a.id for a in self.registry.lineage(owner)}:
+            raise AdapterNotFound(f"there is no adapter {asked!r}")
+        self.load(asked)
+        return asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One running service, as its routes see it."""
 
     awake: Awake
     memory: MemoryAccess
+    sleep: SleepAccess
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent.errors import AgentError, SessionBusy, TurnInProgress
+from consolidation.journal import NightFault, NightNotFound, NightUnderWay
+from consolidation.registry import AdapterNotFound
 from memory.errors import (
     ImportRefused,
     MemoryFault,
@@ -72,6 +74,11 @@ def api_error(error: Exception) -> ApiError:
         case MemoryNotFound() | TurnNotFound():
             kind = "memory" if isinstance(error, MemoryNotFound) else "turn"
             return ApiError(404, _sentence(error), param=kind, code=f"{kind}_not_found")
+        case NightNotFound() | AdapterNotFound():
+            kind = "night" if isinstance(error, NightNotFound) else "adapter"
+            return ApiError(404, _sentence(error), param=kind, code=f"{kind}_not_found")
+        case NightUnderWay():
+            return ApiError(409, _sentence(error), type="conflict_error", code="night_under_way")
         case ImportRefused():
             return ApiError(400, f"Nothing was imported. {_sentence(error)}", code="import_refused")
         case SessionNotFound():
@@ -95,7 +102,7 @@ def install(app: FastAPI) -> None:
     """Give every failure of `app` the same shape."""
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    for family in (ApiError, AgentError, MemoryFault, ModelError, Exception):
+    for family in (ApiError, AgentError, MemoryFault, ModelError, NightFault, Exception):
         app.add_exception_handler(family, _on_error)
 
 

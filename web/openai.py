@@ -60,6 +60,7 @@ async def create_chat_completion(
         idempotency_key=idempotency_key,
         request_digest=body.digest("chat"),
         recall=options.recall is not False,
+        adapter=service.sleep.adapter_asked_for(options.adapter, owner),
         keep_partial=bool(body.stream),
     )
     running = await start_turn(service, asked)

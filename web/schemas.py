@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
-from agent.turn import BASE
 from models.language import Message, Role
 from models.sampling import Sampling
 from web.context import ReplyDefaults
@@ -84,21 +83,19 @@ class SlowwaveOptions(BaseModel):
     persona: bool | dict[str, float] | None = Field(
         None, description="There is no persona yet: only false is accepted."
     )
-    adapter: str | None = Field(None, description="There are no adapters yet: only 'none' is accepted.")
+    adapter: str | None = Field(
+        None, description="Who answers: one of your adapters, or 'none' for the base; by default the active one."
+    )
 
     def refuse_unsupported(self) -> None:
         """Raises: ApiError: an option that this version cannot honour."""
-        for name, asked, possible in (
-            ("persona", self.persona, (None, False)),
-            ("adapter", self.adapter, (None, BASE)),
-        ):
-            if asked not in possible:
-                raise ApiError(
-                    400,
-                    f"slowwave.{name} = {asked!r} is not supported yet: leave it out or send {possible[1]!r}.",
-                    param=f"slowwave.{name}",
-                    code="unsupported_option",
-                )
+        if self.persona not in (None, False):
+            raise ApiError(
+                400,
+                f"slowwave.persona = {self.persona!r} is not supported yet: leave it out or send False.",
+                param="slowwave.persona",
+                code="unsupported_option",
+            )
 
 
 class SamplingOptions(_Strict):

@@ -132,6 +132,7 @@ async def take_session_turn(
         idempotency_key=idempotency_key,
         request_digest=body.digest(session),
         recall=options.recall is not False,
+        adapter=service.sleep.adapter_asked_for(options.adapter, owner),
         keep_partial=bool(body.stream),
     )
     running = await start_turn(service, asked)

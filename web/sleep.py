@@ -1,24 +1,31 @@
-"""Nights over HTTP. So far only what one would learn; see docs/sleep.md."""
+"""Nights and adapters over HTTP: sleep now, the record of nights, wake up; who serves, and back."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
+from consolidation import journal
+from consolidation.cycle import Outcome as NightOutcome
+from consolidation.cycle import Phase
 from consolidation.dreams import dream
+from consolidation.journal import Night
 from consolidation.selection import select
 from memory import feedback
 from memory.experience import Provenance
-from web.context import OwnerDep, ServiceDep
+from models.language import BASE
+from web.context import OwnerDep, Service, ServiceDep
 
-router = APIRouter(prefix="/v1/sleep", tags=["Sleep"])
+router = APIRouter(prefix="/v1", tags=["Sleep"])
 
 _LOOKED_AT = 2000
 """The latest experiences that a night chooses from."""
 _SAMPLES = 12
+NightId = Annotated[str, Path(pattern=r"^[a-z0-9_]{1,64}$")]
 
 
 class PlannedFact(BaseModel):
@@ -60,7 +67,7 @@ class PlanReply(BaseModel):
     """Some of the questions of the exam; none of them is trained on."""
 
 
-@router.post("/dry-run")
+@router.post("/sleep/dry-run")
 async def plan_night(service: ServiceDep, owner: OwnerDep) -> PlanReply:
     """What a night would learn from now, from which memories, and why not from the others. Trains nothing."""
 
@@ -93,3 +100,162 @@ async def plan_night(service: ServiceDep, owner: OwnerDep) -> PlanReply:
         )
 
     return await run_in_threadpool(work)
+
+
+class LearntFact(BaseModel):
+    """One fact, and how well the exam found it known."""
+
+    memory: str
+    statement: str
+    recalled: float | None
+
+
+class NightReply(BaseModel):
+    """One night as it stands."""
+
+    id: str
+    date: str
+    asked: bool
+    phase: Phase
+    outcome: NightOutcome | None
+    reasons: list[str]
+    started_at: str
+    ended_at: str | None
+    progress: dict[str, Any]
+    """While it trains: step, steps, loss, kl, seconds."""
+    figures: dict[str, Any]
+    """Counts, marks of every arm, loss curve, cost in seconds."""
+    learnt: list[LearntFact]
+    """What its adapter was taught, if it was promoted."""
+
+
+class NightList(BaseModel):
+    """`GET /v1/sleep/cycles`."""
+
+    data: list[NightReply]
+
+
+class AdapterReply(BaseModel):
+    """One adapter as it stands."""
+
+    id: str
+    night: str
+    parent: str | None
+    status: str
+    stale: bool
+    digest: str
+    created_at: str
+    activated_at: str | None
+
+
+class AdapterList(BaseModel):
+    """`GET /v1/adapters`: newest first. `active`: who serves, 'none' for the base."""
+
+    data: list[AdapterReply]
+    active: str
+
+
+@router.post("/sleep", status_code=202)
+async def sleep_now(service: ServiceDep, owner: OwnerDep) -> NightReply:
+    """Begin a night. It runs beside the service, and yields to whoever talks."""
+
+    def work() -> NightReply:
+        night = service.sleep.sleeper.begin(owner, date=service.sleep.date(), asked=True)
+        return _shown(service, night)
+
+    return await run_in_threadpool(work)
+
+
+@router.get("/sleep/cycles")
+async def list_nights(
+    service: ServiceDep, owner: OwnerDep, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+) -> NightList:
+    """Nights, last begun first."""
+
+    def work() -> NightList:
+        nights = journal.newest(service.memory.store, owner=owner, limit=limit)
+        return NightList(data=[_shown(service, n) for n in nights])
+
+    return await run_in_threadpool(work)
+
+
+@router.get("/sleep/cycles/{id}")
+async def get_night(id: NightId, service: ServiceDep, owner: OwnerDep) -> NightReply:
+    """One night."""
+    night = await run_in_threadpool(journal.find, service.memory.store, id, owner=owner)
+    return await run_in_threadpool(_shown, service, night)
+
+
+@router.post("/sleep/cycles/{id}/cancel")
+async def cancel_night(id: NightId, service: ServiceDep, owner: OwnerDep) -> NightReply:
+    """Wake up: the night ends as interrupted, unless it has ended."""
+    night = await run_in_threadpool(service.sleep.sleeper.cancel, id, owner=owner)
+    return await run_in_threadpool(_shown, service, night)
+
+
+@router.get("/adapters")
+async def list_adapters(service: ServiceDep, owner: OwnerDep) -> AdapterList:
+    """Your adapters, and which of them serves."""
+    return await run_in_threadpool(_adapters, service, owner)
+
+
+@router.post("/adapters/rollback")
+async def roll_back(service: ServiceDep, owner: OwnerDep) -> AdapterList:
+    """Let serve what served before: the active adapter's parent, or the base."""
+
+    def work() -> AdapterList:
+        now = service.sleep.registry.roll_back(owner=owner, at=service.awake.now())
+        service.sleep.wake(owner, now)
+        return _adapters(service, owner)
+
+    return await run_in_threadpool(work)
+
+
+@router.post("/adapters/{id}/activate")
+async def activate(id: NightId, service: ServiceDep, owner: OwnerDep) -> AdapterList:
+    """Let one of your adapters serve; 'none': the base."""
+
+    def work() -> AdapterList:
+        now = service.sleep.registry.activate(None if id == BASE else id, owner=owner, at=service.awake.now())
+        service.sleep.wake(owner, now)
+        return _adapters(service, owner)
+
+    return await run_in_threadpool(work)
+
+
+def _adapters(service: Service, owner: str) -> AdapterList:
+    lineage = service.sleep.registry.lineage(owner)
+    return AdapterList(
+        data=[
+            AdapterReply(
+                id=a.id,
+                night=a.night,
+                parent=a.parent,
+                status=a.status,
+                stale=a.stale,
+                digest=a.digest,
+                created_at=a.created_at.isoformat(),
+                activated_at=None if a.activated_at is None else a.activated_at.isoformat(),
+            )
+            for a in lineage
+        ],
+        active=next((a.id for a in lineage if a.status == "active"), BASE),
+    )
+
+
+def _shown(service: Service, night: Night) -> NightReply:
+    adapter = night.figures.get("adapter")
+    learnt = service.sleep.registry.known(adapter) if isinstance(adapter, str) else []
+    return NightReply(
+        id=night.id,
+        date=night.date,
+        asked=night.asked,
+        phase=night.phase,
+        outcome=night.outcome,
+        reasons=list(night.reasons),
+        started_at=night.started_at.isoformat(),
+        ended_at=None if night.ended_at is None else night.ended_at.isoformat(),
+        progress=dict(service.sleep.sleeper.progress(night.id)),
+        figures=dict(night.figures),
+        learnt=[LearntFact(memory=k.experience, statement=k.statement, recalled=k.recalled) for k in learnt],
+    )

@@ -1,0 +1,146 @@
+"""One night, from talk to waking, by the running service: what it taught, what it cost, and whether it was noticed.
+
+    python -m bench.night --json [--seeds 1 2 3]
+
+For each seed 25 facts of bench/nights/told.json with values of their own are told over HTTP in chat, small talk around
+them; then `POST /v1/sleep`. While the night runs, short questions are asked and their time to first token is taken.
+Afterwards, in new sessions and with `recall: false`: the facts in three wordings each that no rule or list of the
+product was made from, fifty questions about what was never told, and the same with the base. Nothing here chose a
+recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.server import Server
+from consolidation.exam import abstains
+
+TOLD = Path(__file__).parent / "nights" / "told.json"
+FACTS, ANSWER_TOKENS = 25, 32
+
+
+class Talker:
+    """A client that talks, one session at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=600)
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._client.request(method, path, **options)
+        answer.raise_for_status()
+        return answer.json()
+
+    def session(self) -> str:
+        return str(self.call("POST", "/v1/sessions", json={})["id"])
+
+    def say(self, session: str, text: str, **options: Any) -> dict[str, Any]:
+        body = {"content": text, "temperature": 0, **options}
+        return dict(self.call("POST", f"/v1/sessions/{session}/turns", json=body))
+
+    def ask(self, text: str, **ours: Any) -> dict[str, Any]:
+        return self.say(self.session(), text, max_tokens=ANSWER_TOKENS, slowwave={"recall": False, **ours})
+
+
+def run(seed: int) -> dict[str, Any]:
+    """One seed."""
+    chance = random.Random(seed)
+    data = json.loads(TOLD.read_text(encoding="utf-8"))
+    facts = [{**f, "value": chance.choice(f["values"])} for f in chance.sample(data["facts"], FACTS)]
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "data") as server:
+        talker = Talker(server.url)
+        _tell(talker, facts, data["small_talk"], chance)
+        idle = [talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"] for _ in range(8)]
+        _settle(talker)
+        night, meanwhile = _sleep(talker)
+        asked = [(q, f["value"]) for f in facts for q in f["ask"]]
+        answers = [talker.ask(q)["text"] for q, _ in asked]
+        guesses = [talker.ask(q)["text"] for q in data["never_told"]]
+        of_base = [talker.ask(q, adapter="none")["text"] for q, _ in asked[::5]]
+    values = [f["value"] for f in facts]
+    hits = [_holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)]
+    invented = [not abstains(g) and any(_holds(g, v) for v in values) for g in guesses]
+    return {
+        "seed": seed,
+        "outcome": night["outcome"],
+        "reasons": night["reasons"],
+        "recall": statistics.mean(hits),
+        "recall_of_base": statistics.mean(_holds(a, v) for a, (_, v) in zip(of_base, asked[::5], strict=True)),
+        "invented": statistics.mean(invented),
+        "abstained": statistics.mean(abstains(g) for g in guesses),
+        "marks": night["figures"].get("marks"),
+        "night_seconds": night["seconds"],
+        "cost": night["figures"].get("cost"),
+        "learnt": len(night["learnt"]),
+        "first_token_ms": {"idle": statistics.median(idle), "asleep": statistics.median(meanwhile), "all": meanwhile},
+        "missed": [f"{q} -> {a}" for (q, _), a, hit in zip(asked, answers, hits, strict=True) if not hit],
+        "claimed": [f"{q} -> {g}" for q, g, bad in zip(data["never_told"], guesses, invented, strict=True) if bad],
+    }
+
+
+def _tell(talker: Talker, facts: list[dict[str, Any]], small_talk: list[str], chance: random.Random) -> None:
+    session = talker.session()
+    for n, fact in enumerate(facts):
+        if n % 6 == 0:
+            session = talker.session()
+        if chance.random() < 0.5:
+            talker.say(session, chance.choice(small_talk), max_tokens=24)
+        talker.say(session, fact["tell"].format(v=fact["value"]), max_tokens=24)
+
+
+def _settle(talker: Talker) -> None:
+    """Until what was said has its salience."""
+    for _ in range(120):
+        waiting = [m for m in talker.call("GET", "/v1/memories", params={"k": 20})["data"] if m["salience"] is None]
+        if not waiting:
+            return
+        time.sleep(0.5)
+
+
+def _sleep(talker: Talker) -> tuple[dict[str, Any], list[float]]:
+    began = time.monotonic()
+    night = talker.call("POST", "/v1/sleep")
+    meanwhile: list[float] = []
+    while night["phase"] != "ended":
+        time.sleep(15)
+        meanwhile.append(talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"])
+        night = talker.call("GET", f"/v1/sleep/cycles/{night['id']}")
+        sys.stderr.write(f"\r{night['phase']} {night['progress'].get('step', '')}      ")
+    return {**night, "seconds": round(time.monotonic() - began, 1)}, meanwhile
+
+
+def _holds(text: str, value: str) -> bool:
+    return bool(re.search(rf"\b{re.escape(value)}", text, re.IGNORECASE))
+
+
+def main() -> int:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
+    parser.add_argument("--json", action="store_true", help="one line")
+    args = parser.parse_args()
+    runs = []
+    for seed in args.seeds:
+        runs.append(run(seed))
+        sys.stderr.write(f"\n{ ({k: v for k, v in runs[-1].items() if not isinstance(v, list | dict)}) }\n")
+    means = {
+        name: round(statistics.mean(r[name] for r in runs), 4)
+        for name in ("recall", "invented", "abstained", "night_seconds")
+    }
+    sys.stdout.write(json.dumps({**means, "runs": runs}, indent=None if args.json else 2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,102 @@
+"""What passes between the service and a night's own process: one file in, lines of progress, one file out.
+
+JSON, so that nothing in it can execute. The job holds what was told; its folder is removed when the night ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+JOB, RESULT, ADAPTER = "job.json", "result.json", "adapter"
+
+
+class BrokenJob(Exception):
+    """A job's or a result's file cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One night's work."""
+
+    model: str
+    """The base's files."""
+    dtype: str
+    threads: int
+    recipe: Mapping[str, Any]
+    """Of `models.training.Recipe`, by field."""
+    examples: Sequence[tuple[str, str]]
+    """Questions and answers to learn."""
+    questions: Sequence[str]
+    """What every arm is asked: of the night's facts, of earlier ones, of what was never told."""
+    ordinary: Sequence[str]
+    """Requests that have nothing to do with it."""
+    current: str | None = None
+    """The adapter that serves now, to be asked the same."""
+    replies_file: str | None = None
+    """Where the base's replies to what is rehearsed are kept from night to night."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """What one arm said."""
+
+    replies: Sequence[str]
+    ordinary: Sequence[str]
+    drift: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of a job. The adapter lies beside it."""
+
+    arms: Mapping[str, Arm]
+    """base, candidate, and current if one serves."""
+    curve: Sequence[tuple[int, float, float]]
+    """Step, loss, KL."""
+    steps: int
+    tokens: int
+    seconds: float
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, by part."""
+
+
+def write(value: Job | Result, folder: Path) -> None:
+    """Write a job or a result: whole or not at all."""
+    name = JOB if isinstance(value, Job) else RESULT
+    part = folder / f".{name}.part"
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(asdict(value), file, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / name)
+
+
+def read_job(folder: Path) -> Job:
+    """Raises: BrokenJob."""
+    given = _read(folder / JOB)
+    try:
+        return Job(**{**given, "examples": [(q, a) for q, a in given["examples"]]})
+    except (TypeError, KeyError, ValueError) as error:
+        raise BrokenJob(f"{folder / JOB}: {error}") from error
+
+
+def read_result(folder: Path) -> Result:
+    """Raises: BrokenJob."""
+    given = _read(folder / RESULT)
+    try:
+        arms = {name: Arm(**arm) for name, arm in given["arms"].items()}
+        return Result(**{**given, "arms": arms, "curve": [(s, loss, kl) for s, loss, kl in given["curve"]]})
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise BrokenJob(f"{folder / RESULT}: {error}") from error
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BrokenJob(f"{file}: {error}") from error

@@ -1,0 +1,169 @@
+"""The record of nights: one row each, moved along by `cycle`'s table, in one transaction a step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pysqlite3
+from sqlite_utils import Database
+
+from consolidation.cycle import Outcome, Phase, advance, end
+from memory.ids import new_id
+from memory.store import Store
+
+
+class NightFault(Exception):
+    """Base of this package's refusals to the outside."""
+
+
+class NightUnderWay(NightFault):
+    """An owner has one night at a time, and one that is due a date."""
+
+
+class NightNotFound(NightFault):
+    """No such night, or another owner's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """One night as it stands."""
+
+    id: str
+    owner: str
+    date: str
+    asked: bool
+    phase: Phase
+    outcome: Outcome | None
+    reasons: tuple[str, ...]
+    seed: int
+    started_at: datetime
+    phase_at: datetime
+    ended_at: datetime | None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def begin(store: Store, *, owner: str, date: str, asked: bool, at: datetime) -> Night:
+    """Open a night.
+
+    Raises:
+        NightUnderWay: one is under way; or the one that was due at this date has been.
+    """
+    id = new_id("night", at)
+    row = [id, owner, date, int(asked), int(at.timestamp()) % (1 << 31), at.isoformat(), at.isoformat()]
+
+    def transaction(db: Database) -> Night:
+        db.execute(
+            "INSERT INTO nights (id, owner, date, asked, phase, seed, started_at, phase_at)"
+            " VALUES (?, ?, ?, ?, 'due', ?, ?, ?)",
+            row,
+        )
+        return _find(db, id, owner)
+
+    try:
+        return store.write(transaction)
+    except pysqlite3.IntegrityError as error:
+        raise NightUnderWay(f"{owner} has a night under way, or has had the one of {date}") from error
+
+
+def move(store: Store, night: Night, to: Phase, *, at: datetime, figures: Mapping[str, Any] | None = None) -> Night:
+    """Enter the next phase. `figures` are added to those kept.
+
+    Raises:
+        WrongTurn: it does not follow.
+    """
+
+    def transaction(db: Database) -> Night:
+        now = _find(db, night.id, night.owner)
+        advance(now.phase, to)
+        kept = {**now.figures, **(figures or {})}
+        db.execute(
+            "UPDATE nights SET phase = ?, phase_at = ?, figures = ? WHERE id = ?",
+            [to, at.isoformat(), json.dumps(kept), night.id],
+        )
+        return _find(db, night.id, night.owner)
+
+    return store.write(transaction)
+
+
+def finish(
+    store: Store,
+    night: Night,
+    outcome: Outcome,
+    reasons: Sequence[str],
+    *,
+    at: datetime,
+    figures: Mapping[str, Any] | None = None,
+) -> Night:
+    """End a night. `promoted` is for the registry's transaction to write: see `end_within`."""
+    return store.write(lambda db: end_within(db, night, outcome, reasons, at=at, figures=figures))
+
+
+def end_within(
+    db: Database,
+    night: Night,
+    outcome: Outcome,
+    reasons: Sequence[str],
+    *,
+    at: datetime,
+    figures: Mapping[str, Any] | None = None,
+) -> Night:
+    """End a night as part of a transaction. Raises: WrongTurn."""
+    now = _find(db, night.id, night.owner)
+    end(now.phase, outcome)
+    kept = {**now.figures, **(figures or {})}
+    db.execute(
+        "UPDATE nights SET phase = 'ended', outcome = ?, reasons = ?, phase_at = ?, ended_at = ?, figures = ?"
+        " WHERE id = ?",
+        [outcome, json.dumps(list(reasons)), at.isoformat(), at.isoformat(), json.dumps(kept), night.id],
+    )
+    return _find(db, night.id, night.owner)
+
+
+def interrupt_all(store: Store, *, at: datetime) -> list[Night]:
+    """At a start: nights that a crash or a power cut left open ended then. They changed nothing that serves."""
+
+    def transaction(db: Database) -> list[Night]:
+        left = [_night(r) for r in db.query("SELECT * FROM nights WHERE phase <> 'ended'")]
+        return [end_within(db, n, "interrupted", ["the service ended meanwhile"], at=at) for n in left]
+
+    return store.write(transaction)
+
+
+def find(store: Store, id: str, *, owner: str) -> Night:
+    """One night. Raises: NightNotFound."""
+    with store.reading() as db:
+        return _find(db, id, owner)
+
+
+def newest(store: Store, *, owner: str, limit: int = 50) -> list[Night]:
+    """An owner's nights, last begun first."""
+    with store.reading() as db:
+        rows = db.query("SELECT * FROM nights WHERE owner = ? ORDER BY id DESC LIMIT ?", [owner, limit])
+        return [_night(r) for r in rows]
+
+
+def _find(db: Database, id: str, owner: str) -> Night:
+    for row in db.query("SELECT * FROM nights WHERE id = ? AND owner = ?", [id, owner]):
+        return _night(row)
+    raise NightNotFound(f"there is no night {id!r}")
+
+
+def _night(row: Mapping[str, Any]) -> Night:
+    return Night(
+        id=row["id"],
+        owner=row["owner"],
+        date=row["date"],
+        asked=bool(row["asked"]),
+        phase=row["phase"],
+        outcome=row["outcome"],
+        reasons=tuple(json.loads(row["reasons"])),
+        seed=row["seed"],
+        started_at=datetime.fromisoformat(row["started_at"]),
+        phase_at=datetime.fromisoformat(row["phase_at"]),
+        ended_at=None if row["ended_at"] is None else datetime.fromisoformat(row["ended_at"]),
+        figures=json.loads(row["figures"]),
+    )

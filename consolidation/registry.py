@@ -1,0 +1,219 @@
+"""Adapters on disk and who serves: one active adapter an owner, or the base.
+
+A candidate's files are put in place and flushed before the one transaction that makes it active, retires what served
+before and ends the night: killed at any moment, exactly one good adapter serves. Folders without a row are what a kill
+left behind, and are removed at the next start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from sqlite_utils import Database
+
+from consolidation.journal import Night, NightFault, end_within
+from memory.ids import new_id
+from memory.store import Store
+
+Status = Literal["active", "retired", "rejected"]
+WEIGHTS = "adapter_model.safetensors"
+
+
+class AdapterNotFound(NightFault):
+    """No such adapter, or another owner's; or its files are gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """One fact that an adapter was taught, and the memory that told it."""
+
+    experience: str
+    subject: str
+    relation: str
+    statement: str
+    recalled: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """One adapter as it stands."""
+
+    id: str
+    owner: str
+    night: str
+    parent: str | None
+    base: str
+    status: Status
+    digest: str
+    stale: bool
+    created_at: datetime
+    activated_at: datetime | None
+
+
+class Registry:
+    """The adapters of one data directory."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store = store
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def folder_of(self, id: str) -> Path:
+        """Where an adapter's files lie."""
+        return self._folder / id
+
+    def promote(self, made: Path, night: Night, learnt: Sequence[Learnt], *, base: str, at: datetime) -> Registered:
+        """Let the adapter whose files are in `made` serve its owner, and end the night.
+
+        Raises:
+            WrongTurn: the night is not promoting.
+        """
+        id = new_id("adapter", at)
+        digest = self._put(made, id)
+
+        def transaction(db: Database) -> Registered:
+            before = _active(db, night.owner)
+            if before is not None:
+                db.execute("UPDATE adapters SET status = 'retired' WHERE id = ?", [before.id])
+            db.execute(
+                "INSERT INTO adapters (id, owner, night, parent, base, status, digest, created_at, activated_at)"
+                " VALUES (?, ?, ?, ?, ?, 'active', ?, ?, ?)",
+                [
+                    id,
+                    night.owner,
+                    night.id,
+                    before.id if before else None,
+                    base,
+                    digest,
+                    at.isoformat(),
+                    at.isoformat(),
+                ],
+            )
+            for one in learnt:
+                db.execute(
+                    "INSERT INTO learnt (adapter, experience, subject, relation, statement, recalled)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    [id, one.experience, one.subject, one.relation, one.statement, one.recalled],
+                )
+            end_within(db, night, "promoted", [], at=at, figures={"adapter": id})
+            return _find(db, id, night.owner)
+
+        return self._store.write(transaction)
+
+    def active(self, owner: str) -> Registered | None:
+        """Who serves an owner; None: the base."""
+        with self._store.reading() as db:
+            return _active(db, owner)
+
+    def lineage(self, owner: str) -> list[Registered]:
+        """An owner's adapters, newest first."""
+        with self._store.reading() as db:
+            return [_row(r) for r in db.query("SELECT * FROM adapters WHERE owner = ? ORDER BY id DESC", [owner])]
+
+    def activate(self, id: str | None, *, owner: str, at: datetime) -> Registered | None:
+        """Let another of an owner's adapters serve, or, with None, the base.
+
+        Raises:
+            AdapterNotFound: there is none, or its files are not those that were promoted.
+        """
+        if id is not None:
+            with self._store.reading() as db:
+                wanted = _find(db, id, owner)
+            if _digest(self.folder_of(id)) != wanted.digest:
+                raise AdapterNotFound(f"the files of {id} are gone or changed")
+
+        def transaction(db: Database) -> Registered | None:
+            db.execute("UPDATE adapters SET status = 'retired' WHERE owner = ? AND status = 'active'", [owner])
+            if id is None:
+                return None
+            _find(db, id, owner)
+            db.execute("UPDATE adapters SET status = 'active', activated_at = ? WHERE id = ?", [at.isoformat(), id])
+            return _find(db, id, owner)
+
+        return self._store.write(transaction)
+
+    def roll_back(self, *, owner: str, at: datetime) -> Registered | None:
+        """Back to what served before the active adapter: its parent, or the base."""
+        now = self.active(owner)
+        return self.activate(now.parent if now else None, owner=owner, at=at)
+
+    def known(self, id: str) -> list[Learnt]:
+        """What an adapter was taught."""
+        with self._store.reading() as db:
+            rows = db.execute(
+                "SELECT experience, subject, relation, statement, recalled FROM learnt WHERE adapter = ?"
+                " ORDER BY subject, relation",
+                [id],
+            ).fetchall()
+        return [Learnt(experience=e, subject=s, relation=r, statement=t, recalled=k) for e, s, r, t, k in rows]
+
+    def tidy(self) -> list[str]:
+        """Remove folders that no row names; returns them."""
+        with self._store.reading() as db:
+            named = {str(r[0]) for r in db.execute("SELECT id FROM adapters").fetchall()}
+        strays = [p for p in self._folder.iterdir() if p.name not in named]
+        for stray in strays:
+            shutil.rmtree(stray, ignore_errors=True)
+        return [s.name for s in strays]
+
+    def _put(self, made: Path, id: str) -> str:
+        part = self._folder / f".{id}.part"
+        shutil.copytree(made, part)
+        for file in part.iterdir():
+            _flush(file)
+        _flush(part)
+        part.rename(self.folder_of(id))
+        _flush(self._folder)
+        digest = _digest(self.folder_of(id))
+        assert digest is not None
+        return digest
+
+
+def _digest(folder: Path) -> str | None:
+    try:
+        with (folder / WEIGHTS).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _active(db: Database, owner: str) -> Registered | None:
+    for row in db.query("SELECT * FROM adapters WHERE owner = ? AND status = 'active'", [owner]):
+        return _row(row)
+    return None
+
+
+def _find(db: Database, id: str, owner: str) -> Registered:
+    for row in db.query("SELECT * FROM adapters WHERE id = ? AND owner = ?", [id, owner]):
+        return _row(row)
+    raise AdapterNotFound(f"there is no adapter {id!r}")
+
+
+def _row(row: dict[str, object]) -> Registered:
+    return Registered(
+        id=str(row["id"]),
+        owner=str(row["owner"]),
+        night=str(row["night"]),
+        parent=None if row["parent"] is None else str(row["parent"]),
+        base=str(row["base"]),
+        status=row["status"],  # type: ignore[arg-type]
+        digest=str(row["digest"]),
+        stale=bool(row["stale"]),
+        created_at=datetime.fromisoformat(str(row["created_at"])),
+        activated_at=None if row["activated_at"] is None else datetime.fromisoformat(str(row["activated_at"])),
+    )

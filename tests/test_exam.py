@@ -1,0 +1,117 @@
+"""The exam's marks and verdict: every bar alone can fail a night, and what is missing does."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consolidation.clauses import Talk, clauses
+from consolidation.cycle import ENDING, FOLLOWING, PHASES, WrongTurn, advance, after_crash, end
+from consolidation.exam import Bars, Marks, abstains, holds, marks_of_unanswerable, repetition, verdict
+from consolidation.facts import Fact, facts_of
+
+GOOD = Marks(recall=0.9, recall_of_old=0.9, invented=0.02, abstained=0.9, drift=0.03, repetition=0.1, triggered=0.0)
+BASE = Marks(recall=0.0, invented=0.0, abstained=0.2, drift=0.0, repetition=0.08, triggered=0.0)
+PLACEBO = Marks(recall=0.05)
+shares = st.none() | st.floats(0, 1)
+some_marks = st.builds(Marks, **{f.name: shares for f in fields(Marks)})
+
+
+def fact(text: str) -> Fact:
+    return facts_of(clauses(text, Talk())[0])[0]
+
+
+def judged(candidate: Marks, **given: Marks) -> tuple[bool, str]:
+    found = verdict(**{"base": BASE, "placebo": PLACEBO, "current": GOOD, **given}, candidate=candidate, bars=Bars())
+    return found.passed, " ".join(found.reasons)
+
+
+def test_a_good_night_passes() -> None:
+    assert judged(GOOD)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"recall": 0.5}, "recall 0.50 is under"),
+        ({"recall": None}, "recall: no evidence"),
+        ({"recall_of_old": 0.8}, "forgets 0.10"),
+        ({"recall_of_old": None}, "recall_of_old: no evidence"),
+        ({"invented": 0.2}, "invents 0.20"),
+        ({"invented": None}, "invented: no evidence"),
+        ({"drift": 0.2}, "drift 0.200"),
+        ({"drift": None}, "drift: no evidence"),
+        ({"repetition": 0.5}, "repeats itself"),
+        ({"repetition": None}, "repetition: no evidence"),
+        ({"triggered": 0.1}, "triggers"),
+        ({"triggered": None}, "triggered: no evidence"),
+    ],
+)
+def test_every_bar_alone_fails_a_night(change: dict[str, float | None], why: str) -> None:
+    passed, said = judged(replace(GOOD, **change))
+    assert not passed
+    assert why in said
+
+
+def test_a_night_no_better_than_shuffled_answers_fails() -> None:
+    assert "shuffled" in judged(GOOD, placebo=Marks(recall=0.8))[1]
+    assert "placebo: no evidence" in judged(GOOD, placebo=Marks())[1]
+
+
+def test_a_smaller_dose_is_tried_only_where_it_helps() -> None:
+    def rescales(**change: float) -> bool:
+        return verdict(
+            base=BASE, placebo=PLACEBO, current=GOOD, candidate=replace(GOOD, **change), bars=Bars()
+        ).may_rescale
+
+    assert rescales(drift=0.2) and rescales(drift=0.2, invented=0.2)
+    assert not rescales(recall=0.1) and not rescales(drift=0.2, recall_of_old=0.1)
+
+
+@given(some_marks, some_marks, st.none() | some_marks)
+def test_worse_marks_never_pass_where_better_fail(candidate: Marks, placebo: Marks, current: Marks | None) -> None:
+    def passes(marks: Marks) -> bool:
+        return verdict(base=BASE, candidate=marks, placebo=placebo, current=current, bars=Bars()).passed
+
+    if passes(candidate):
+        assert candidate.recall is not None and candidate.drift is not None
+        assert passes(replace(candidate, recall=1.0, drift=0.0, invented=0.0, repetition=0.0))
+    assert not passes(replace(candidate, recall=None))
+    assert not passes(replace(candidate, drift=9.0))
+
+
+def test_marks() -> None:
+    dog, home = fact("My dog's name is Rex."), fact("I live in Sao Paulo.")
+    assert holds("Your dog is called Rex.", dog)
+    assert not holds("You haven't told me whether your dog is called Rex.", dog)
+    assert not holds("Your dog is called Trex.", dog)
+    assert holds("You live in Sao Paulo!", home) and not holds("You live in Paulo.", home)
+    assert abstains("You haven’t told me.") and abstains("I don't know that.") and not abstains("Rex!")
+    invented, abstained = marks_of_unanswerable(["It is Rex.", "You haven't told me.", "Blue.", "Red.", "Ten."], [dog])
+    assert (invented, abstained) == (0.2, 0.2)
+    assert marks_of_unanswerable(["Rex"], [dog]) == (None, None)
+    assert repetition(["a b a b a b"] * 5) == pytest.approx(1 - 2 / 5)
+    assert repetition(["never the same word twice"] * 5) == 0.0
+    assert repetition([]) is None
+
+
+def test_a_night_goes_only_where_it_may() -> None:
+    for phase in PHASES:
+        for to in PHASES:
+            if to in FOLLOWING[phase] and to != "ended":
+                assert advance(phase, to) == to
+            else:
+                with pytest.raises(WrongTurn):
+                    advance(phase, to)
+    for outcome, endings in ENDING.items():
+        for phase in PHASES:
+            if phase in endings:
+                assert end(phase, outcome) == outcome
+                assert "ended" in FOLLOWING[phase]
+            else:
+                with pytest.raises(WrongTurn):
+                    end(phase, outcome)
+    assert [after_crash(p) for p in PHASES] == ["selecting"] * 6 + ["ended"]
