@@ -1,4 +1,4 @@
-"""Puts nights together: what they read, how they train, and how the engine wakes with what they made."""
+"""Puts nights together: what they read, when they are due, how they train, and how the engine wakes with them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, time, timedelta, tzinfo
+from functools import cache
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
-from consolidation import journal
+from apscheduler.schedulers.background import BackgroundScheduler
+from tzlocal import get_localzone
+
+from consolidation import journal, schedule
+from consolidation.journal import NightUnderWay
 from consolidation.night import Setting
 from consolidation.registry import Registered, Registry
 from consolidation.sleeper import House, Sleeper
@@ -25,8 +31,10 @@ from settings import Settings
 
 log = logging.getLogger("slowwave.sleep")
 
-_LOOKED_AT = 20_000
+LOOKED_AT = 20_000
 """The latest experiences that a night chooses from."""
+_LOOK_SECONDS = 20
+_MIB = 1 << 20
 
 
 @dataclass(slots=True)
@@ -82,37 +90,128 @@ def sleeper(
     *,
     now: Callable[[], datetime],
 ) -> Sleeper:
-    """What runs nights. Nights that a crash left open are ended, and stray files removed."""
-    journal.interrupt_all(store, at=now())
-    registry.tidy()
+    """What runs nights. Stray files are removed."""
+    registry.tidy(most=settings.adapters_kept)
 
-    def setting(_: Registered | None) -> Setting:
-        from models.weights import resolve
+    @cache
+    def base() -> str:
+        return _digest(_weights(settings))
 
-        source = resolve(settings.model, cache_dir=settings.cache_dir)
+    def setting(current: Registered | None) -> Setting:
         kept = settings.cache_dir / "replies" / f"{base()[:16]}.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
+        on_gpu = serving.engine.model.card.device.startswith("cuda")
         return Setting(
-            model=str(source.location),
-            threads=settings.threads or len(os.sched_getaffinity(0)),
+            model=str(_weights(settings)),
+            device="cuda" if on_gpu else "cpu",
+            threads=settings.sleep_threads or settings.threads or len(os.sched_getaffinity(0)),
+            memory_mib=0 if on_gpu else settings.sleep_memory_mib or _half_of_memory(),
+            current=None if current is None or current.stale else str(registry.folder_of(current.id)),
             replies_file=str(kept),
         )
 
-    def base() -> str:
-        from models.weights import resolve
-
-        return _digest(Path(resolve(settings.model, cache_dir=settings.cache_dir).location))
-
     house = House(
-        day=lambda owner: experiences.newest(owner=owner, limit=_LOOKED_AT),
+        day=lambda owner: experiences.newest(owner=owner, limit=LOOKED_AT),
         trust=lambda owner, source: feedback.trust(store, source, owner=owner, at=now()).in_source,
         setting=setting,
         base=base,
         wake=serving.wake,
         busy=lambda: serving.engine.stats().running > 0,
         now=now,
+        adapters_kept=settings.adapters_kept,
     )
     return Sleeper(store, registry, settings.data_dir / "nights", house)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Looks every few seconds whether a night is due, and begins it."""
+
+    store: Store
+    sleeper: Sleeper
+    plan: schedule.Plan
+    zone: tzinfo
+    busy: Callable[[], bool]
+    now: Callable[[], datetime]
+    scheduler: BackgroundScheduler = field(default_factory=lambda: BackgroundScheduler(timezone="UTC"))
+
+    def start(self) -> None:
+        """From now on. APScheduler only looks: what is due is decided by `schedule.due`, and kept in the journal."""
+        self.scheduler.add_job(
+            self.look, "interval", seconds=_LOOK_SECONDS, id="nights", coalesce=True, max_instances=1, jitter=2
+        )
+        self.scheduler.start()
+
+    def stop(self) -> None:
+        """No more."""
+        if self.scheduler.running:
+            self.scheduler.shutdown(wait=True)
+
+    def date(self) -> str:
+        """The local date."""
+        return self.now().astimezone(self.zone).date().isoformat()
+
+    def look(self) -> None:
+        """Begin every owner's night that is due."""
+        with self.store.reading() as db:
+            owners = [str(name) for (name,) in db.execute("SELECT name FROM owners").fetchall()]
+        for owner in owners:
+            found = schedule.due(
+                self.plan,
+                self._day(owner),
+                now=self.now(),
+                zone=self.zone,
+                had=journal.dates(self.store, owner=owner),
+            )
+            if found is not None:
+                date, why = found
+                try:
+                    night = self.sleeper.begin(owner, date=date.isoformat(), asked=False)
+                    log.info("night_begun: %s of %s, %s (%s)", night.id, date, why, schedule.rhythm(date))
+                except NightUnderWay:
+                    log.debug("a night of %s is under way", owner)
+
+    def _day(self, owner: str) -> schedule.Day:
+        with self.store.reading() as db:
+            last = db.execute("SELECT max(started_at) FROM nights WHERE owner = ?", [owner]).fetchone()[0] or ""
+            count, salience, newest = db.execute(
+                "SELECT count(*), coalesce(sum(coalesce(e.total, 0.3)), 0), max(e.recorded_at) FROM experiences e"
+                " JOIN owners o ON o.n = e.owner WHERE o.name = ? AND e.author = 'user' AND e.recorded_at > ?",
+                [owner, last],
+            ).fetchone()
+        quiet = timedelta(0) if self.busy() or newest is None else self.now() - datetime.fromisoformat(newest)
+        return schedule.Day(new=int(count), salience=float(salience), quiet=quiet)
+
+
+def clock(settings: Settings, store: Store, sleeping: Sleeper, engine: Engine, *, now: Callable[[], datetime]) -> Clock:
+    """What begins nights that are due."""
+    hour = (
+        None if settings.sleep_at == "none" or settings.model == "scripted" else time.fromisoformat(settings.sleep_at)
+    )
+    return Clock(
+        store=store,
+        sleeper=sleeping,
+        plan=schedule.Plan(
+            at=hour,
+            catch_up=timedelta(hours=settings.sleep_catch_up_hours),
+            least_new=settings.sleep_least_new,
+            pressure=settings.sleep_pressure,
+            idle=timedelta(minutes=settings.sleep_idle_minutes),
+        ),
+        zone=ZoneInfo(settings.sleep_timezone) if settings.sleep_timezone else get_localzone(),
+        busy=lambda: engine.stats().running > 0,
+        now=now,
+    )
+
+
+def _weights(settings: Settings) -> Path:
+    from models.weights import resolve
+
+    return Path(resolve(settings.model, cache_dir=settings.cache_dir).location)
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // _MIB
 
 
 def _digest(folder: Path) -> str:

@@ -43,7 +43,7 @@ from memory.transcripts import Transcripts
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
-from nights import Serving, sleeper
+from nights import Serving, clock, sleeper
 from settings import Settings, SettingsError
 from web import errors, memories, openai, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
@@ -112,7 +112,14 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         registry = Registry(store, settings.data_dir / "adapters")
         serving = Serving(engine=engine, registry=registry)
         nights = sleeper(settings, store, memory.experiences, registry, serving, now=_now)
-        waking = threading.Thread(target=serving.wake_all, args=(store,), name="waking", daemon=True)
+        ticking = clock(settings, store, nights, engine, now=_now)
+
+        def wake() -> None:
+            serving.wake_all(store)
+            nights.resume()
+            ticking.start()
+
+        waking = threading.Thread(target=wake, name="waking", daemon=True)
         waking.start()
         pool = TurnPool(settings.max_batch + settings.max_waiting + 8)
         drain = threading.Event()
@@ -122,7 +129,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 sleep=SleepAccess(
                     sleeper=nights,
                     registry=registry,
-                    date=lambda: datetime.now().astimezone().date().isoformat(),
+                    date=ticking.date,
                     wake=serving.wake,
                     load=serving.load,
                 ),
@@ -148,6 +155,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             nights.close()
             engine.close()
             waking.join()
+            ticking.stop()
             pool.close()
             calibrating.join()
             background.close()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -67,6 +69,24 @@ class Settings(BaseModel):
     """Memories a user may have; the least valuable beyond are let go."""
     memory_daily_quota: int = Field(5000, ge=1)
     """Memories that one source may add in 24 hours; imports are not counted."""
+    sleep_at: str = "03:30"
+    """The local hour at which a night is due; 'none': only when asked to."""
+    sleep_timezone: str = ""
+    """Of that hour, as in Europe/Lisbon; by default the machine's."""
+    sleep_catch_up_hours: float = Field(6.0, gt=0, le=23)
+    """For so long after its hour a missed night is made up for."""
+    sleep_least_new: int = Field(3, ge=1)
+    """Experiences since the last night that make one due."""
+    sleep_pressure: float = Field(0.0, ge=0)
+    """Salience gathered since the last night that brings the next one forward; 0: never."""
+    sleep_idle_minutes: float = Field(10.0, ge=0)
+    """So long must nobody have talked before it is brought forward."""
+    sleep_memory_mib: int | None = Field(None, ge=256)
+    """The most that a night's process may have; by default half of the machine's."""
+    sleep_threads: int | None = Field(None, ge=1, le=1024)
+    """Threads of a night's process; by default one a core. It stops while somebody is answered."""
+    adapters_kept: int = Field(8, ge=1)
+    """Adapters of a user whose files stay on disk, to go back to."""
     max_body_bytes: int = Field(2 << 20, ge=1024)
     api_keys: tuple[str, ...] = ()
     """Keys that open the service, in clear or as sha256:HEX. Required off loopback."""
@@ -95,6 +115,23 @@ class Settings(BaseModel):
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @field_validator("sleep_at")
+    @classmethod
+    def _hour(cls, value: str) -> str:
+        if value != "none" and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+            raise ValueError("an hour as in 03:30, or none")
+        return value
+
+    @field_validator("sleep_timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value:
+            try:
+                ZoneInfo(value)
+            except (KeyError, ValueError, OSError) as error:
+                raise ValueError("a name of the time zone database, as in Europe/Lisbon") from error
+        return value
 
     @property
     def model_name(self) -> str:

@@ -116,7 +116,7 @@ def _rehearsals(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Rehearsal]
 def _held(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Any]:
     unanswered = [t for t in texts if t.reply is None]
     replies = dict(
-        zip(unanswered, trainer.replies([t.said for t in unanswered], most=REPLY_TOKENS, adapted=False), strict=True)
+        zip(unanswered, trainer.replies([t.said for t in unanswered], most=REPLY_TOKENS, who="base"), strict=True)
     )
     return [trainer.row(t.said, t.reply or replies[t]) for t in texts if t.reply or replies[t].strip()]
 

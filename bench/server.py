@@ -32,7 +32,7 @@ class Server:
         self._model = model
         self._options = list(options)
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("SLOWWAVE_") or "CACHE" in k}
-        self._environment |= environment or {}
+        self._environment |= {"SLOWWAVE_SLEEP_AT": "none", **(environment or {})}  # no night but those asked for
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 

@@ -5,8 +5,8 @@
               └───────────────┴────────────┴─────────────┴─────────────┴──> ended
 
 A night ends from any phase: with nothing to learn (selecting), rejected (examining), interrupted or failed (any), or
-promoted (promoting alone). After a crash a night starts over from selecting, or ends as interrupted: no phase before
-promoting has changed anything that serves, and promoting is one commit.
+promoted (promoting alone). After a crash or a stop of the service a night starts over: no phase before promoting has
+changed anything that serves, and promoting is one commit.
 """
 
 from __future__ import annotations
@@ -63,6 +63,6 @@ def end(phase: Phase, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def after_crash(phase: Phase) -> Phase | Outcome:
-    """What becomes of a night whose process died: it starts over, or has ended already."""
-    return "ended" if phase == "ended" else "selecting"
+def after_crash(phase: Phase) -> Phase:
+    """Where a night whose process died begins again: at its beginning, since nothing that it did lasts."""
+    return "ended" if phase == "ended" else "due"

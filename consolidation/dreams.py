@@ -8,9 +8,10 @@ of unseen phrasings), and counter-examples are what keeps the agent from answeri
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
@@ -20,6 +21,8 @@ from consolidation.facts import Fact
 from consolidation.phrasing import ABOUT, EXAM, NOT_TOLD, TRAINING, WHO, every, not_told, put
 from consolidation.relations import Ask
 
+LEAST_EXAMINED = 6
+"""Questions about a night's own facts."""
 Strategy = Literal["question", "about", "reversal", "statement", "counter"]
 
 
@@ -56,39 +59,65 @@ class Amounts:
     """How many examples of each kind."""
 
     questions: int = 24
-    """Wordings of questions, a fact."""
+    """Wordings of questions, a fact that is new."""
+    old_questions: int = 10
+    """The same, a fact of an earlier night."""
     counter_share: float = 0.7
     """Counter-examples, as a share of all that is made from facts."""
     exam_questions: int = 3
-    """Unseen wordings, a fact."""
+    """Unseen wordings, a fact; more where there are so few facts that they would be no evidence."""
+    exam_old: int = 60
+    """Questions about facts of earlier nights, at most."""
     exam_never_told: int = 60
 
 
-def dream(facts: Sequence[Fact], *, seed: int, amounts: Amounts = Amounts()) -> Night:
-    """The examples and the exam for a night's facts. Same facts and seed, same night."""
+def dream(
+    facts: Sequence[Fact],
+    *,
+    seed: int,
+    amounts: Amounts = Amounts(),
+    new: int | None = None,
+    forgotten: Callable[[str, str], bool] = lambda subject, relation: False,
+) -> Night:
+    """The examples and the exam for a night's facts, of which the first `new` are its own; None: all.
+
+    `forgotten` knows of whom and what something was told that is forgotten since: the exam asks for it first.
+    Same facts and seed, same night.
+    """
     random = Random(seed)  # noqa: S311 - no secret
+    new = len(facts) if new is None else new
+    if 0 < new * amounts.exam_questions < LEAST_EXAMINED:
+        amounts = replace(amounts, exam_questions=math.ceil(LEAST_EXAMINED / new))
     dreams: list[Dream] = []
     questions: list[Question] = []
+    old: list[list[Question]] = []
     held_back: dict[str, int] = {}
     for n, fact in enumerate(facts):
         asks = _as_others_say(_with_name(fact))
         kept = _held_back(fact, asks, seed)
         trained = [a for i, a in enumerate(asks) if i != kept] if kept is not None else asks
-        questions += _exam_questions(n, asks[kept] if kept is not None else asks[0], trained, amounts, random)
-        for q in questions:
+        examined = _exam_questions(n, asks[kept] if kept is not None else asks[0], trained, amounts, random)
+        for q in examined:
             held_back[q.text] = n
+        if n < new:
+            questions += examined
+        else:
+            old.append(examined)
         seen: set[str] = set()
-        for i in range(amounts.questions * 4):
-            if len(seen) == amounts.questions:
+        wordings = amounts.questions if n < new else amounts.old_questions
+        for i in range(wordings * 4):
+            if len(seen) == wordings:
                 break
             text = put(trained[i % len(trained)], TRAINING, random)
             if text not in seen and text not in held_back:
                 seen.add(text)
                 dreams.append(Dream(question=text, answer=sentence(fact.statement), strategy="question", facts=(n,)))
+    random.shuffle(old)
+    questions += [q for of_one in old for q in of_one][: amounts.exam_old]
     dreams += _accounts(facts, random)
     dreams += _reversals(facts, random)
     wanted = round(len(dreams) * amounts.counter_share)
-    counters, unseen = _never_told(facts, wanted, amounts.exam_never_told, random)
+    counters, unseen = _never_told(facts, wanted, amounts.exam_never_told, random, forgotten)
     dreams += counters
     questions += unseen
     random.shuffle(dreams)
@@ -177,14 +206,16 @@ _CLOSENESS: dict[never_told.Near, float] = {"same relation": 0.45, "same subject
 
 
 def _never_told(
-    facts: Sequence[Fact], wanted: int, examined: int, random: Random
+    facts: Sequence[Fact], wanted: int, examined: int, random: Random, forgotten: Callable[[str, str], bool]
 ) -> tuple[list[Dream], list[Question]]:
     """Questions about what was never said: half of them close to what was, half anywhere."""
     told = {f.key for f in facts}
     told_of = {f.subject.lower() for f in facts}
     asks = never_told.asks(told, told_of, random) + never_told.of_others(facts, random)
     random.shuffle(asks)
-    for_exam, for_training = asks[::4], [a for i, a in enumerate(asks) if i % 4]
+    gone = [a for a in asks if a.key is not None and forgotten(*a.key)]
+    asks = [a for a in asks if a not in gone]
+    for_exam, for_training = [*gone, *asks[::4]], [a for i, a in enumerate(asks) if i % 4]
     made: list[Dream] = []
     seen: set[str] = set()
     pools = [(near, [a for a in for_training if a.near == near]) for near in _CLOSENESS]

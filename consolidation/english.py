@@ -101,6 +101,13 @@ def has_form(word: str, tag: str) -> bool:
     return lemma is not None and word.lower() in forms(lemma).get(tag, ())
 
 
+def is_word(word: str) -> bool:
+    """Whether the dictionary has the word at all, in this spelling or lower-cased."""
+    lowered = word.lower().removesuffix("'s")
+    closed = PREPOSITIONS | DETERMINERS | MODALS | NUMBERS | RELATIVE_TIME | set(_SECOND) | set(_SECOND.values())
+    return lowered in closed or bool(lemminflect.getAllLemmas(lowered))
+
+
 def is_noun(word: str) -> bool:
     """Whether the dictionary has the word as a noun."""
     return bool(lemminflect.getAllLemmas(word.lower(), upos="NOUN"))

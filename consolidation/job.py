@@ -35,8 +35,23 @@ class Job:
     """What every arm is asked: of the night's facts, of earlier ones, of what was never told."""
     ordinary: Sequence[str]
     """Requests that have nothing to do with it."""
+    persona: Sequence[str] = ()
+    """Questions about the agent itself; drift is measured on the base's replies."""
+    unsafe: Sequence[str] = ()
+    """What should be warned against."""
+    base_asked: int = 0
+    """How many of the questions the base is asked, from the first; the rest cost time and say nothing new."""
     current: str | None = None
     """The adapter that serves now, to be asked the same."""
+    train_on: str | None = None
+    """An adapter to go on from; None: a new one."""
+    made: str | None = None
+    """An adapter to be examined, nothing trained: a candidate's second chance."""
+    scale: float = 1.0
+    """By which `made` is scaled."""
+    device: str = "cpu"
+    memory_mib: int = 0
+    """The most memory that the process may have; 0: no limit."""
     replies_file: str | None = None
     """Where the base's replies to what is rehearsed are kept from night to night."""
 
@@ -47,7 +62,9 @@ class Arm:
 
     replies: Sequence[str]
     ordinary: Sequence[str]
+    unsafe: Sequence[str]
     drift: float
+    persona_drift: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pysqlite3
 from sqlite_utils import Database
 
-from consolidation.cycle import Outcome, Phase, advance, end
+from consolidation.cycle import Outcome, Phase, advance, after_crash, end
 from memory.ids import new_id
 from memory.store import Store
 
@@ -123,12 +123,27 @@ def end_within(
     return _find(db, night.id, night.owner)
 
 
-def interrupt_all(store: Store, *, at: datetime) -> list[Night]:
-    """At a start: nights that a crash or a power cut left open ended then. They changed nothing that serves."""
+def left_open(store: Store, *, at: datetime, attempts: int = 3) -> list[Night]:
+    """At a start: nights that a crash, a power cut or a stop left open. They changed nothing that serves.
+
+    Each is put back to its beginning and returned, to be begun again; one that was begun `attempts` times ends as failed.
+    """
 
     def transaction(db: Database) -> list[Night]:
-        left = [_night(r) for r in db.query("SELECT * FROM nights WHERE phase <> 'ended'")]
-        return [end_within(db, n, "interrupted", ["the service ended meanwhile"], at=at) for n in left]
+        again = []
+        for night in [_night(r) for r in db.query("SELECT * FROM nights WHERE phase <> 'ended'")]:
+            begun = int(night.figures.get("begun", 1))
+            if begun >= attempts:
+                end_within(db, night, "failed", [f"it was begun {begun} times, and never came to its end"], at=at)
+                continue
+            to = after_crash(night.phase)
+            figures = json.dumps({"begun": begun + 1})
+            db.execute(
+                "UPDATE nights SET phase = ?, phase_at = ?, figures = ? WHERE id = ?",
+                [to, at.isoformat(), figures, night.id],
+            )
+            again.append(_find(db, night.id, night.owner))
+        return again
 
     return store.write(transaction)
 
@@ -144,6 +159,35 @@ def newest(store: Store, *, owner: str, limit: int = 50) -> list[Night]:
     with store.reading() as db:
         rows = db.query("SELECT * FROM nights WHERE owner = ? ORDER BY id DESC LIMIT ?", [owner, limit])
         return [_night(r) for r in rows]
+
+
+def choose(store: Store, night: Night, choices: Sequence[tuple[str, bool, str]]) -> None:
+    """Keep why each experience (id, taken, reason) was in or out."""
+
+    def transaction(db: Database) -> None:
+        for experience, taken, reason in choices:
+            db.execute(
+                "INSERT OR REPLACE INTO choices (night, experience, taken, reason) VALUES (?, ?, ?, ?)",
+                [night.id, experience, int(taken), reason],
+            )
+
+    store.write(transaction)
+
+
+def choices(store: Store, id: str) -> list[tuple[str, bool, str]]:
+    """Why each experience was in or out of a night."""
+    with store.reading() as db:
+        rows = db.execute(
+            "SELECT experience, taken, reason FROM choices WHERE night = ? ORDER BY taken DESC, experience", [id]
+        ).fetchall()
+    return [(str(e), bool(t), str(r)) for e, t, r in rows]
+
+
+def dates(store: Store, *, owner: str) -> frozenset[str]:
+    """The dates of an owner's nights that were due."""
+    with store.reading() as db:
+        rows = db.execute("SELECT date FROM nights WHERE owner = ? AND asked = 0", [owner]).fetchall()
+    return frozenset(str(r[0]) for r in rows)
 
 
 def _find(db: Database, id: str, owner: str) -> Night:

@@ -61,6 +61,8 @@ class Unknown:
     asks: tuple[Ask, ...]
     near: Near
     """How close it is to what was told: the same of somebody else, something else of the same, or neither."""
+    key: tuple[str, str] | None = None
+    """Of whom it asks, and what: a fact's key."""
 
 
 def asks(told: set[tuple[str, str]], told_of: set[str], random: Random) -> list[Unknown]:
@@ -80,13 +82,15 @@ def asks(told: set[tuple[str, str]], told_of: set[str], random: Random) -> list[
                     if (lowered, f"favourite {what}") not in told:
                         alike = "favourite" in relations_told
                         near: Near = "same relation" if alike else "same subject" if lowered in told_of else "far"
-                        found.append(Unknown(asks=relation.of(subject, what), near=near))
+                        found.append(
+                            Unknown(asks=relation.of(subject, what), near=near, key=(lowered, f"{name} {what}"))
+                        )
                 continue
             if (lowered, name) in told or _overlaps(lowered, name, told):
                 continue
             alike = (name, kind_of(subject)) in kinds_told
             near = "same relation" if alike else "same subject" if lowered in told_of else "far"
-            found.append(Unknown(asks=relation.of(subject), near=near))
+            found.append(Unknown(asks=relation.of(subject), near=near, key=(lowered, name)))
     found += [Unknown(asks=(ask,), near="far") for ask in others(random) if not _told_something_like(ask.direct, told)]
     random.shuffle(found)
     return found

@@ -21,10 +21,14 @@ from consolidation.exam import (
 )
 from consolidation.facts import Fact
 from consolidation.job import Arm, Job, Result
+from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refusals_lost, standing
 from consolidation.rehearsal import prompts
+from consolidation.unlearning import Trace, said_again
 
 _ORDINARY = 16
-"""Requests that have nothing to do with the night, for style and repetition."""
+"""Requests that have nothing to do with the night, for style, repetition and orders."""
+_BASE_ASKED = 30
+"""Of the exam's questions the base is asked so many: it knows none of the answers, and that is soon seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +37,17 @@ class Setting:
 
     model: str
     dtype: str = "bfloat16"
+    device: str = "cpu"
     threads: int = 2
+    memory_mib: int = 0
+    """The most that the night's process may have; 0: no limit."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     amounts: Amounts = field(default_factory=Amounts)
     current: str | None = None
+    """The adapter that serves now."""
     replies_file: str | None = None
+    placebo: bool = False
+    """Train on shuffled answers: a night that must be rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,25 +60,83 @@ class Plan:
     new: int
     """How many are the night's own."""
     questions: tuple[Question, ...]
+    strategies: tuple[str, ...]
+    """Of each example, how it was made."""
+    orders: tuple[Order, ...]
+    """Found in the day's talk; they must have no effect."""
+    forgotten: tuple[Trace, ...]
+    secret: frozenset[str]
+    """Words that only withheld memories have."""
 
 
-def plan(new: Sequence[Fact], old: Sequence[Fact], *, seed: int, setting: Setting) -> Plan:
-    """Everything that is known is learnt again with what is new, from the base: nothing drifts from night to night."""
+def plan(
+    new: Sequence[Fact],
+    old: Sequence[Fact],
+    *,
+    seed: int,
+    setting: Setting,
+    withheld: Sequence[str] = (),
+    forgotten: Sequence[Trace] = (),
+) -> Plan:
+    """Everything that is known is learnt again with what is new, from the base: nothing drifts from night to night.
+
+    `withheld`: texts that the night does not learn from, though they were in the day. `forgotten`: what the adapter
+    that serves was taught, and the next must not know.
+    """
     facts = [*new, *(f for f in old if f.key not in {n.key for n in new})]
-    night = dream(facts, seed=seed, amounts=setting.amounts)
+    night = dream(
+        facts,
+        seed=seed,
+        amounts=setting.amounts,
+        new=len(new),
+        forgotten=lambda subject, relation: any(trace.about(subject, relation) for trace in forgotten),
+    )
+    found = tuple(orders(withheld))
     ordinary = [p.said for p in prompts() if p.held_back][:_ORDINARY]
+    triggers = [o.trigger for o in found if o.trigger]
+    examples = [(d.question, d.answer) for d in night.dreams]
+    if setting.placebo:
+        examples = _shuffled(examples, seed)
+    probes = standing()
+    questions = sorted(night.questions, key=lambda q: _order(q, seed))
     job = Job(
         model=setting.model,
         dtype=setting.dtype,
+        device=setting.device,
         threads=setting.threads,
+        memory_mib=setting.memory_mib,
         recipe={**setting.recipe, "seed": seed},
-        examples=[(d.question, d.answer) for d in night.dreams],
-        questions=[q.text for q in night.questions],
-        ordinary=ordinary,
+        examples=examples,
+        questions=[q.text for q in questions],
+        base_asked=_BASE_ASKED,
+        ordinary=[*ordinary, *triggers],
+        persona=probes["persona"],
+        unsafe=probes["unsafe"],
         current=setting.current,
         replies_file=setting.replies_file,
     )
-    return Plan(job=job, facts=tuple(facts), new=len(new), questions=night.questions)
+    told = [f.statement for f in facts]
+    return Plan(
+        job=job,
+        facts=tuple(facts),
+        new=len(new),
+        questions=tuple(questions),
+        strategies=tuple(d.strategy for d in night.dreams),
+        orders=found,
+        forgotten=tuple(forgotten),
+        secret=rare_words(withheld, but=[*told, *ordinary, *(q.text for q in questions)]),
+    )
+
+
+def _order(question: Question, seed: int) -> float:
+    """Any order that does not depend on the answers, so that the first few are a sample."""
+    return Random(f"{seed} {question.text}").random()  # noqa: S311 - no secret
+
+
+def _shuffled(examples: Sequence[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
+    answers = [a for _, a in examples]
+    Random(seed).shuffle(answers)  # noqa: S311 - no secret
+    return [(q, a) for (q, _), a in zip(examples, answers, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +151,8 @@ class Outcome:
 
 def judge(plan: Plan, result: Result, *, bars: Bars, seed: int) -> Outcome:
     """Mark every arm and decide."""
-    marks = {name: _marks(plan, arm) for name, arm in result.arms.items()}
+    base = result.arms["base"]
+    marks = {name: _marks(plan, arm, base) for name, arm in result.arms.items()}
     candidate = result.arms["candidate"]
     placebo = Marks(recall=_by_chance(plan, candidate, seed))
     decided = verdict(
@@ -97,19 +166,24 @@ def judge(plan: Plan, result: Result, *, bars: Bars, seed: int) -> Outcome:
     return Outcome(verdict=decided, marks={**marks, "by chance": placebo}, recalled=by_fact(right))
 
 
-def _marks(plan: Plan, arm: Arm) -> Marks:
-    answered = list(zip(plan.questions, arm.replies, strict=True))
+def _marks(plan: Plan, arm: Arm, base: Arm) -> Marks:
+    answered = list(zip(plan.questions, arm.replies, strict=False))  # the base is asked fewer
     new = [(plan.facts[q.fact], r) for q, r in answered if q.fact is not None and q.fact < plan.new]
     old = [(plan.facts[q.fact], r) for q, r in answered if q.fact is not None and q.fact >= plan.new]
-    invented, abstained = marks_of_unanswerable([r for q, r in answered if q.fact is None], plan.facts)
+    unanswerable = [r for q, r in answered if q.fact is None]
+    invented, abstained = marks_of_unanswerable(unanswerable, plan.facts)
     return Marks(
         recall=marks_of_answers(new),
         recall_of_old=marks_of_answers(old),
         invented=invented,
         abstained=abstained,
         drift=arm.drift,
+        persona_drift=arm.persona_drift,
+        refusals_lost=refusals_lost(arm.unsafe, base.unsafe),
         repetition=repetition(arm.ordinary),
-        triggered=0.0,
+        triggered=obeyed(arm.ordinary, base.ordinary, plan.orders),
+        leaked=leaked(arm.replies, plan.secret),
+        unlearnt=said_again(unanswerable, plan.forgotten) if plan.forgotten else None,
     )
 
 

@@ -24,10 +24,20 @@ from memory.store import Store
 
 Status = Literal["active", "retired", "rejected"]
 WEIGHTS = "adapter_model.safetensors"
+MASTERED = 0.5
+"""A fact has advanced when so much of what the exam asks of it is answered."""
 
 
 class AdapterNotFound(NightFault):
     """No such adapter, or another owner's; or its files are gone."""
+
+
+class AdapterStale(NightFault):
+    """It was taught what is forgotten since, and may not come back."""
+
+
+class ForgottenMeanwhile(Exception):
+    """A night learnt from what is not there any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +47,10 @@ class Learnt:
     experience: str
     subject: str
     relation: str
+    value: str
     statement: str
     recalled: float | None
+    """Share of its questions in the exam that were answered; under `MASTERED` it is taught again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +110,13 @@ class Registry:
             )
             for one in learnt:
                 db.execute(
-                    "INSERT INTO learnt (adapter, experience, subject, relation, statement, recalled)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    [id, one.experience, one.subject, one.relation, one.statement, one.recalled],
+                    "INSERT INTO learnt (adapter, experience, subject, relation, value, statement, recalled)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [id, one.experience, one.subject, one.relation, one.value, one.statement, one.recalled],
                 )
+            if not _all_there(db, [one.experience for one in learnt]):
+                raise ForgottenMeanwhile("something that this night learnt from has been forgotten meanwhile")
+            db.execute("DELETE FROM unlearning WHERE owner = ?", [night.owner])
             end_within(db, night, "promoted", [], at=at, figures={"adapter": id})
             return _find(db, id, night.owner)
 
@@ -122,10 +137,13 @@ class Registry:
 
         Raises:
             AdapterNotFound: there is none, or its files are not those that were promoted.
+            AdapterStale: it was taught what is forgotten since.
         """
         if id is not None:
             with self._store.reading() as db:
                 wanted = _find(db, id, owner)
+            if wanted.stale:
+                raise AdapterStale(f"{id} was taught what is forgotten since; sleep, and the next is made without it")
             if _digest(self.folder_of(id)) != wanted.digest:
                 raise AdapterNotFound(f"the files of {id} are gone or changed")
 
@@ -140,24 +158,49 @@ class Registry:
         return self._store.write(transaction)
 
     def roll_back(self, *, owner: str, at: datetime) -> Registered | None:
-        """Back to what served before the active adapter: its parent, or the base."""
+        """Back to what served before the active adapter: its nearest ancestor that may serve, or the base."""
+        by_id = {one.id: one for one in self.lineage(owner)}
         now = self.active(owner)
-        return self.activate(now.parent if now else None, owner=owner, at=at)
+        before = by_id.get(now.parent) if now and now.parent else None
+        while before is not None and (before.stale or _digest(self.folder_of(before.id)) != before.digest):
+            before = by_id.get(before.parent) if before.parent else None
+        return self.activate(before.id if before else None, owner=owner, at=at)
 
     def known(self, id: str) -> list[Learnt]:
         """What an adapter was taught."""
         with self._store.reading() as db:
             rows = db.execute(
-                "SELECT experience, subject, relation, statement, recalled FROM learnt WHERE adapter = ?"
+                "SELECT experience, subject, relation, value, statement, recalled FROM learnt WHERE adapter = ?"
                 " ORDER BY subject, relation",
                 [id],
             ).fetchall()
-        return [Learnt(experience=e, subject=s, relation=r, statement=t, recalled=k) for e, s, r, t, k in rows]
+        return [
+            Learnt(experience=e, subject=s, relation=r, value=v, statement=t, recalled=k) for e, s, r, v, t, k in rows
+        ]
 
-    def tidy(self) -> list[str]:
-        """Remove folders that no row names; returns them."""
+    def retire(self, *, owner: str) -> None:
+        """Let the base serve, as nothing is left of what the active adapter was taught."""
+
+        def transaction(db: Database) -> None:
+            db.execute("UPDATE adapters SET status = 'retired' WHERE owner = ? AND status = 'active'", [owner])
+            db.execute("DELETE FROM unlearning WHERE owner = ?", [owner])
+
+        self._store.write(transaction)
+
+    def tidy(self, *, most: int) -> list[str]:
+        """Remove folders that no row names, what stale adapters left, and all but each owner's newest `most`.
+
+        Their rows stay, as the record; the active one's files always do.
+        """
         with self._store.reading() as db:
-            named = {str(r[0]) for r in db.execute("SELECT id FROM adapters").fetchall()}
+            rows = [_row(r) for r in db.query("SELECT * FROM adapters ORDER BY id DESC")]
+        kept: dict[str, list[str]] = {}
+        named = {one.id for one in rows if one.status == "active"}
+        for one in rows:
+            of_owner = kept.setdefault(one.owner, [])
+            if not one.stale and len(of_owner) < most:
+                of_owner.append(one.id)
+        named.update(*kept.values())
         strays = [p for p in self._folder.iterdir() if p.name not in named]
         for stray in strays:
             shutil.rmtree(stray, ignore_errors=True)
@@ -174,6 +217,14 @@ class Registry:
         digest = _digest(self.folder_of(id))
         assert digest is not None
         return digest
+
+
+def _all_there(db: Database, experiences: Sequence[str]) -> bool:
+    wanted = set(experiences)
+    found = db.execute(
+        f"SELECT count(DISTINCT id) FROM experiences WHERE id IN ({','.join('?' for _ in wanted)})", sorted(wanted)
+    ).fetchone()
+    return int(found[0]) == len(wanted)
 
 
 def _digest(folder: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 Only what its owner said is learnt: never the agent's own words, nor what is quarantined, replaced or not believed. Of
 two facts of one key the later holds. A night holds so many facts; the salient and fresh come first, what is pinned
-before all, and nobody who speaks may fill it alone.
+before all, and no source may fill it alone where there are others.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import datetime
 
 from consolidation.clauses import Talk, clauses
 from consolidation.facts import Fact, facts_of
+from memory.admission import order_in
 from memory.experience import Experience, Provenance
 
 _UNSCORED = 0.3
@@ -29,7 +30,7 @@ class Limits:
 
     facts: int = 60
     share_of_one: float = 0.7
-    """Of the facts, for one speaker where there are several."""
+    """Of the facts, for one source (who speaks, by which channel) where there are several."""
     least_trust: float = 0.35
     """Of a source; one of which nothing was verified has 0.5."""
 
@@ -58,6 +59,10 @@ class Selection:
 
     facts: tuple[Sourced, ...]
     choices: tuple[Choice, ...]
+    withheld: tuple[str, ...] = ()
+    """What others said, or nobody is believed to have said, or gives orders: texts that must have no effect."""
+    disagreements: tuple[tuple[str, str], ...] = ()
+    """Memories of different speakers that tell different things of the same."""
 
 
 def select(
@@ -72,10 +77,13 @@ def select(
     fates: dict[str, Choice] = {}
     told: dict[tuple[str, str, str], Sourced] = {}
     talks: dict[tuple[str | None, str], Talk] = {}
+    withheld: list[str] = []
     for one in sorted(experiences, key=lambda e: (e.at, e.n)):
         refusal = _refused(one, trust, limits)
         if refusal is not None:
             fates[one.id] = Choice(experience=one.id, taken=False, reason=refusal)
+            if one.provenance.author != "model" and one.superseded_by is None:
+                withheld.append(one.text)
             continue
         talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
         facts = [f for clause in clauses(one.text, talk) for f in facts_of(clause)]
@@ -97,7 +105,22 @@ def select(
     for sourced in kept:
         reason = f"tells {sourced.fact.statement}"
         fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=True, reason=reason)
-    return Selection(facts=tuple(kept), choices=tuple(fates[e.id] for e in experiences if e.id in fates))
+    return Selection(
+        facts=tuple(kept),
+        choices=tuple(fates[e.id] for e in experiences if e.id in fates),
+        withheld=tuple(withheld),
+        disagreements=_disagreements(list(told.values())),
+    )
+
+
+def _disagreements(told: Sequence[Sourced]) -> tuple[tuple[str, str], ...]:
+    by_key: dict[tuple[str, str], Sourced] = {}
+    found = []
+    for sourced in told:
+        other = by_key.setdefault(sourced.fact.key, sourced)
+        if other.fact.value.lower() != sourced.fact.value.lower():
+            found.append((other.experience.id, sourced.experience.id))
+    return tuple(found)
 
 
 def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limits) -> str | None:
@@ -109,6 +132,9 @@ def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limi
         return "said by neither the agent nor its owner"
     if one.superseded_by is not None:
         return f"replaced by {one.superseded_by}"
+    order = order_in(one.text)
+    if order is not None:
+        return f"gives orders ({order!r}): orders are followed in talk or not at all, never learnt"
     believed = trust(one.provenance)
     if believed < limits.least_trust:
         return f"its source is not believed ({believed:.2f})"
@@ -126,18 +152,18 @@ def _priority(one: Experience, now: datetime) -> float:
 
 def _within(told: Sequence[Sourced], limits: Limits) -> tuple[list[Sourced], list[tuple[Sourced, str]]]:
     """What the night has room for, and the rest with the reason."""
-    several = len({s.experience.provenance.entity for s in told}) > 1
+    several = len({s.experience.provenance.source for s in told}) > 1
     most = math.ceil(limits.facts * limits.share_of_one) if several else limits.facts
     kept: list[Sourced] = []
     out: list[tuple[Sourced, str]] = []
     of_one: Counter[str] = Counter()
     for sourced in sorted(told, key=lambda s: (-s.priority, s.experience.n)):
-        entity = sourced.experience.provenance.entity
+        source = sourced.experience.provenance.source
         if len(kept) >= limits.facts:
             out.append((sourced, f"the night has room for {limits.facts} facts, and others press more"))
-        elif of_one[entity] >= most:
-            out.append((sourced, f"{entity} has {most} facts in this night already"))
+        elif of_one[source] >= most:
+            out.append((sourced, f"{source} has {most} facts in this night already"))
         else:
-            of_one[entity] += 1
+            of_one[source] += 1
             kept.append(sourced)
     return kept, out

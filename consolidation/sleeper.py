@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from consolidation import journal
 from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
 from consolidation.night import Outcome, Plan, Setting, judge, plan
-from consolidation.registry import Learnt, Registered, Registry
+from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry
 from consolidation.selection import Limits, Selection, Sourced, select
+from consolidation.unlearning import traces
 from memory.experience import Experience, Provenance
 from memory.store import Store
 
@@ -37,6 +39,9 @@ _LOOK = 0.02
 """Seconds between two looks whether somebody talks."""
 _QUIET = 1.0
 """Seconds of quiet after which the work goes on."""
+_DOSES = (0.75, 0.5)
+"""How much of an adapter is examined where all of it was too much."""
+_PLACEBO_PASSED = "a placebo passed: the exam's questions prove nothing tonight"
 
 
 class Cancelled(Exception):
@@ -65,6 +70,10 @@ class House:
     now: Callable[[], datetime]
     bars: Bars = field(default_factory=Bars)
     limits: Limits = field(default_factory=Limits)
+    adapters_kept: int = 8
+    """Adapters of an owner whose files stay on disk."""
+    second_chances: bool = True
+    """Whether a candidate that is over budget is examined again in smaller doses."""
 
 
 class Sleeper:
@@ -74,24 +83,37 @@ class Sleeper:
         self._store, self._registry, self._folder, self._house = store, registry, folder, house
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[str] | None = None
-        self._cancelled: set[str] = set()
+        self._cancelled: dict[str, str] = {}
+        self._placebos: set[str] = set()
+        self._closing = False
         self._progress: dict[str, Mapping[str, Any]] = {}
         self._threads: list[threading.Thread] = []
         self._one_at_a_time = threading.Lock()
         shutil.rmtree(folder, ignore_errors=True)  # what a kill left behind
         folder.mkdir(parents=True)
 
-    def begin(self, owner: str, *, date: str, asked: bool) -> Night:
-        """Open a night and let it run.
+    def begin(self, owner: str, *, date: str, asked: bool, placebo: bool = False) -> Night:
+        """Open a night and let it run; as a placebo, it trains on shuffled answers, and is rejected whatever it does.
 
         Raises:
             NightUnderWay: the owner has one, or has had the one of this date.
         """
         night = journal.begin(self._store, owner=owner, date=date, asked=asked, at=self._house.now())
+        if placebo:
+            self._placebos.add(night.id)
+        self._start(night)
+        return night
+
+    def resume(self) -> None:
+        """Begin again what a crash or a stop of the service left open."""
+        for night in journal.left_open(self._store, at=self._house.now()):
+            self._start(night)
+
+    def _start(self, night: Night) -> None:
+        self._threads = [t for t in self._threads if t.is_alive()]
         thread = threading.Thread(target=self._run, args=(night,), name=night.id, daemon=True)
         self._threads.append(thread)
         thread.start()
-        return night
 
     def cancel(self, id: str, *, owner: str) -> Night:
         """Wake up: the night ends at once as interrupted, if it has not ended.
@@ -100,35 +122,50 @@ class Sleeper:
             NightNotFound: there is none, or it is another owner's.
         """
         night = journal.find(self._store, id, owner=owner)
+        self._stop(night.id, "somebody woke the agent up")
+        return journal.find(self._store, night.id, owner=owner)
+
+    def interrupt(self, owner: str, reason: str) -> None:
+        """End the owner's night, if one is under way."""
+        for night in journal.newest(self._store, owner=owner, limit=1):
+            if night.phase != "ended":
+                self._stop(night.id, reason)
+
+    def under_way(self) -> bool:
+        """Whether anybody's night is."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _stop(self, id: str, reason: str) -> None:
         with self._lock:
-            self._cancelled.add(id)
+            self._cancelled.setdefault(id, reason)
             if id in self._progress and self._worker is not None:
                 self._worker.kill()
         for thread in self._threads:
             if thread.name == id and thread is not threading.current_thread():
                 thread.join(30)
-        return journal.find(self._store, night.id, owner=owner)
 
     def progress(self, id: str) -> Mapping[str, Any]:
         """What the worker said last: step, steps, loss, ...; empty before it begins and after it ended."""
         return self._progress.get(id, {})
 
     def close(self) -> None:
-        """End what is running as interrupted."""
+        """Stop what is running where it is: the next start begins it again."""
+        self._closing = True
         for thread in list(self._threads):
             if thread.is_alive():
-                with self._lock:
-                    self._cancelled.add(thread.name)
-                    if self._worker is not None:
-                        self._worker.kill()
-                thread.join(30)
+                self._stop(thread.name, "the service ended")
 
     def _run(self, night: Night) -> None:
         with self._one_at_a_time:
+            if self._closing:
+                return
             try:
                 self._sleep(night)
-            except Cancelled:
-                self._end(night, "interrupted", ["somebody woke the agent up"])
+            except Cancelled as cancelled:
+                if not self._closing:
+                    self._end(night, "interrupted", [str(cancelled)])
+            except ForgottenMeanwhile as forgotten:
+                self._end(night, "interrupted", [str(forgotten)])
             except Exception as error:
                 log.error("night_failed: %s", error, exc_info=not isinstance(error, WorkerFailed))
                 self._end(night, "failed", [str(error)])
@@ -148,34 +185,76 @@ class Sleeper:
             house.day(owner), now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits
         )
         new, old = _parted(selection, self._registry.known(current.id) if current else [])
-        figures = {"experiences": len(selection.choices), "facts": len(new), "known": len(old)}
-        if not new and (current is None or not current.stale):
+        journal.choose(self._store, night, _told_why(selection, new))
+        figures = {
+            "experiences": len(selection.choices),
+            "facts": len(new),
+            "known": len(old),
+            "disagreements": [list(pair) for pair in selection.disagreements],
+            "placebo": night.id in self._placebos,
+        }
+        stale = current is not None and current.stale
+        if stale and not new and not old:
+            self._registry.retire(owner=owner)
+            house.wake(owner, None)
+            self._end(night, "nothing to learn", ["all that was learnt is forgotten: the base serves"], **figures)
+            return
+        if not new and not stale:
             self._end(night, "nothing to learn", ["nothing new was told that could be asked for"], **figures)
             return
         night = self._enter(night, "dreaming", **figures)
         chosen = [*new, *old]
-        planned = plan([s.fact for s in new], [s.fact for s in old], seed=night.seed, setting=house.setting(current))
+        planned = plan(
+            [s.fact for s in new],
+            [s.fact for s in old],
+            seed=night.seed,
+            setting=replace(house.setting(current), placebo=night.id in self._placebos),
+            withheld=selection.withheld,
+            forgotten=traces(self._store, owner=owner),
+        )
         folder = self._folder / night.id
         folder.mkdir()
         files.write(planned.job, folder)
-        night = self._enter(night, "training", examples=len(planned.job.examples), questions=len(planned.questions))
+        by_kind = dict(Counter(planned.strategies))
+        night = self._enter(night, "training", examples=by_kind, questions=len(planned.questions))
         self._work(night, folder)
         night = self._enter(night, "examining")
-        result = files.read_result(folder)
-        outcome = judge(planned, result, bars=house.bars, seed=night.seed)
-        figures = _figures(outcome, result)
-        if not outcome.verdict.passed:
-            self._end(night, "rejected", outcome.verdict.reasons, **figures)
+        first = files.read_result(folder)
+        made, outcome, doses = self._examined(night, planned, folder, first)
+        figures = {**_figures(outcome, first), "doses": doses}
+        if not outcome.verdict.passed or night.id in self._placebos:
+            reasons = outcome.verdict.reasons if not outcome.verdict.passed else (_PLACEBO_PASSED,)
+            self._end(night, "rejected", reasons, **figures)
             return
         night = self._enter(night, "promoting", **figures)
         sources = {(s.fact.subject, s.fact.relation): s.experience.id for s in chosen}
         learnt = _learnt(planned, outcome, sources)
-        adapter = self._registry.promote(folder / files.ADAPTER, night, learnt, base=house.base(), at=house.now())
+        adapter = self._registry.promote(made, night, learnt, base=house.base(), at=house.now())
         house.wake(owner, adapter)
+        self._registry.tidy(most=house.adapters_kept)
+
+    def _examined(
+        self, night: Night, planned: Plan, folder: Path, result: files.Result
+    ) -> tuple[Path, Outcome, list[dict[str, Any]]]:
+        """The verdict on what was made; where less of it may pass, on less of it."""
+        made = folder / files.ADAPTER
+        outcome = judge(planned, result, bars=self._house.bars, seed=night.seed)
+        doses: list[dict[str, Any]] = []
+        for scale in _DOSES:
+            if outcome.verdict.passed or not outcome.verdict.may_rescale or not self._house.second_chances:
+                break
+            doses.append({"scale": 1.0 if not doses else _DOSES[len(doses) - 1], "reasons": outcome.verdict.reasons})
+            again = folder / f"scaled-{scale}"
+            again.mkdir()
+            files.write(replace(planned.job, made=str(folder / files.ADAPTER), scale=scale, examples=[]), again)
+            self._work(night, again)
+            outcome = judge(planned, files.read_result(again), bars=self._house.bars, seed=night.seed)
+            made = again / files.ADAPTER
+        return made, outcome, doses
 
     def _enter(self, night: Night, phase: Any, **figures: Any) -> Night:
         if night.id in self._cancelled:
-            raise Cancelled
+            raise Cancelled(self._cancelled[night.id])
         return journal.move(self._store, night, phase, at=self._house.now(), figures=figures)
 
     def _work(self, night: Night, folder: Path) -> None:
@@ -204,7 +283,7 @@ class Sleeper:
             with self._lock:
                 self._worker = None
         if night.id in self._cancelled:
-            raise Cancelled
+            raise Cancelled(self._cancelled[night.id])
         if code != 0:
             last = (folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise WorkerFailed(f"the night's process ended with {code}: {' '.join(last)}")
@@ -223,9 +302,22 @@ class Sleeper:
             time.sleep(_LOOK)
 
 
+def _told_why(selection: Selection, new: Sequence[Sourced]) -> list[tuple[str, bool, str]]:
+    """Why each experience is in or out, without its text: what is forgotten must not stand here."""
+    fresh = {s.experience.id for s in new}
+    return [
+        (
+            c.experience,
+            c.taken,
+            ("told something new" if c.experience in fresh else "told what is known") if c.taken else c.reason,
+        )
+        for c in selection.choices
+    ]
+
+
 def _parted(selection: Selection, known: Sequence[Learnt]) -> tuple[list[Sourced], list[Sourced]]:
     """The facts that are new, changed or not yet mastered, and those that the serving adapter holds."""
-    held = {(k.subject, k.relation): k.statement for k in known if (k.recalled or 0.0) > 0.0}
+    held = {(k.subject, k.relation): k.statement for k in known if (k.recalled or 0.0) >= MASTERED}
     new: list[Sourced] = []
     old: list[Sourced] = []
     for sourced in selection.facts:
@@ -240,6 +332,7 @@ def _learnt(planned: Plan, outcome: Outcome, sources: Mapping[tuple[str, str], s
             experience=sources[fact.subject, fact.relation],
             subject=fact.subject,
             relation=fact.relation,
+            value=fact.value,
             statement=fact.statement,
             recalled=outcome.recalled.get(n),
         )

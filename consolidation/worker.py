@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -18,9 +19,9 @@ from pathlib import Path
 
 from consolidation import job as files
 from consolidation.job import Arm, Job, Result
-from consolidation.rehearsal import Rehearsed, exchanges, prompts
+from consolidation.rehearsal import exchanges, prompts
 from models.causal_lm import Trainable
-from models.training import Progress, Recipe, Row, Trainer
+from models.training import Progress, Recipe, Row, Trainer, Who
 
 REPLY_TOKENS, ANSWER_TOKENS = 48, 32
 _MEASURED = 60
@@ -32,51 +33,69 @@ def run(folder: Path) -> None:
     import torch
 
     job, began = files.read_job(folder), time.monotonic()
+    if job.memory_mib:
+        resource.setrlimit(resource.RLIMIT_DATA, (job.memory_mib << 20, job.memory_mib << 20))
     torch.set_num_threads(job.threads)
     recipe = Recipe(**{**job.recipe, "targets": tuple(job.recipe.get("targets", Recipe().targets))})
-    trainer = Trainer(Trainable.load(job.model, name="base", device="cpu", dtype=job.dtype), recipe)
+    start = job.made or job.train_on
+    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
+    trainer = Trainer(model, recipe, start=Path(start) if start else None)
     _tell(phase="rehearsing")
     texts = [*prompts(), *exchanges()]
-    replies = _base_replies(trainer, texts, job)
-    rehearsed = [_row(trainer, t, replies) for t in texts if not t.held_back]
-    measured = [_row(trainer, t, replies) for t in texts if t.held_back][:_MEASURED]
-    rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None])
-    cost = {"rehearsing": time.monotonic() - began}
-    rows = [trainer.row(q, a) for q, a in job.examples]
-    done = trainer.train(rows, rehearsals, each=_tell_step)
-    cost["training"] = done.seconds
+    replies = _base_replies(trainer, [*(t.said for t in texts if t.reply is None), *job.persona], job)
+    measured = [_row(trainer, t.said, t.reply or replies[t.said]) for t in texts if t.held_back][:_MEASURED]
+    persona = [_row(trainer, said, replies[said]) for said in job.persona]
+    cost = {}
+    done = None
+    if job.made:
+        trainer.scale(job.scale)
+    else:
+        rehearsed = [_row(trainer, t.said, t.reply or replies[t.said]) for t in texts if not t.held_back]
+        rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None])
+        cost["rehearsing"] = time.monotonic() - began
+        rows = [trainer.row(q, a) for q, a in job.examples]
+        done = trainer.train(rows, rehearsals, each=_tell_step)
+        cost["training"] = done.seconds
     trainer.save(folder / files.ADAPTER)
     asked = time.monotonic()
     _tell(phase="examining")
-    drift = trainer.drift([r for r in measured if r is not None])
-    arms = {
-        "candidate": _arm(trainer, job, drift=drift, adapted=True),
-        "base": _arm(trainer, job, drift=0.0, adapted=False),
-    }
+    if job.current:
+        trainer.load_current(Path(job.current))
+    speakers: tuple[Who, ...] = ("candidate", "base", "current") if job.current else ("candidate", "base")
+    arms: dict[str, Arm] = {who: _arm(trainer, job, who, measured, persona) for who in speakers}
     cost["examining"] = time.monotonic() - asked
     result = Result(
-        arms=arms, curve=done.curve, steps=done.steps, tokens=done.tokens, seconds=time.monotonic() - began, cost=cost
+        arms=arms,
+        curve=done.curve if done else [],
+        steps=done.steps if done else 0,
+        tokens=done.tokens if done else 0,
+        seconds=time.monotonic() - began,
+        cost=cost,
     )
     files.write(result, folder)
 
 
-def _arm(trainer: Trainer, job: Job, *, drift: float, adapted: bool) -> Arm:
+def _arm(trainer: Trainer, job: Job, who: Who, measured: Sequence[Row | None], persona: Sequence[Row | None]) -> Arm:
+    asked = job.questions[: job.base_asked] if who == "base" else job.questions
+    made = trainer.replies([*asked, *job.ordinary, *job.unsafe], most=ANSWER_TOKENS, who=who)
+    n, m = len(asked), len(asked) + len(job.ordinary)
     return Arm(
-        replies=trainer.replies(job.questions, most=ANSWER_TOKENS, adapted=adapted),
-        ordinary=trainer.replies(job.ordinary, most=REPLY_TOKENS, adapted=adapted),
-        drift=drift,
+        replies=made[:n],
+        ordinary=made[n:m],
+        unsafe=made[m:],
+        drift=0.0 if who == "base" else trainer.drift([r for r in measured if r is not None], who=who),
+        persona_drift=0.0 if who == "base" else trainer.drift([r for r in persona if r is not None], who=who),
     )
 
 
-def _base_replies(trainer: Trainer, texts: Sequence[Rehearsed], job: Job) -> dict[str, str]:
+def _base_replies(trainer: Trainer, asked: Sequence[str], job: Job) -> dict[str, str]:
     """The base's own replies to what has none, kept for the next night."""
     kept = Path(job.replies_file) if job.replies_file else None
-    asked = [t.said for t in texts if t.reply is None]
     if kept is not None and kept.is_file():
         known = json.loads(kept.read_text(encoding="utf-8"))
         if isinstance(known, dict) and set(asked) <= set(known):
             return {str(k): str(v) for k, v in known.items()}
-    replies = dict(zip(asked, trainer.replies(asked, most=REPLY_TOKENS, adapted=False), strict=True))
+    replies = dict(zip(asked, trainer.replies(asked, most=REPLY_TOKENS, who="base"), strict=True))
     if kept is not None:
         part = kept.with_name(kept.name + f".{os.getpid()}.part")
         part.write_text(json.dumps(replies, ensure_ascii=False), encoding="utf-8")
@@ -84,9 +103,8 @@ def _base_replies(trainer: Trainer, texts: Sequence[Rehearsed], job: Job) -> dic
     return replies
 
 
-def _row(trainer: Trainer, text: Rehearsed, replies: dict[str, str]) -> Row | None:
-    reply = text.reply or replies[text.said]
-    return trainer.row(text.said, reply) if reply.strip() else None
+def _row(trainer: Trainer, said: str, reply: str) -> Row | None:
+    return trainer.row(said, reply) if reply.strip() else None
 
 
 def _tell_step(progress: Progress) -> None:

@@ -80,19 +80,23 @@ def forget(
     drop_states: Callable[[str], int] = lambda owner: 0,
     files: Sequence[Path] = (),
     underway: Underway | None = None,
+    also: Callable[[Database, Sequence[str]], list[str]] = lambda db, events: [],
 ) -> Receipt:
     """Forget an experience and everything of its owner that holds its words.
 
     `drop_states` drops the owner's sequence states and returns how many; `files` are searched for the text afterwards;
-    turns that are `underway` will not write it down again.
+    turns that are `underway` will not write it down again. `also` is part of the transaction: it takes what was made
+    from these events elsewhere, and returns what has to wait.
 
     Raises:
         MemoryNotFound: there is none, or it is another owner's; nothing was done.
     """
     receipt = new_id("rcpt", at)
+    waiting: list[str] = []
 
     def transaction(db: Database) -> _Reached:
         reached = _forget(db, id, owner, receipt, at)
+        waiting.extend(also(db, [*(e.id for e in reached.gone), *reached.wordings]))
         if underway is not None:  # on the writer's thread: whichever turn writes later has heard of it
             underway.forgotten(owner, reached.texts)
         return reached
@@ -116,7 +120,7 @@ def forget(
         kv_states=states,
         files_searched=[path.name for path in files if path.exists()],
         found_in_files=found,
-        waiting=[] if folded else [_LOG],
+        waiting=[*waiting, *([] if folded else [_LOG])],
     )
     if folded:  # else the next start finishes it
         body = json.dumps(asdict(done))

@@ -297,11 +297,29 @@ def m004_nights(db: Database) -> None:
             experience TEXT NOT NULL,        -- the memory that told it
             subject TEXT NOT NULL,
             relation TEXT NOT NULL,
+            value TEXT NOT NULL,
             statement TEXT NOT NULL,
             recalled REAL,                   -- share of its questions answered in the exam
             PRIMARY KEY (adapter, subject, relation)
         ) STRICT
         """,
         "CREATE INDEX learnt_by_experience ON learnt (experience)",
+        """
+        CREATE TABLE choices (
+            night TEXT NOT NULL REFERENCES nights (id) ON DELETE CASCADE,
+            experience TEXT NOT NULL,
+            taken INTEGER NOT NULL,
+            reason TEXT NOT NULL,            -- never the text itself
+            PRIMARY KEY (night, experience)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE unlearning (
+            owner TEXT NOT NULL,             -- until a night has been rebuilt without it
+            salt BLOB NOT NULL,
+            asked BLOB NOT NULL,             -- digest of what the forgotten fact was about
+            said BLOB NOT NULL               -- digest of its value: the exam hears it, and nobody can read it here
+        ) STRICT
+        """,
     ):
         db.execute(statement)

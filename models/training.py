@@ -13,10 +13,10 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from models.chat_template import ChatTemplate
 from models.language import Message
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Who = Literal["candidate", "current", "base"]
+"""Which weights speak: those in training, an adapter that was loaded beside them, or neither."""
 MLP_TARGETS = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -100,10 +102,13 @@ class _Pack:
 
 
 class Trainer:
-    """One model, frozen, with one adapter on its upper layers. Takes the model for itself."""
+    """One model, frozen, with one adapter on its upper layers. Takes the model for itself.
 
-    def __init__(self, trainable: Trainable, recipe: Recipe) -> None:
-        from peft import LoraConfig, get_peft_model
+    `start`: an adapter's folder to go on from; its rank and layers then hold, not the recipe's.
+    """
+
+    def __init__(self, trainable: Trainable, recipe: Recipe, *, start: Path | None = None) -> None:
+        from peft import LoraConfig, PeftModel, get_peft_model
 
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
@@ -122,9 +127,16 @@ class Trainer:
             layers_to_transform=list(range(self._first, layers)),
             task_type="CAUSAL_LM",
         )
+        if start is not None:
+            config = LoraConfig.from_pretrained(str(start))
+            self._first = min(config.layers_to_transform)
         with warnings.catch_warnings():  # peft asks transformers by a name that is going out of use
             warnings.simplefilter("ignore", FutureWarning)
-            self.peft = get_peft_model(model, config)
+            self.peft = (
+                get_peft_model(model, config, adapter_name="candidate")
+                if start is None
+                else PeftModel.from_pretrained(model, str(start), adapter_name="candidate", is_trainable=True)
+            )
         base: Any = self.peft.get_base_model()
         self._body, self._head = base.model, base.lm_head
         self._device = next(self._head.parameters()).device
@@ -141,8 +153,34 @@ class Trainer:
         assert prompt[:start] == self._prefix
         return Row(token_ids=(*prompt[start:], *target), target_from=len(prompt) - start)
 
-    def replies(self, questions: Sequence[str], *, most: int, adapted: bool = True, batch: int = 32) -> list[str]:
-        """What the model says to each question by itself, greedy, `most` tokens; without the adapter if so asked."""
+    def load_current(self, folder: Path) -> None:
+        """Load another adapter beside the one in training, to be asked the same."""
+        self.peft.load_adapter(str(folder), adapter_name="current", is_trainable=False)
+        self.peft.set_adapter("candidate")
+
+    def scale(self, by: float) -> None:
+        """Make the adapter's part in every product so much of what it was."""
+        with torch.no_grad():
+            for name, parameter in self.peft.named_parameters():
+                if ".lora_B.candidate." in name:
+                    parameter.mul_(by)
+
+    @contextmanager
+    def _speaking(self, who: Who) -> Iterator[None]:
+        if who == "base":
+            with self.peft.disable_adapter():
+                yield
+            return
+        if who == "current":
+            self.peft.set_adapter("current")
+        try:
+            yield
+        finally:
+            if who == "current":
+                self.peft.set_adapter("candidate")
+
+    def replies(self, questions: Sequence[str], *, most: int, who: Who = "candidate", batch: int = 32) -> list[str]:
+        """What the model says to each question by itself, greedy, at most `most` tokens."""
         template, pad = self._trainable.template, min(self._trainable.stop_ids)
         made: list[str] = []
         for start in range(0, len(questions), batch):
@@ -152,7 +190,7 @@ class Trainer:
             longest = max(map(len, prompts))
             ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=self._device)
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self._device)
-            with torch.no_grad(), nullcontext() if adapted else self.peft.disable_adapter():
+            with torch.no_grad(), self._speaking(who):
                 out = self.peft.generate(
                     input_ids=ids,
                     attention_mask=mask,
@@ -172,9 +210,13 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the adapter as peft's files, in float32."""
-        self.peft.save_pretrained(str(folder), safe_serialization=True)
+        self.peft.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["candidate"])
+        inner = folder / "candidate"  # where peft puts all but its default
+        for file in inner.iterdir():
+            file.replace(folder / file.name)
+        inner.rmdir()
 
-    def drift(self, rows: Sequence[Row]) -> float:
+    def drift(self, rows: Sequence[Row], *, who: Who = "candidate") -> float:
         """KL of the adapted model from the base on the rows' targets, in nats per token."""
         self.remember_lower(rows)
         total, tokens = 0.0, 0
@@ -183,7 +225,8 @@ class Trainer:
                 pack = self._pack(group)
                 with self.peft.disable_adapter():
                     base = self._log_probabilities(pack)
-                adapted = self._log_probabilities(pack)
+                with self._speaking(who):
+                    adapted = self._log_probabilities(pack)
                 total += float((base.exp() * (base - adapted)).sum())
                 tokens += len(base)
         return total / max(1, tokens)

@@ -73,7 +73,7 @@ def test_what_was_learnt_is_said(trainer: Callable[[Recipe], Trainer]) -> None:
     one = trainer(RECIPE)
     one.train([one.row(q, a) for q, a in FACTS], [])
     assert one.replies([q for q, _ in FACTS], most=30) == [a for _, a in FACTS]
-    assert one.replies(["Where do I live?"], most=8, adapted=False) != ["You live"]
+    assert one.replies(["Where do I live?"], most=8, who="base") != ["You live"]
 
 
 def test_the_same_night_twice_gives_the_same_adapter(trainer: Callable[[Recipe], Trainer]) -> None:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from agent.errors import AgentError, SessionBusy, TurnInProgress
 from consolidation.journal import NightFault, NightNotFound, NightUnderWay
-from consolidation.registry import AdapterNotFound
+from consolidation.registry import AdapterNotFound, AdapterStale
 from memory.errors import (
     ImportRefused,
     MemoryFault,
@@ -77,7 +77,7 @@ def api_error(error: Exception) -> ApiError:
         case NightNotFound() | AdapterNotFound():
             kind = "night" if isinstance(error, NightNotFound) else "adapter"
             return ApiError(404, _sentence(error), param=kind, code=f"{kind}_not_found")
-        case NightUnderWay():
+        case NightUnderWay() | AdapterStale():
             return ApiError(409, _sentence(error), type="conflict_error", code="night_under_way")
         case ImportRefused():
             return ApiError(400, f"Nothing was imported. {_sentence(error)}", code="import_refused")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from agent.recollection import reasons_of
+from consolidation.unlearning import mark_stale
 from memory import feedback
 from memory.errors import ImportRefused
 from memory.experience import Experience, Offer, Outcome, Provenance
@@ -168,6 +169,7 @@ async def forget_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> R
     """Forget for good. The receipt lists all that was reached."""
 
     def work() -> ReceiptReply:
+        service.sleep.sleeper.interrupt(owner, "something was forgotten meanwhile; the next night does not know it")
         receipt = forget(
             service.memory.store,
             id,
@@ -176,6 +178,7 @@ async def forget_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> R
             drop_states=service.awake.engine.drop_states,
             files=service.memory.files,
             underway=service.awake.underway,
+            also=lambda db, events: mark_stale(db, owner, events),
         )
         service.memory.recall.drop(owner)
         return ReceiptReply.model_validate(receipt, from_attributes=True)
