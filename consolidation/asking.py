@@ -200,12 +200,18 @@ def _asked_object(clause: Clause, words: Sequence[str]) -> tuple[str, str]:
 
 
 _ALSO_VERBS = {
-    "keep": ("have",),
+    "keep": ("have", "put", "store"),
     "have": ("own",),
     "own": ("have",),
     "make": ("produce", "prepare"),
     "run": ("own", "manage"),
-    "buy": ("get",),
+    "buy": ("get", "purchase"),
+    "go": ("travel",),
+    "fly": ("travel", "go"),
+    "store": ("keep",),
+    "hide": ("keep", "put"),
+    "give": ("get",),
+    "attend": ("go to",),
     "get": ("buy",),
     "learn": ("study",),
     "support": ("follow",),
@@ -322,12 +328,21 @@ def _of_place_or_time(clause: Clause, value: str, words: str) -> Iterator[Asked]
         asks += [
             Ask(direct=f"on which day {be} {s}", embedded=f"on which day {s} {be}"),
             Ask(direct=f"what day {be} {s}", embedded=f"what day {s} {be}"),
+            Ask(direct=f"on what date {be} {s}", embedded=f"on what date {s} {be}"),
+            Ask(direct=f"what time {be} {s}", embedded=f"what time {s} {be}"),
+            Ask(direct=f"when do I have to be at {s}", embedded=f"when I have to be at {s}"),
             Ask(direct=f"what is the date of {s}", embedded=f"what the date of {s} is"),
             Ask(embedded=f"the date of {s}"),
         ]
         yield "be when", bare(value), tuple(asks)
         return
-    asks += [Ask(direct=f"where can I find {s}", embedded=f"where I can find {s}"), Ask(embedded=f"the place of {s}")]
+    asks += [
+        Ask(direct=f"where can I find {s}", embedded=f"where I can find {s}"),
+        Ask(direct=f"where should I look for {s}", embedded=f"where I should look for {s}"),
+        Ask(direct=f"where did I put {s}", embedded=f"where I put {s}"),
+        Ask(direct=f"in which place {be} {s}", embedded=f"in which place {s} {be}"),
+        Ask(embedded=f"the place of {s}"),
+    ]
     yield "be where", words if preposition in ("in", "at", "on") else value, tuple(asks)
 
 
@@ -359,10 +374,34 @@ def _of_equals(clause: Clause, value: str) -> Iterator[Ask]:
         yield Ask(direct=f"what {be} {name}", embedded=f"what {name} {be}")
         yield Ask(embedded=name)
     yield Ask(direct=f"what did I say {s} {be}", embedded=f"what I said {s} {be}")
+    head = _head(s)
+    if head in _TYPED_IN:
+        of = re.sub(rf" ?\b{head}\b ?(?:for |of |to )?", " ", s).strip()
+        of = of if len(of.split()) > 1 else "it"
+        yield Ask(direct=f"what do I type in for {of}", embedded=f"what I type in for {of}")
+        yield Ask(direct=f"which {head} do I need for {of}", embedded=f"which {head} I need for {of}")
+        yield Ask(direct=f"what {head} do I have for {of}", embedded=f"what {head} I have for {of}")
+        yield Ask(
+            direct=f"which {_TYPED_IN[head]} do I enter for {of}", embedded=f"which {_TYPED_IN[head]} I enter for {of}"
+        )
+    if head in ("size", "number", "type", "brand", "model", "name"):
+        of = re.sub(rf" ?\b{head}\b", "", s.removeprefix("my ").removeprefix("our ")).strip()
+        yield Ask(direct=f"which {of} {head} do I have", embedded=f"which {of} {head} I have")
+        yield Ask(direct=f"what {of} {head} is mine", embedded=f"what {of} {head} is mine")
     if "colour" in kinds_of_thing(value):
         yield Ask(direct=f"what colour {be} {s}", embedded=f"what colour {s} {be}")
         yield Ask(direct=f"which colour {be} {s}", embedded=f"which colour {s} {be}")
         yield Ask(embedded=f"the colour of {s}")
+
+
+_TYPED_IN = {"password": "letters", "code": "digits", "pin": "digits", "combination": "numbers", "passcode": "digits"}
+
+
+def _head(subject: str) -> str:
+    """The noun that a phrase is about: code, of the code for my house alarm."""
+    words = subject.lower().split()
+    cut = next((i for i, w in enumerate(words) if i > 1 and w in PREPOSITIONS), len(words))
+    return words[cut - 1]
 
 
 def _other_names(subject: str) -> Iterator[str]:
@@ -372,6 +411,10 @@ def _other_names(subject: str) -> Iterator[str]:
     if within:
         yield f"{within[2]} {within[3]} {within[1]}"
         yield f"the {within[1]} for {within[2]} {within[3]}"
+    of = re.fullmatch(r"the ([a-z ]+?) (?:of|for) (my|our) ([a-z]+)", subject)
+    if of:
+        yield f"{of[2]} {of[1]}"
+        yield f"{of[2]} {of[3]}'s {of[1]}"
     compound = re.fullmatch(r"(the|my|our) (.+) (\w+)", subject)
     if compound and not within and "'s" not in subject:
         yield f"the {compound[3]} of {compound[1]} {compound[2]}"

@@ -26,7 +26,7 @@ from consolidation.english import (
     joined,
     verb_lemma,
 )
-from consolidation.lexicon import PEOPLE, PETS
+from consolidation.lexicon import CARS, PEOPLE, PETS
 from consolidation.sentences import parts_of
 
 Shape = Literal["plain", "past", "be", "progressive", "perfect", "modal"]
@@ -73,7 +73,7 @@ _NOT_TOLD = frozenset(
     """.split()
 )
 """Verbs of the moment: I think, I want, I need."""
-_LONGEST_SUBJECT, _LONGEST_TAIL = 7, 16
+_LONGEST_SUBJECT, _LONGEST_TAIL = 9, 16
 
 
 def clauses(text: str, talk: Talk) -> list[Clause]:
@@ -81,10 +81,19 @@ def clauses(text: str, talk: Talk) -> list[Clause]:
     found = list(_in_passing(text, talk))
     for part in parts_of(text):
         for clause in _read(part, talk):
-            if clause.verb in _NOT_TOLD and clause.subject.lower() in ("i", "we"):
+            if clause.verb in _NOT_TOLD and clause.subject.lower() in ("i", "we") and not _plans(clause):
                 continue
             found.append(clause)
     return found
+
+
+_NO_PLAN = _NOT_TOLD | frozenset("be do make go get have let keep talk chat stop start sleep eat rest try use".split())
+
+
+def _plans(clause: Clause) -> bool:
+    """I want to learn Georgian; but not: I want to know."""
+    to, verb = (*clause.tail, "", "")[:2]
+    return clause.verb in ("want", "hope") and to == "to" and verb not in _NO_PLAN and len(clause.tail) > 2
 
 
 _NAMED_IN_PASSING = re.compile(
@@ -92,8 +101,31 @@ _NAMED_IN_PASSING = re.compile(
 )
 
 
+_NAME = r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
+_CAR = re.compile(rf"\b(?:my|our) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)")
+_FAVOURITE = (
+    re.compile(
+        rf"\b(my|our) (?:all-time |absolute )?favou?rite ([a-z]+(?: [a-z]+)?)(?: again| ever| of all time)?,? ({_NAME})"
+    ),
+    re.compile(
+        rf"({_NAME}),? (?:which is |is |by far |easily |still |probably |definitely )*(my|our) (?:all-time |absolute )?"
+        r"favou?rite ([a-z]+)"
+    ),
+)
+
+
 def _in_passing(text: str, talk: Talk) -> Iterator[Clause]:
-    """My dog Biscuit, wherever it stands: in a question, too."""
+    """My dog Biscuit, wherever it stands: in a question, too; our old Saab; my favourite author, Tove Ditlevsen."""
+    for car in _CAR.finditer(text):
+        yield Clause(subject="I", shape="plain", verb="drive", tail=("a", *car[1].split()))
+    for found in _FAVOURITE[0].finditer(text):
+        yield Clause(
+            subject=f"my favourite {found[2]}", shape="be", auxiliary="is", verb="be", tail=(*found[3].split(),)
+        )
+    for found in _FAVOURITE[1].finditer(text):
+        yield Clause(
+            subject=f"my favourite {found[3]}", shape="be", auxiliary="is", verb="be", tail=(*found[1].split(),)
+        )
     for found in _NAMED_IN_PASSING.finditer(text):
         subject = f"{found[1]} {found[2]}"
         if found[3] not in talk.called:
@@ -180,7 +212,13 @@ def _subject(tokens: list[str], talk: Talk) -> _Subject | None:
 
 
 def _noun_phrase(tokens: list[str]) -> _Subject | None:
-    """My sister Marta ..."""
+    """My sister Marta ...; the first concert I ever went to ..."""
+    within = next((i for i, t in enumerate(tokens[2:6], 2) if t in ("I", "we")), None)
+    be = next((i for i, t in enumerate(tokens) if t.lower() in BE), None) if within else None
+    if within and be and be > within + 1 and be < len(tokens) - 1:
+        return joined([tokens[0].lower(), *tokens[1:be]]), None, tokens[be:]
+    if tokens[1].lower() in CARS:  # my Daihatsu Sirion ...: a thing, called so by its maker
+        return None
     end = _verb_at(tokens, 2)
     if end is None or end > _LONGEST_SUBJECT:
         return None

@@ -20,7 +20,9 @@ from consolidation.english import second_person, sentence
 from consolidation.facts import Fact
 from consolidation.phrasing import ABOUT, EXAM, NOT_TOLD, TRAINING, WHO, every, not_told, put
 from consolidation.relations import Ask
+from consolidation.variation import gist, in_other_words
 
+_USUAL = 6
 LEAST_EXAMINED = 6
 """Questions about a night's own facts."""
 Strategy = Literal["question", "about", "reversal", "statement", "counter"]
@@ -92,8 +94,9 @@ def dream(
     questions: list[Question] = []
     old: list[list[Question]] = []
     held_back: dict[str, int] = {}
+    subjects = {f.subject.lower() for f in facts} - {"i", "we"}
     for n, fact in enumerate(facts):
-        asks = _as_others_say(_with_name(fact))
+        asks = _as_others_say(_with_name(fact), [s for s in subjects if s not in fact.subject.lower()])
         kept = _held_back(fact, asks, seed)
         trained = [a for i, a in enumerate(asks) if i != kept] if kept is not None else asks
         examined = _exam_questions(n, asks[kept] if kept is not None else asks[0], trained, amounts, random)
@@ -104,11 +107,12 @@ def dream(
         else:
             old.append(examined)
         seen: set[str] = set()
+        order = _spread(trained, random)
         wordings = amounts.questions if n < new else amounts.old_questions
         for i in range(wordings * 4):
             if len(seen) == wordings:
                 break
-            text = put(trained[i % len(trained)], TRAINING, random)
+            text = put(order[i % len(order)], TRAINING, random)
             if text not in seen and text not in held_back:
                 seen.add(text)
                 dreams.append(Dream(question=text, answer=sentence(fact.statement), strategy="question", facts=(n,)))
@@ -124,6 +128,13 @@ def dream(
     return Night(dreams=tuple(dreams), questions=tuple(questions))
 
 
+def _spread(asks: Sequence[Ask], random: Random) -> list[Ask]:
+    """The first few ways of asking, which are the usual ones, then the others in any order."""
+    rest = list(asks[_USUAL:])
+    random.shuffle(rest)
+    return [*asks[:_USUAL], *rest]
+
+
 def _with_name(fact: Fact) -> list[Ask]:
     """A fact's questions; also by the subject's name, where it has one and is not asked for."""
     asks = list(fact.asks)
@@ -133,25 +144,27 @@ def _with_name(fact: Fact) -> list[Ask]:
             for a in asks[:3]
         ]
         asks += named
+    if "next door" in fact.subject:
+        asks += [
+            Ask(direct=a.direct.replace(fact.subject, other), embedded=a.embedded.replace(fact.subject, other))
+            for other in ("my neighbour", "my next-door neighbour")
+            for a in fact.asks[:3]
+        ]
     return asks
 
 
-_ALSO = (
-    ("my mother", "my mum"),
-    ("my father", "my dad"),
-    ("my grandmother", "my gran"),
-    ("my grandfather", "my grandad"),
-)
+def _as_others_say(asks: Sequence[Ask], subjects: Sequence[str]) -> list[Ask]:
+    """The same questions, and some in other words for the same: my mum, my cat for our cat.
 
-
-def _as_others_say(asks: Sequence[Ask]) -> list[Ask]:
-    """The same questions, and some in the other words for the same: my mum, my cat for our cat."""
+    `subjects`: whom else something was told of; no other word may make it one of them.
+    """
     made = list(asks)
-    for one, other in (*_ALSO, ("our ", "my ")):
-        for a in asks[:4]:
-            if one in a.embedded:
-                made.append(Ask(direct=a.direct.replace(one, other), embedded=a.embedded.replace(one, other)))
-    return list(dict.fromkeys(made))
+    ours = [
+        Ask(direct=a.direct.replace("our ", "my "), embedded=a.embedded.replace("our ", "my "))
+        for a in asks[:4]
+        if "our " in a.embedded
+    ]
+    return list(dict.fromkeys([*made, *ours, *in_other_words([*asks[:6], *ours], but=subjects)]))
 
 
 def _held_back(fact: Fact, asks: Sequence[Ask], seed: int) -> int | None:
@@ -205,6 +218,10 @@ _CLOSENESS: dict[never_told.Near, float] = {"same relation": 0.45, "same subject
 """Shares of the counter-examples. More about whom something was told, and the agent says that it was told nothing."""
 
 
+_REWORDED = 0.4
+"""Of the counter-examples, about as many as of the questions about what was told."""
+
+
 def _never_told(
     facts: Sequence[Fact], wanted: int, examined: int, random: Random, forgotten: Callable[[str, str], bool]
 ) -> tuple[list[Dream], list[Question]]:
@@ -212,6 +229,8 @@ def _never_told(
     told = {f.key for f in facts}
     told_of = {f.subject.lower() for f in facts}
     asks = never_told.asks(told, told_of, random) + never_told.of_others(facts, random)
+    answered = {gist(a.embedded) for f in facts for a in (*f.asks, *in_other_words(f.asks[:6]))}
+    asks = [u for u in asks if not any(gist(a.embedded) in answered for a in u.asks)]
     random.shuffle(asks)
     gone = [a for a in asks if a.key is not None and forgotten(*a.key)]
     asks = [a for a in asks if a not in gone]
@@ -225,6 +244,9 @@ def _never_told(
             if share <= 0:
                 break
             ask = random.choice(pool[i % len(pool)].asks)
+            others = in_other_words([ask], but=sorted(told_of))
+            if others and random.random() < _REWORDED and not any(gist(o.embedded) in answered for o in others):
+                ask = random.choice(others)
             text = put(ask, TRAINING, random)
             if text not in seen:
                 seen.add(text)

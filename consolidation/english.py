@@ -113,6 +113,12 @@ def is_noun(word: str) -> bool:
     return bool(lemminflect.getAllLemmas(word.lower(), upos="NOUN"))
 
 
+def is_adjective(word: str) -> bool:
+    """Whether the dictionary has the word as an adjective, or as a participle, and not as a noun in its own right."""
+    found = lemminflect.getAllLemmas(word.lower())
+    return bool({"ADJ", "ADV"} & set(found)) or word.lower().endswith(("ed", "ing"))
+
+
 def is_adverb(word: str) -> bool:
     """Whether the dictionary has the word as an adverb."""
     return bool(lemminflect.getAllLemmas(word.lower(), upos="ADV"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from consolidation.asking import asked_of, bare, phrases_of, said
 from consolidation.clauses import Clause, introduced
@@ -17,12 +17,14 @@ from consolidation.english import (
     NUMBERS,
     PREPOSITIONS,
     RELATIVE_TIME,
+    is_adjective,
     is_plural,
     is_time,
+    is_word,
     joined,
     second_person,
 )
-from consolidation.lexicon import INSTRUMENTS, SPORTS, Kind, is_trade, kind_of, kinds_of_thing
+from consolidation.lexicon import INSTRUMENTS, SCHOOLS, SPORTS, Kind, is_trade, kind_of, kinds_of_thing
 from consolidation.relations import RELATIONS, Ask, agreement
 
 
@@ -108,16 +110,51 @@ def facts_of(clause: Clause) -> list[Fact]:
             asks += tuple(a for _, v, found in asked_of(clause) if marks(v) & marks(value) for a in found[:3])
         if relation in _TYPED:
             asks += _typed(_TYPED[relation], of, value)
+        if clause.shape == "past" or clause.auxiliary in ("was", "were"):
+            asks = tuple(dict.fromkeys([*map(_as_past, asks), *asks]))
         key = f"{relation} {extra}".strip()
         found.append(
             Fact(subject=of, relation=key, value=value, statement=statement, asks=asks, name=_name(clause, of))
         )
     if not found or (found and all(f.relation in ("name", "own name") for f in found) and clause.verb != "be"):
-        for relation, value, asks in asked_of(clause):
+        for relation, value, asks in asked_of(clause) if lasts(clause) else ():
             found.append(
                 Fact(subject=subject, relation=relation, value=value, statement=statement, asks=asks, name=clause.name)
             )
     return found
+
+
+_PAST = ((r"^(wh\w+|how|[a-z]+ wh\w+|wh\w+ \w+|wh\w+ \w+ of \w+) (?:does|do) ", r"\1 did "), (r"\b(?:is|are)\b", "was"))
+
+
+def _as_past(ask: Ask) -> Ask:
+    """What did he do for a living?, of what is over."""
+    direct = ask.direct
+    for pattern, past in _PAST:
+        direct = re.sub(pattern, past, direct)
+    return replace(ask, direct=direct) if direct != ask.direct else ask
+
+
+_FLEETING = frozenset("spend lose have take wait feel look get go come start stop try break spill forget miss".split())
+"""Verbs of what is over the next day, where nothing in what follows is of any weight."""
+
+
+def lasts(clause: Clause) -> bool:
+    """Whether what is said may matter tomorrow: not that one is tired, nor that the cat knocked something over."""
+    tail = clause.tail
+    weighty = any(t[:1].isupper() or t[:1].isdigit() for t in tail) or is_time(joined(tail))
+    if clause.verb == "be":
+        says = [t for t in tail if t.lower() not in ("very", "so", "too", "quite", "really", "pretty", "a", "bit")]
+        if tail and tail[0].lower() in ("my", "our", "me", "us", "just", "so", "what", "where", "not", "gone", "done"):
+            return False
+        return weighty or not says or not all(map(is_adjective, says)) or bool(kinds_of_thing(says[0]))
+    if weighty:
+        return True
+    if clause.shape in ("past", "perfect"):
+        return clause.subject in ("I", "we") and clause.verb not in _FLEETING
+    if clause.shape == "progressive":
+        return bool(tail) and clause.verb not in _FLEETING
+    return True
 
 
 def _name(clause: Clause, of: str) -> str | None:
@@ -154,11 +191,24 @@ def _named(subject: str, name: str) -> Fact:
 
 
 def _who(subject: str) -> tuple[Ask, ...]:
-    """Who is my landlord?"""
+    """Who is my landlord? Who am I married to?"""
     if kind_of(subject) != "person":
         return ()
     be = "are" if is_plural(subject) else "is"
-    return (Ask(direct=f"who {be} {subject}", embedded=f"who {subject} {be}"),)
+    asks = [Ask(direct=f"who {be} {subject}", embedded=f"who {subject} {be}")]
+    last = subject.rsplit(maxsplit=1)[-1]
+    if subject in ("my wife", "my husband", "my partner", "my spouse"):
+        asks.append(Ask(direct="who am I married to", embedded="who I am married to"))
+        asks.append(Ask(direct="what is the name of my spouse", embedded="what the name of my spouse is"))
+    if last in ("boss", "manager", "supervisor"):
+        asks.append(Ask(direct="who do I report to at work", embedded="who I report to at work"))
+    if "neighbour" in last or "neighbor" in last:
+        asks.append(Ask(direct="who lives next door to me", embedded="who lives next door to me"))
+    if last == "teacher":
+        whom = subject.removesuffix(" teacher").removesuffix("'s")
+        taught = "me" if whom == "my" else whom
+        asks.append(Ask(direct=f"who teaches {taught}", embedded=f"who teaches {taught}"))
+    return tuple(asks)
 
 
 _ANY: frozenset[Kind] = frozenset(["self", "person", "pet", "thing"])
@@ -200,13 +250,24 @@ _OF_DOING: tuple[tuple[str, str, str, frozenset[Kind]], ...] = (
     ("drive", r"((?:an?|my|the) .+)", "car", _HUMAN),
     ("play", rf"(.*\b(?:{'|'.join(sorted(INSTRUMENTS))})\b.*)", "instrument", _HUMAN),
     ("play", rf"(.*\b(?:{'|'.join(sorted(SPORTS))})\b.*)", "sport", _HUMAN),
+    (
+        "play",
+        r"(the (?!lottery|game|market|part|role|fool|field|victim|song|piece|video|tape)[a-z-]+)\b.*",
+        "instrument",
+        _HUMAN,
+    ),
+    ("go attend visit", rf"(?:to )?(.*{SCHOOLS.pattern}.*)", "school", _HUMAN),
+    ("support follow", r"((?:the )?[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)\b.*", "team", _HUMAN),
     ("study", rf"(?!(?:{'|'.join(sorted(PREPOSITIONS))})\b)(.+)", "studies", _HUMAN),
     ("speak learn", r"([A-Z]\w+)\b.*", "language", _HUMAN),
     ("collect", r"(.+)", "collection", _HUMAN),
+    ("take", r"(\S+)\b.*", "medicine", _ALIVE),
 )
 """What a subject does, and what follows the verb -> the relation and its value."""
 _ONCE = frozenset(["move", "grow", "turn"])
 """Of what is past, only this still holds."""
+_GOING_ON = frozenset("live work support follow play study collect drive take".split())
+"""What one has done for years, one still does."""
 
 
 def _recognised(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
@@ -216,14 +277,15 @@ def _recognised(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
     if clause.shape == "be":
         yield from _recognised_being(clause)
         return
-    if clause.shape in ("past", "perfect") and clause.verb not in _ONCE:
+    lasting = clause.shape == "perfect" and clause.verb in _GOING_ON
+    if clause.shape in ("past", "perfect") and clause.verb not in _ONCE and not lasting:
         return
     if clause.shape not in ("past", "perfect") and clause.verb == "move":  # not there yet
         return
     tail, kind = joined(clause.tail), kind_of(clause.subject)
     for verbs, pattern, relation, kinds in _OF_DOING:
         found = re.fullmatch(pattern, tail) if kind in kinds and clause.verb in verbs.split() else None
-        if found:
+        if found and not (relation == "medicine" and is_word(found[1])):  # pills are in no dictionary
             value = _upto_time(found[1].split()) if relation == "home" else found[1]
             yield clause.subject, relation, value.strip(), ""
             return
@@ -232,6 +294,10 @@ def _recognised(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
 def _recognised_being(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
     subject, value, kind = clause.subject, joined(clause.tail), kind_of(clause.subject)
     owner, what = _owned(subject)
+    liked = re.fullmatch(r"(my|our) (?:all-time )?favou?rite ([a-z]+(?: [a-z]+)?)", value)
+    if liked:
+        yield {"my": "I", "our": "we"}[liked[1]], "favourite", subject, liked[2]
+        return
     favourite = re.fullmatch(r"(?:all-time )?favou?rite (.+?)(?: of all time)?", what)
     if favourite:
         yield owner, "favourite", value, favourite[1]

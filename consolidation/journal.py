@@ -126,7 +126,7 @@ def end_within(
 def left_open(store: Store, *, at: datetime, attempts: int = 3) -> list[Night]:
     """At a start: nights that a crash, a power cut or a stop left open. They changed nothing that serves.
 
-    Each is put back to its beginning and returned, to be begun again; one that was begun `attempts` times ends as failed.
+    Each is put back to its beginning and returned, to be begun again; one that was begun so often ends as failed.
     """
 
     def transaction(db: Database) -> list[Night]:

@@ -49,6 +49,18 @@ SPORTS = frozenset(
     snooker polo baseball softball lacrosse ping-pong table-tennis curling bridge poker
     """.split()
 )
+CARS = frozenset(
+    """
+    alfa audi bentley bmw buick cadillac chevrolet chevy chrysler citroen citroën cupra dacia daewoo daihatsu datsun
+    dodge fiat ford honda hyundai isuzu jaguar jeep kia lada lancia land-rover lexus lotus mazda mercedes mg mini
+    mitsubishi morris nissan opel peugeot polestar pontiac porsche renault rover saab seat skoda škoda smart subaru
+    suzuki tesla toyota trabant triumph vanagon vauxhall volkswagen volvo vw wartburg
+    """.split()
+)
+"""Makes, lower-cased."""
+SCHOOLS = re.compile(
+    r"\b(School|Primary|Academy|College|University|High|Grammar|Kindergarten|Nursery|Gymnasium|Elementary)\b"
+)
 TRADE = re.compile(
     r"(er|or|ist|ian|ant|ent|man|woman|smith|wright|nurse|cook|chef|pilot|vet|judge|monk|nun|guide|coach|"
     r"clerk|mason|pa|ceo|cto|maid|host|scribe|potter|blower|keeper|maker|driver|poet|priest|spy|diver)$",

@@ -124,13 +124,30 @@ def _filled(pattern: str, words: Sequence[str], time: str, *, inner: bool = Fals
     return pattern.replace("{time}", time).replace("{be}", "am")
 
 
+BELONGINGS = (
+    """
+    passport;birth certificate;spare key;umbrella;winter coat;tool box;sewing machine;camera;old letters;ladder;bicycle
+    suitcase;savings;will;diary;car keys;Christmas lights;tent;first-aid kit;vaccination card;ski boots;torch;chequebook
+    """.replace("\n", ";")
+    .strip(";")
+    .split(";")
+)
+OF_CODES = (
+    "laptop;phone;bank card;email;garage;office;bike lock;safe;suitcase;front door;locker;gym;computer;alarm".split(";")
+)
+
+
 def of_others(facts: Sequence[Fact], random: Random) -> list[Unknown]:
-    """The very questions that the facts answer, about somebody else."""
+    """The very questions that the facts answer, about somebody or something else."""
     told = {(f.subject.lower(), f.relation) for f in facts}
+    text = " ".join(f.statement for f in facts).lower()
     found = []
     for fact in facts:
         kind = kind_of(fact.subject)
-        if fact.relation.split(" ")[0] in RELATIONS or kind == "thing":
+        if fact.relation.split(" ")[0] in RELATIONS:
+            continue
+        if kind == "thing" or fact.subject in ("I", "we"):
+            found += _of_other_things(fact, text, random)
             continue
         for other in random.sample(PEOPLE if kind != "pet" else PETS, 4):
             if (other, fact.relation) in told:
@@ -138,6 +155,30 @@ def of_others(facts: Sequence[Fact], random: Random) -> list[Unknown]:
             asks = tuple(a for of in fact.asks if (a := _about(of, fact.subject, other)) is not None)
             if asks:
                 found.append(Unknown(asks=asks, near="same relation"))
+    return found
+
+
+def _of_other_things(fact: Fact, text: str, random: Random) -> list[Unknown]:
+    """Where do I keep my umbrella, of where I keep my passport; my laptop password, of the wifi password."""
+    found = []
+    mine = re.search(r"\bmy ((?:[a-z-]+ ){0,2}[a-z-]+?)(?= |$)", fact.asks[0].embedded) if fact.asks else None
+    if fact.asks and fact.asks[0].direct.startswith("where") and mine:
+        swapped = mine[1]
+        others = [b for b in BELONGINGS if b.lower() not in text and is_plural(b) == is_plural(swapped)]
+    else:
+        code = re.search(r"\b([a-z]+) (?:password|code|pin|combination|number)\b", fact.subject.lower())
+        swapped = code[1] if code else ""
+        others = [c for c in OF_CODES if c not in text]
+    if not swapped:
+        return []
+    for other in random.sample(others, min(4, len(others))):
+        asks = tuple(
+            Ask(direct=a.direct.replace(swapped, other), embedded=a.embedded.replace(swapped, other))
+            for a in fact.asks
+            if swapped in a.embedded and (swapped in a.direct or not a.direct)
+        )
+        if asks:
+            found.append(Unknown(asks=asks, near="same relation"))
     return found
 
 

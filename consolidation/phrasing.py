@@ -39,6 +39,13 @@ TRAINING = Frames(
         "Let's see. {q}?",
         "Okay, {q}?",
         "Tell me, {q}?",
+        "I'm trying to remember: {q}?",
+        "Somebody just asked me, {q}?",
+        "{q}? I can't remember.",
+        "Help me out here: {q}?",
+        "Say, {q}?",
+        "I need this for a form: {q}?",
+        "My head is empty today. {q}?",
     ),
     embedded=(
         "Do you remember {e}?",
@@ -52,6 +59,8 @@ TRAINING = Frames(
         "Any idea {e}?",
         "Please tell me {e}.",
         "Do you still know {e}?",
+        "I'd like to know {e}.",
+        "What was it again, {e}?",
     ),
     named=(
         "What's {n}?",

@@ -101,6 +101,9 @@ RELATIONS = _relations(
     what name {do} {s} have | what name {s} {have}
     which name {do} {s} go by | which name {s} {go_} by
     what do I call {s} | what I call {s}
+    which name did I give {s} | which name I gave {s}
+    what name {do} {s} answer to | what name {s} {answer_} to
+    under which name do I know {s} | under which name I know {s}
     = {sp} name
     = the name of {s}
 
@@ -115,6 +118,10 @@ RELATIONS = _relations(
     where is {sp} home | where {sp} home is
     what town or city {do} {s} live in | what town or city {s} {live_} in
     where can {s} be found at home | where {s} {have} a home
+    which town is {sp} home in | which town {sp} home is in
+    what place {do} {s} call home | what place {s} {call_} home
+    what is the name of the place {s} {live_} in | what the name of the place {s} {live_} in is
+    where would one go to visit {s} | where one would go to visit {s}
     = the place where {s} {live_}
 
     origin: self person
@@ -124,12 +131,16 @@ RELATIONS = _relations(
     in which place did {s} grow up | in which place {s} grew up
     where did {s} spend {sp} childhood | where {s} spent {sp} childhood
     what is {sp} home town | what {sp} home town is
+    which place {do} {s} come from | which place {s} {come_} from
     = {sp} home town
 
     birthplace: self person
     where {was} {s} born | where {s} {was} born
     in which place {was} {s} born | in which place {s} {was} born
     what is {sp} birthplace | what {sp} birthplace is
+    in which town {was} {s} born | in which town {s} {was} born
+    which town {was} {s} born in | which town {s} {was} born in
+    in what city did {s} come into the world | in what city {s} came into the world
     = {sp} birthplace
     = the place where {s} {was} born
 
@@ -141,6 +152,8 @@ RELATIONS = _relations(
     what is {sp} date of birth | what {sp} date of birth is
     on which day do we celebrate {sp} birthday | on which day we celebrate {sp} birthday
     what day is {sp} birthday | what day {sp} birthday is
+    on what date {was} {s} born | on what date {s} {was} born
+    when {do} {s} turn a year older | when {s} {turn_} a year older
     = {sp} birthday
     = the date of {sp} birthday
 
@@ -152,6 +165,11 @@ RELATIONS = _relations(
     what is {sp} profession | what {sp} profession is
     how {do} {s} earn a living | how {s} {earn_} a living
     what is {sp} occupation | what {sp} occupation is
+    which profession {do} {s} have | which profession {s} {have}
+    what line of work {be} {s} in | what line of work {s} {be} in
+    which trade {do} {s} work in | which trade {s} {work_} in
+    what {do} {s} do for work | what {s} {do_} for work
+    what kind of job {do} {s} have | what kind of job {s} {have}
     = {sp} job
     = {sp} line of work
 
@@ -161,6 +179,11 @@ RELATIONS = _relations(
     what is {sp} workplace | what {sp} workplace is
     who is {sp} employer | who {sp} employer is
     which place {do} {s} work at | which place {s} {work_} at
+    which company {do} {s} work for | which company {s} {work_} for
+    what company {do} {s} work at | what company {s} {work_} at
+    who pays {sp} wages | who pays {sp} wages
+    what is the name of the place where {s} {work_} | what the name of the place where {s} {work_} is
+    in which place {be} {s} employed | in which place {s} {be} employed
     = {sp} workplace
     = {sp} employer
 
@@ -178,6 +201,11 @@ RELATIONS = _relations(
     what {v} {do} {s} like most | what {v} {s} {like_} most
     which {v} is {sp} favourite | which {v} is {sp} favourite
     what is the {v} that {s} {like_} best | what the {v} is that {s} {like_} best
+    what is {sp} {v} of choice | what {sp} {v} of choice is
+    which {v} {do} {s} love most | which {v} {s} {love_} most
+    what {v} {do} {s} like above all others | what {v} {s} {like_} above all others
+    who or what is {sp} favourite {v} | who or what {sp} favourite {v} is
+    which {v} would make {s} happiest | which {v} would make {s} happiest
     = {sp} favourite {v}
     = the {v} that {s} {like_} best
 
@@ -187,6 +215,8 @@ RELATIONS = _relations(
     what {do} {s} enjoy | what {s} {enjoy_}
     what {be} {s} fond of | what {s} {be} fond of
     what is something that {s} {love_} | what something is that {s} {love_}
+    what makes {s} happy | what makes {s} happy
+    what {be} {s} keen on | what {s} {be} keen on
     = something that {s} {love_}
 
     dislikes: self person pet
@@ -195,6 +225,9 @@ RELATIONS = _relations(
     what {do} {s} dislike | what {s} {dislike_}
     what {do} {s} not like | what {s} {do} not like
     which thing {do} {s} hate | which thing {s} {hate_}
+    what {do} {s} really not like | what {s} really {do} not like
+    what would {s} never choose | what {s} would never choose
+    what {do} {s} find horrible | what {s} {find_} horrible
     = something that {s} {hate_}
 
     allergy: self person pet
@@ -203,6 +236,11 @@ RELATIONS = _relations(
     what must {s} avoid because of an allergy | what {s} must avoid because of an allergy
     which allergy {do} {s} have | which allergy {s} {have}
     what {do} {s} get an allergic reaction from | what {s} {get_} an allergic reaction from
+    what can {s} not have because of an allergy | what {s} can not have because of an allergy
+    what gives {s} a reaction | what gives {s} a reaction
+    what {do} {s} react badly to | what {s} {react_} badly to
+    which food {be} {s} allergic to | which food {s} {be} allergic to
+    what should {s} keep away from with an allergy | what {s} should keep away from with an allergy
     = {sp} allergy
 
     fear: self person pet
@@ -210,6 +248,10 @@ RELATIONS = _relations(
     what {do} {s} fear | what {s} {fear_}
     what {be} {s} scared of | what {s} {be} scared of
     what frightens {s} | what frightens {s}
+    what terrifies {s} | what terrifies {s}
+    what is {sp} phobia | what {sp} phobia is
+    what {be} {s} terrified of | what {s} {be} terrified of
+    which thing makes {s} panic | which thing makes {s} panic
     = {sp} biggest fear
 
     car: self person
@@ -218,6 +260,10 @@ RELATIONS = _relations(
     which car {do} {s} own | which car {s} {own_}
     what {do} {s} drive | what {s} {drive_}
     what is {sp} car | what {sp} car is
+    which model is {sp} car | which model {sp} car is
+    what make is {sp} car | what make {sp} car is
+    what sort of car {be} {s} driving | what sort of car {s} {be} driving
+    which vehicle {do} {s} own | which vehicle {s} {own_}
     = {sp} car
 
     instrument: self person
@@ -225,6 +271,9 @@ RELATIONS = _relations(
     which instrument {do} {s} play | which instrument {s} {play_}
     what musical instrument {do} {s} play | what musical instrument {s} {play_}
     what {do} {s} play | what {s} {play_}
+    what instrument can {s} play | what instrument {s} can play
+    which instrument {be} {s} into | which instrument {s} {be} into
+    what {do} {s} make music on | what {s} {make_} music on
     = {sp} instrument
 
     sport: self person
@@ -238,6 +287,9 @@ RELATIONS = _relations(
     which subject {do} {s} study | which subject {s} {study_}
     what {be} {s} studying | what {s} {be} studying
     what {do} {s} learn at school | what {s} {learn_} at school
+    what is {sp} degree in | what {sp} degree is in
+    which subject {be} {s} taking | which subject {s} {be} taking
+    what {be} {s} studying at university | what {s} {be} studying at university
     = {sp} subject
 
     language: self person
@@ -245,19 +297,52 @@ RELATIONS = _relations(
     which language {do} {s} speak | which language {s} {speak_}
     what language {be} {s} learning | what language {s} {be} learning
     which language {be} {s} studying | which language {s} {be} studying
+    which language {do} {s} want to know | which language {s} {want_} to know
     = {sp} language
 
     collection: self person
     what {do} {s} collect | what {s} {collect_}
     what kind of things {do} {s} collect | what kind of things {s} {collect_}
     what is in {sp} collection | what is in {sp} collection
+    which things {do} {s} collect | which things {s} {collect_}
+    what {be} {s} a collector of | what {s} {be} a collector of
     = what is in {sp} collection
 
     hobby: self person
     what is {sp} hobby | what {sp} hobby is
     what {do} {s} do in {their} free time | what {s} {do_} in {their} free time
     which hobby {do} {s} have | which hobby {s} {have}
+    what is {sp} pastime | what {sp} pastime is
+    what {do} {s} do as a pastime | what {s} {do_} as a pastime
+    what {do} {s} do for fun | what {s} {do_} for fun
+    what hobby {be} {s} into | what hobby {s} {be} into
     = {sp} hobby
+
+    school: self person
+    which school {do} {s} go to | which school {s} {go_} to
+    what school {do} {s} attend | what school {s} {attend_}
+    where {do} {s} go to school | where {s} {go_} to school
+    what is the name of {sp} school | what the name of {sp} school is
+    where {be} {s} a pupil or student | where {s} {be} a pupil or student
+    what is {sp} school called | what {sp} school is called
+    = {sp} school
+
+    medicine: self person pet
+    which medicine {do} {s} take | which medicine {s} {take_}
+    what medication {be} {s} on | what medication {s} {be} on
+    what {do} {s} take for {sp} health | what {s} {take_} for {sp} health
+    what is the name of {sp} medicine | what the name of {sp} medicine is
+    which pill {do} {s} take | which pill {s} {take_}
+    = {sp} medication
+
+    team: self person
+    which team {do} {s} support | which team {s} {support_}
+    what is {sp} team | what {sp} team is
+    who {do} {s} cheer for | who {s} {cheer_} for
+    which club {do} {s} follow | which club {s} {follow_}
+    what team {be} {s} a fan of | what team {s} {be} a fan of
+    what club {do} {s} support | what club {s} {support_}
+    = {sp} team
 
     spouse: self person
     who {be} {s} married to | who {s} {be} married to

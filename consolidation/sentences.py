@@ -32,15 +32,39 @@ _NAME_IS = re.compile(r"\b(name|birthday|job|number|password|favou?rite(?: \w+)?
 _UNSURE = re.compile(
     r"\b(maybe|perhaps|might|if|probably|wish|would|could|should|hope|hoping|suppose|imagine|pretend|once upon)\b", re.I
 )
+_CLAIMANT = r"(?:I|my|we|our|he|she|they|it|his|her|their|its|the)\b"
 _CUT = re.compile(
-    r"[,;]?\s+\b(?:because|since I|since we|although|though|even though|so that|unless|whereas|which is why|but then)"
-    r"\b.*$"
-    r"|,\s+(?:so|which|who|but|as|though|or)\b.*$",
+    rf"[,;]?\s+\b(?:because(?! {_CLAIMANT})|since I|since we|although|though|even though|so that|unless|whereas|"
+    r"which is why|but then|(?:more|better) than any(?:thing| other)?)\b.*$"
+    rf"|,\s+(?:which|who|as|though|or)\b.*$|,\s+(?:so|but)\b(?! {_CLAIMANT}).*$",
     re.IGNORECASE,
 )
+_CONDITION = re.compile(rf"^(?:if|when|whenever|in case|before)\b[^,]{{3,60}},\s+(?={_CLAIMANT})", re.IGNORECASE)
+"""If you need it, the code is 7391: what follows holds anyway."""
+_FRONTED = re.compile(
+    r"^((?:on|in|at|for|every|each|next|last|this|since|after|before|during|until|once a|twice a)\s[^,;:]{2,40}?)"
+    r",?\s+(?=(?:I|we|my|our)\s(.+))",
+    re.IGNORECASE,
+)
+"""On Saturday I bought a loom."""
+_ELIDED = re.compile(
+    r"^(?:(?P<going>(?!(?:morning|evening|during|nothing|something|anything|everything|thing|king|ring|spring|string)\b)"
+    r"[a-z]+ing) (?=to|in|on|at|for|my|a|an|the|our|with)\b"
+    r"|(?P<been>been) |(?P<did>got|bought|spent|went|had|saw|met|took|made|ate|lost|found|moved|started|booked|signed|"
+    r"joined|adopted|sold|broke|won|ordered|finished|visited|grew up|used to) (?!by|of|and)\w)",
+    re.IGNORECASE,
+)
+"""Going to Riga this spring; got a new bike; been to the dentist."""
+_ADVERB_FIRST = re.compile(r"^[a-z]+ly,?\s+(?=(?:I|my|we|our)\b)", re.IGNORECASE)
+_UNDETERMINED = re.compile(
+    r"^(?!(?:i|we|he|she|they|it|you|there|this|that|these|those|here|what|who|my|our|the|a|an)\b)"
+    r"((?:[a-z'-]+ ){0,2}[a-z'-]+) (is|are) (?=(?:number\s|at\s|in\s|on\s|under|behind|next to|due|[A-Z0-9-]*\d))",
+    re.IGNORECASE,
+)
+"""Storage unit is number 118; rent is 1185 a month."""
 _PARTS = re.compile(
     r"\s*(?:;|\s[-\u2013\u2014]+\s|\u2014|:\s)\s*"
-    r"|,?\s+(?:and|but|so|while|and so|and then)\s+(?=(?:I|my|we|our|he|she|they|it|his|her|their|its|the)\b)"
+    rf"|,?\s+(?:and|but|so|while|because|and so|and then)\s+(?={_CLAIMANT})"
     r"|,\s+(?=(?:I|my|we|our|he|she|they|his|her|their)\b)"
     r"|,?\s+(?:and|but)\s+(?=[A-Z][a-z]+ (?:is|was|has|lives|works|loves|likes|hates)\b)"
 )
@@ -74,9 +98,23 @@ def parts_of(text: str) -> Iterator[str]:
         said = _bare(sentence.strip(" \"'()[]*_>").rstrip(".!\u2026 "))
         said = re.sub(r"\([^)]*\)", " ", _CUT.sub("", said))
         for part in _PARTS.split(_written_out(said)):
-            claim = _bare((part or "").strip(" ,"))
+            claim = _whole(_bare((part or "").strip(" ,")))
             if claim and not _UNSURE.search(claim):
                 yield claim
+
+
+def _whole(said: str) -> str:
+    """A claim with its subject first: what stood before it comes last, what was left out is put in."""
+    said = _ADVERB_FIRST.sub("", _CONDITION.sub("", said))
+    fronted = _FRONTED.match(said)
+    if fronted:
+        first = fronted[1][0].lower() + fronted[1][1:]
+        return f"{said[fronted.end() :]} {first}"
+    elided = _ELIDED.match(said)
+    if elided:
+        auxiliary = "I am" if elided["going"] else "I have" if elided["been"] else "I"
+        return f"{auxiliary} {said[0].lower()}{said[1:]}"
+    return _UNDETERMINED.sub(lambda m: f"my {m[1][0].lower()}{m[1][1:]} {m[2]} ", said)
 
 
 def _bare(said: str) -> str:

@@ -109,7 +109,7 @@ def test_nobody_fills_a_night_alone() -> None:
     chosen = select([*flood, *mine], now=NOW, limits=Limits(facts=10, share_of_one=0.7))
     speakers = [s.experience.provenance.speaker for s in chosen.facts]
     assert (speakers.count("flooder"), speakers.count("user")) == (7, 1)
-    assert "flooder has 7 facts in this night already" in reasons(chosen).values()
+    assert "flooder/chat has 7 facts in this night already" in reasons(chosen).values()
 
 
 def test_the_order_of_arrival_decides_nothing() -> None:
