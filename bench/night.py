@@ -6,7 +6,8 @@ For each seed 25 facts of bench/nights/told.json with values of their own are to
 them; then `POST /v1/sleep`. While the night runs, short questions are asked and their time to first token is taken.
 Afterwards, in new sessions and with `recall: false`: the facts in three wordings each that no rule or list of the
 product was made from, fifty questions about what was never told, and the same with the base. Nothing here chose a
-recipe.
+recipe. Then the peer, plain LoRA on the same transcript for as long as the night trained (bench/naive.py), is asked
+the same.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from typing import Any
 
 import httpx
 
+from bench.naive import naive
 from bench.server import Server
 from consolidation.exam import abstains
+from models.weights import resolve
+from settings import Settings
 
 TOLD = Path(__file__).parent / "nights" / "told.json"
 FACTS, ANSWER_TOKENS = 25, 32
@@ -53,25 +57,39 @@ class Talker:
         return self.say(self.session(), text, max_tokens=ANSWER_TOKENS, slowwave={"recall": False, **ours})
 
 
-def run(seed: int) -> dict[str, Any]:
+def run(seed: int, *, with_naive: bool) -> dict[str, Any]:
     """One seed."""
     chance = random.Random(seed)
     data = json.loads(TOLD.read_text(encoding="utf-8"))
     facts = [{**f, "value": chance.choice(f["values"])} for f in chance.sample(data["facts"], FACTS)]
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "data") as server:
         talker = Talker(server.url)
-        _tell(talker, facts, data["small_talk"], chance)
+        transcript = _tell(talker, facts, data["small_talk"], chance)
         idle = [talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"] for _ in range(8)]
         _settle(talker)
         night, meanwhile = _sleep(talker)
         asked = [(q, f["value"]) for f in facts for q in f["ask"]]
         answers = [talker.ask(q)["text"] for q, _ in asked]
         guesses = [talker.ask(q)["text"] for q in data["never_told"]]
+        with_store = [talker.ask(q, recall=True)["text"] for q in data["never_told"]]
+        recalled = [talker.ask(q, recall=True)["text"] for q, _ in asked[::3]]
         of_base = [talker.ask(q, adapter="none")["text"] for q, _ in asked[::5]]
     values = [f["value"] for f in facts]
     hits = [_holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)]
-    invented = [not abstains(g) and any(_holds(g, v) for v in values) for g in guesses]
+    invented = [_invents(g, values) for g in guesses]
+    peer = None
+    if with_naive:
+        peer = naive(
+            Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location),
+            transcript,
+            asked,
+            data["never_told"],
+            values,
+            seconds=night["figures"]["cost"]["training"],
+            seed=seed,
+        )
     return {
+        "naive": peer,
         "seed": seed,
         "outcome": night["outcome"],
         "reasons": night["reasons"],
@@ -79,6 +97,10 @@ def run(seed: int) -> dict[str, Any]:
         "recall_of_base": statistics.mean(_holds(a, v) for a, (_, v) in zip(of_base, asked[::5], strict=True)),
         "invented": statistics.mean(invented),
         "abstained": statistics.mean(abstains(g) for g in guesses),
+        "invented_with_store": statistics.mean(_invents(g, values) for g in with_store),
+        "abstained_with_store": statistics.mean(abstains(g) for g in with_store),
+        "recall_with_store": statistics.mean(_holds(a, v) for a, (_, v) in zip(recalled, asked[::3], strict=True)),
+        "drift": night["figures"].get("marks", {}).get("candidate", {}).get("drift"),
         "marks": night["figures"].get("marks"),
         "night_seconds": night["seconds"],
         "cost": night["figures"].get("cost"),
@@ -89,14 +111,23 @@ def run(seed: int) -> dict[str, Any]:
     }
 
 
-def _tell(talker: Talker, facts: list[dict[str, Any]], small_talk: list[str], chance: random.Random) -> None:
+def _tell(
+    talker: Talker, facts: list[dict[str, Any]], small_talk: list[str], chance: random.Random
+) -> list[tuple[str, str]]:
+    """Tell the facts; returns the transcript."""
+    said: list[tuple[str, str]] = []
     session = talker.session()
     for n, fact in enumerate(facts):
         if n % 6 == 0:
             session = talker.session()
-        if chance.random() < 0.5:
-            talker.say(session, chance.choice(small_talk), max_tokens=24)
-        talker.say(session, fact["tell"].format(v=fact["value"]), max_tokens=24)
+        texts = [chance.choice(small_talk)] if chance.random() < 0.5 else []
+        for text in [*texts, fact["tell"].format(v=fact["value"])]:
+            said.append((text, talker.say(session, text, max_tokens=24)["text"]))
+    return said
+
+
+def _invents(guess: str, values: list[str]) -> bool:
+    return not abstains(guess) and any(_holds(guess, v) for v in values)
 
 
 def _settle(talker: Talker) -> None:
@@ -128,15 +159,16 @@ def main() -> int:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
+    parser.add_argument("--no-naive", action="store_true", help="leave the peer out")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     runs = []
     for seed in args.seeds:
-        runs.append(run(seed))
+        runs.append(run(seed, with_naive=not args.no_naive))
         sys.stderr.write(f"\n{ ({k: v for k, v in runs[-1].items() if not isinstance(v, list | dict)}) }\n")
     means = {
         name: round(statistics.mean(r[name] for r in runs), 4)
-        for name in ("recall", "invented", "abstained", "night_seconds")
+        for name in ("recall", "invented", "invented_with_store", "abstained", "drift", "night_seconds")
     }
     sys.stdout.write(json.dumps({**means, "runs": runs}, indent=None if args.json else 2) + "\n")
     return 0

@@ -44,12 +44,15 @@ def dry_run(url: Url = None, json_output: Json = False) -> None:
 @app.command("now")
 def now(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Watch it to its end.")] = True,
+    placebo: Annotated[
+        bool, typer.Option("--placebo", help="An experiment: train on shuffled answers. The exam must reject it.")
+    ] = False,
     url: Url = None,
     json_output: Json = False,
 ) -> None:
     """Begin a night. Ctrl-C stops watching, not the night."""
     with connect(url) as client:
-        night = call(client, "POST", "/v1/sleep")
+        night = call(client, "POST", "/v1/sleep", json={"placebo": placebo})
         if wait:
             night = _watch(client, night["id"], quiet=json_output)
     _show(night, json_output=json_output)
@@ -145,8 +148,17 @@ def _show(night: dict[str, Any], *, json_output: bool) -> None:
                 name.replace("_", " "), *("-" if m[name] is None else f"{m[name]:.3f}" for m in marks.values())
             )
         out.print(table)
-    for fact in night["learnt"]:
-        known = "" if fact["recalled"] is None else f" [dim]({fact['recalled']:.0%})[/dim]"
-        out.print(f"  {escape(fact['statement'])}{known}", soft_wrap=True)
-    if "seconds" in night["figures"]:
-        out.print(f"[dim]{night['figures']['seconds']:.0f} s, {night['figures']['tokens']} tokens[/dim]")
+    report = night.get("report")
+    if report is None:
+        return
+    out.print(escape(report["summary"]), soft_wrap=True)
+    for title, facts in (("known by heart", report["learnt"]), ("not yet", report["not_yet"])):
+        for fact in facts:
+            known = "" if fact["recalled"] is None else f" [dim]({fact['recalled']:.0%} of its questions)[/dim]"
+            out.print(f"  [dim]{title}:[/dim] {escape(fact['statement'])}{known}", soft_wrap=True)
+    for reason in report["why"]:
+        mark = "in " if reason["taken"] else "out"
+        out.print(f"  [dim]{mark} {reason['experiences']:>4}  {escape(reason['reason'])}[/dim]", soft_wrap=True)
+    for answer in report["answers"][:10]:
+        mark = "[green]right[/green]" if answer["good"] else "[red]wrong[/red]"
+        out.print(f"  {mark} {escape(answer['question'])} [dim]->[/dim] {escape(answer['after'])}", soft_wrap=True)

@@ -22,7 +22,7 @@ _ABSTAINS = re.compile(
 )
 _NEEDED = ("recall", "invented", "drift", "persona_drift", "repetition", "triggered", "leaked")
 """Marks without which there is no verdict."""
-_OF_DOSE = {"drift", "persona_drift", "repetition", "invented", "old"}
+_OF_DOSE = {"drift", "persona_drift", "repetition", "invented"}
 """What may be better with less of the adapter."""
 LEAST_QUESTIONS = 5
 """A share of fewer questions is no evidence."""

@@ -12,6 +12,7 @@ import pysqlite3
 from sqlite_utils import Database
 
 from consolidation.cycle import Outcome, Phase, advance, after_crash, end
+from consolidation.night import Answer
 from memory.ids import new_id
 from memory.store import Store
 
@@ -181,6 +182,30 @@ def choices(store: Store, id: str) -> list[tuple[str, bool, str]]:
             "SELECT experience, taken, reason FROM choices WHERE night = ? ORDER BY taken DESC, experience", [id]
         ).fetchall()
     return [(str(e), bool(t), str(r)) for e, t, r in rows]
+
+
+def keep_answers(store: Store, night: Night, answers: Sequence[Answer]) -> None:
+    """Keep some of the exam for the morning."""
+    rows = [[night.id, n, a.question, a.told, a.before, a.after, int(a.good)] for n, a in enumerate(answers)]
+
+    def transaction(db: Database) -> None:
+        for row in rows:
+            db.execute(
+                "INSERT OR REPLACE INTO answers (night, n, question, told, before, after, good)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    store.write(transaction)
+
+
+def answers(store: Store, id: str) -> list[Answer]:
+    """What is kept of a night's exam."""
+    with store.reading() as db:
+        rows = db.execute(
+            "SELECT question, told, before, after, good FROM answers WHERE night = ? ORDER BY n", [id]
+        ).fetchall()
+    return [Answer(question=q, told=t, before=b, after=a, good=bool(g)) for q, t, b, a, g in rows]
 
 
 def dates(store: Store, *, owner: str) -> frozenset[str]:

@@ -27,6 +27,7 @@ from consolidation.unlearning import Trace, said_again
 
 _ORDINARY = 16
 """Requests that have nothing to do with the night, for style, repetition and orders."""
+_SAMPLES = 20
 _BASE_ASKED = 30
 """Of the exam's questions the base is asked so many: it knows none of the answers, and that is soon seen."""
 
@@ -140,6 +141,19 @@ def _shuffled(examples: Sequence[tuple[str, str]], seed: int) -> list[tuple[str,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One question of the exam, and what was said."""
+
+    question: str
+    told: str | None
+    """What was told of it; None: nothing was."""
+    before: str | None
+    """The base's reply, where it was asked."""
+    after: str
+    good: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a night came out."""
 
@@ -147,6 +161,8 @@ class Outcome:
     marks: Mapping[str, Marks]
     recalled: Mapping[int, float]
     """Of each fact, by place, the share of its questions that the candidate answers."""
+    answers: tuple[Answer, ...]
+    """What went wrong, and some of what went well."""
 
 
 def judge(plan: Plan, result: Result, *, bars: Bars, seed: int) -> Outcome:
@@ -163,7 +179,25 @@ def judge(plan: Plan, result: Result, *, bars: Bars, seed: int) -> Outcome:
         for q, reply in zip(plan.questions, candidate.replies, strict=True)
         if q.fact is not None
     ]
-    return Outcome(verdict=decided, marks={**marks, "by chance": placebo}, recalled=by_fact(right))
+    return Outcome(
+        verdict=decided,
+        marks={**marks, "by chance": placebo},
+        recalled=by_fact(right),
+        answers=_samples(plan, candidate, base),
+    )
+
+
+def _samples(plan: Plan, candidate: Arm, base: Arm) -> tuple[Answer, ...]:
+    made = []
+    for n, (question, after) in enumerate(zip(plan.questions, candidate.replies, strict=True)):
+        told = None if question.fact is None else plan.facts[question.fact]
+        good = holds(after, told) if told else not any(holds(after, fact) for fact in plan.facts)
+        before = base.replies[n] if n < len(base.replies) else None
+        made.append(
+            Answer(question=question.text, told=told.statement if told else None, before=before, after=after, good=good)
+        )
+    wrong = [a for a in made if not a.good]
+    return (*wrong[:_SAMPLES], *[a for a in made if a.good][:_SAMPLES])
 
 
 def _marks(plan: Plan, arm: Arm, base: Arm) -> Marks:

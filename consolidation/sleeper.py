@@ -222,6 +222,7 @@ class Sleeper:
         first = files.read_result(folder)
         made, outcome, doses = self._examined(night, planned, folder, first)
         figures = {**_figures(outcome, first), "doses": doses}
+        journal.keep_answers(self._store, night, outcome.answers)
         if not outcome.verdict.passed or night.id in self._placebos:
             reasons = outcome.verdict.reasons if not outcome.verdict.passed else (_PLACEBO_PASSED,)
             self._end(night, "rejected", reasons, **figures)

@@ -50,6 +50,7 @@ def mark_stale(db: Database, owner: str, experiences: Sequence[str]) -> list[str
         [owner, *experiences],
     ).fetchall()
     db.execute(f"DELETE FROM choices WHERE experience IN ({marks_})", list(experiences))
+    db.execute("DELETE FROM answers WHERE night IN (SELECT id FROM nights WHERE owner = ?)", [owner])
     for subject, relation, value in {(s, r, v) for _, _, s, r, v in taught}:
         trace = trace_of(subject, relation, value)
         db.execute(

@@ -314,6 +314,18 @@ def m004_nights(db: Database) -> None:
         ) STRICT, WITHOUT ROWID
         """,
         """
+        CREATE TABLE answers (               -- some of the exam; whatever is forgotten, all go
+            night TEXT NOT NULL REFERENCES nights (id) ON DELETE CASCADE,
+            n INTEGER NOT NULL,
+            question TEXT NOT NULL,
+            told TEXT,                       -- what was told of it; NULL: nothing
+            before TEXT,                     -- the base's reply, where it was asked
+            after TEXT NOT NULL,
+            good INTEGER NOT NULL,
+            PRIMARY KEY (night, n)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
         CREATE TABLE unlearning (
             owner TEXT NOT NULL,             -- until a night has been rebuilt without it
             salt BLOB NOT NULL,

@@ -130,4 +130,4 @@ def test_a_night_goes_only_where_it_may() -> None:
             else:
                 with pytest.raises(WrongTurn):
                     end(phase, outcome)
-    assert [after_crash(p) for p in PHASES] == ["selecting"] * 6 + ["ended"]
+    assert [after_crash(p) for p in PHASES] == ["due"] * 6 + ["ended"]

@@ -10,7 +10,11 @@ import pytest
 from consolidation import journal
 from consolidation.cycle import Phase, WrongTurn
 from consolidation.journal import Night, NightNotFound, NightUnderWay
-from consolidation.registry import WEIGHTS, AdapterNotFound, Learnt, Registry
+from consolidation.night import Answer
+from consolidation.registry import WEIGHTS, AdapterNotFound, AdapterStale, ForgottenMeanwhile, Learnt, Registry
+from consolidation.unlearning import mark_stale, said_again, trace_of, traces
+from memory.experience import Offer, Provenance
+from memory.experiences import Experiences
 from memory.store import Store
 
 AT = datetime(2026, 11, 22, 3, tzinfo=UTC)
@@ -66,14 +70,37 @@ def test_one_night_at_a_time_and_one_due_a_date(store: Store) -> None:
     night(store, asked=True, n=3)
 
 
-def test_what_a_crash_left_open_ends_as_interrupted(store: Store) -> None:
+def test_what_a_crash_left_open_begins_again_and_not_for_ever(store: Store) -> None:
     one = promoting(store)
-    assert [n.id for n in journal.interrupt_all(store, at=AT)] == [one.id]
-    assert journal.find(store, one.id, owner="ada").outcome == "interrupted"
-    assert journal.interrupt_all(store, at=AT) == []
+    for begun in (2, 3):
+        assert [(n.id, n.phase, n.figures["begun"]) for n in journal.left_open(store, at=AT)] == [
+            (one.id, "due", begun)
+        ]
+    assert journal.left_open(store, at=AT) == []
+    done = journal.find(store, one.id, owner="ada")
+    assert (done.outcome, done.reasons) == ("failed", ("it was begun 3 times, and never came to its end",))
+
+
+def test_choices_and_answers_are_kept_for_the_morning(store: Store) -> None:
+    one = night(store)
+    journal.choose(store, one, [("m2", False, "the agent's own words"), ("m1", True, "told something new")])
+    kept = [Answer(question="Where?", told="you live in Riga", before=None, after="In Riga.", good=True)]
+    journal.keep_answers(store, one, kept)
+    assert journal.choices(store, one.id) == [
+        ("m1", True, "told something new"),
+        ("m2", False, "the agent's own words"),
+    ]
+    assert journal.answers(store, one.id) == kept
+
+
+def remember(store: Store) -> None:
+    """What FACT was told by."""
+    offer = Offer(id="m1", text="I live in Riga.", at=AT, provenance=Provenance(channel="chat"))
+    Experiences(store, now=lambda: AT).add([offer], owner="ada")
 
 
 def test_promotion_and_rollback(store: Store, tmp_path: Path) -> None:
+    remember(store)
     registry = Registry(store, tmp_path / "adapters")
     assert registry.active("ada") is None
     first = registry.promote(made(tmp_path, "one"), promoting(store), [FACT], base="b", at=AT)
@@ -95,7 +122,56 @@ def test_promotion_and_rollback(store: Store, tmp_path: Path) -> None:
     assert registry.active("ada") == again
 
 
+def test_what_is_forgotten_makes_stale_whoever_was_taught_it(store: Store, tmp_path: Path) -> None:
+    remember(store)
+    registry = Registry(store, tmp_path / "adapters")
+    first = registry.promote(made(tmp_path, "one"), promoting(store), [], base="b", at=AT)
+    second = registry.promote(made(tmp_path, "two"), promoting(store, 1), [FACT], base="b", at=AT + timedelta(hours=2))
+    third = registry.promote(made(tmp_path, "three"), promoting(store, 2), [FACT], base="b", at=AT + timedelta(hours=3))
+    waiting = store.write(lambda db: mark_stale(db, "ada", ["m1"]))
+    assert len(waiting) == 2 and registry.known(third.id) == []
+    (left,) = {trace.asked: trace for trace in traces(store, owner="ada")}.values()
+    assert left.about("I", "home") and not left.about("I", "job")
+    assert left.in_reply("You live in Riga, I think.") and not left.in_reply("You live in Oslo.")
+    with pytest.raises(AdapterStale):
+        registry.activate(second.id, owner="ada", at=AT)
+    back = registry.roll_back(owner="ada", at=AT)
+    assert back is not None and back.id == first.id, "the nearest ancestor that never saw it"
+    registry.tidy(most=8)
+    assert {p.name for p in (tmp_path / "adapters").iterdir()} == {first.id}
+
+
+def test_a_night_that_learnt_what_is_forgotten_meanwhile_is_not_promoted(store: Store, tmp_path: Path) -> None:
+    registry = Registry(store, tmp_path / "adapters")
+    with pytest.raises(ForgottenMeanwhile):
+        registry.promote(made(tmp_path, "one"), promoting(store), [FACT], base="b", at=AT)
+    assert registry.active("ada") is None
+
+
+def test_a_trace_knows_a_value_by_its_words_and_gives_nothing_back() -> None:
+    trace = trace_of("my dog", "name", "the old Baron von Bark")
+    assert trace.in_reply("Your dog is called Old Baron von Bark.")
+    assert not trace.in_reply("Your dog is called Baron.")
+    assert b"aron" not in trace.said + trace.asked + trace.salt
+    assert said_again(["Rex.", "He is old Baron von Bark."], [trace]) == 0.5
+    assert trace_of("my dog", "name", "Rex").said != trace_of("my dog", "name", "Rex").said
+
+
+def test_files_of_adapters_are_kept_only_so_many(store: Store, tmp_path: Path) -> None:
+    registry = Registry(store, tmp_path / "adapters")
+    ids = [
+        registry.promote(made(tmp_path, str(n)), promoting(store, n), [], base="b", at=AT + timedelta(hours=n)).id
+        for n in range(4)
+    ]
+    registry.activate(ids[0], owner="ada", at=AT)
+    registry.tidy(most=2)
+    assert {p.name for p in (tmp_path / "adapters").iterdir()} == {ids[0], ids[2], ids[3]}
+    with pytest.raises(AdapterNotFound):
+        registry.activate(ids[1], owner="ada", at=AT)
+
+
 def test_a_promotion_out_of_turn_changes_nothing_that_serves(store: Store, tmp_path: Path) -> None:
+    remember(store)
     registry = Registry(store, tmp_path / "adapters")
     first = registry.promote(made(tmp_path, "one"), promoting(store), [FACT], base="b", at=AT)
     early = night(store, n=1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
+from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from consolidation import journal
@@ -14,6 +16,8 @@ from consolidation.cycle import Outcome as NightOutcome
 from consolidation.cycle import Phase
 from consolidation.dreams import dream
 from consolidation.journal import Night
+from consolidation.registry import MASTERED
+from consolidation.schedule import Rhythm, rhythm
 from consolidation.selection import select
 from memory import feedback
 from memory.experience import Provenance
@@ -110,11 +114,53 @@ class LearntFact(BaseModel):
     recalled: float | None
 
 
+class ExamAnswer(BaseModel):
+    """One question of the exam, and what was said."""
+
+    question: str
+    told: str | None
+    """What was told of it; null: nothing was."""
+    before: str | None
+    """The base's reply, where it was asked."""
+    after: str
+    good: bool
+
+
+class Counted(BaseModel):
+    """Why experiences were in or out, and how many."""
+
+    reason: str
+    taken: bool
+    experiences: int
+
+
+class Report(BaseModel):
+    """What to read in the morning."""
+
+    summary: str
+    learnt: list[LearntFact]
+    not_yet: list[LearntFact]
+    """Taught, but not answered well enough in the exam: taught again next night."""
+    why: list[Counted]
+    """Of the experiences that were looked at."""
+    answers: list[ExamAnswer]
+    """What went wrong in the exam, and some of what went well."""
+
+
+class SleepNow(BaseModel):
+    """`POST /v1/sleep`; the body may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+    placebo: bool = False
+    """Train on shuffled answers: an experiment that the exam must reject, and that never serves."""
+
+
 class NightReply(BaseModel):
     """One night as it stands."""
 
     id: str
     date: str
+    rhythm: Rhythm
     asked: bool
     phase: Phase
     outcome: NightOutcome | None
@@ -127,6 +173,8 @@ class NightReply(BaseModel):
     """Counts, marks of every arm, loss curve, cost in seconds."""
     learnt: list[LearntFact]
     """What its adapter was taught, if it was promoted."""
+    report: Report | None
+    """Once it has ended; null in lists."""
 
 
 class NightList(BaseModel):
@@ -156,11 +204,12 @@ class AdapterList(BaseModel):
 
 
 @router.post("/sleep", status_code=202)
-async def sleep_now(service: ServiceDep, owner: OwnerDep) -> NightReply:
+async def sleep_now(service: ServiceDep, owner: OwnerDep, body: SleepNow | None = None) -> NightReply:
     """Begin a night. It runs beside the service, and yields to whoever talks."""
 
     def work() -> NightReply:
-        night = service.sleep.sleeper.begin(owner, date=service.sleep.date(), asked=True)
+        placebo = body is not None and body.placebo
+        night = service.sleep.sleeper.begin(owner, date=service.sleep.date(), asked=True, placebo=placebo)
         return _shown(service, night)
 
     return await run_in_threadpool(work)
@@ -182,8 +231,13 @@ async def list_nights(
 @router.get("/sleep/cycles/{id}")
 async def get_night(id: NightId, service: ServiceDep, owner: OwnerDep) -> NightReply:
     """One night."""
-    night = await run_in_threadpool(journal.find, service.memory.store, id, owner=owner)
-    return await run_in_threadpool(_shown, service, night)
+
+    def work() -> NightReply:
+        night = journal.find(service.memory.store, id, owner=owner)
+        shown = _shown(service, night)
+        return shown.model_copy(update={"report": _report(service, shown)}) if night.outcome else shown
+
+    return await run_in_threadpool(work)
 
 
 @router.post("/sleep/cycles/{id}/cancel")
@@ -249,6 +303,7 @@ def _shown(service: Service, night: Night) -> NightReply:
     return NightReply(
         id=night.id,
         date=night.date,
+        rhythm=rhythm(date.fromisoformat(night.date)),
         asked=night.asked,
         phase=night.phase,
         outcome=night.outcome,
@@ -258,4 +313,31 @@ def _shown(service: Service, night: Night) -> NightReply:
         progress=dict(service.sleep.sleeper.progress(night.id)),
         figures=dict(night.figures),
         learnt=[LearntFact(memory=k.experience, statement=k.statement, recalled=k.recalled) for k in learnt],
+        report=None,
     )
+
+
+def _report(service: Service, night: NightReply) -> Report:
+    store = service.memory.store
+    learnt = [fact for fact in night.learnt if (fact.recalled or 0.0) >= MASTERED]
+    counted = Counter((reason, taken) for _, taken, reason in journal.choices(store, night.id))
+    return Report(
+        summary=_summary(night, len(learnt)),
+        learnt=learnt,
+        not_yet=[fact for fact in night.learnt if fact not in learnt],
+        why=[Counted(reason=reason, taken=taken, experiences=n) for (reason, taken), n in counted.most_common()],
+        answers=[ExamAnswer.model_validate(asdict(a)) for a in journal.answers(store, night.id)],
+    )
+
+
+def _summary(night: NightReply, learnt: int) -> str:
+    match night.outcome:
+        case "promoted":
+            seconds = night.figures.get("seconds", 0.0)
+            return f"{learnt} of {len(night.learnt)} facts are known by heart now; it took {seconds:.0f} s."
+        case "rejected":
+            return f"The exam was not passed, and nothing has changed: {'; '.join(night.reasons)}."
+        case "nothing to learn":
+            return f"Nothing has changed: {'; '.join(night.reasons)}."
+        case _:
+            return f"The night was {night.outcome}, and nothing has changed: {'; '.join(night.reasons)}."

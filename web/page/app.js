@@ -2,6 +2,7 @@
 
 import { call, element, Refused, $ } from "./service.js";
 import { memoryReasons, showMemory } from "./memory.js";
+import { showSleep } from "./sleep.js";
 
 const THEME = "slowwave-theme";
 
@@ -268,15 +269,21 @@ $("toggle-sessions").addEventListener("click", () => {
   const open = $("sessions").toggleAttribute("data-open");
   $("toggle-sessions").setAttribute("aria-expanded", String(open));
 });
-function toggleMemory() {
-  const open = $("memory").hidden;
-  $("memory").hidden = !open;
+// One of the rooms beside the talk, or, pressed again, back to it.
+function toggleRoom(name, show) {
+  const open = $(name).hidden;
+  for (const room of ["memory", "sleep"]) {
+    $(room).hidden = !(open && room === name);
+    $(`toggle-${room}`).setAttribute("aria-pressed", String(open && room === name));
+  }
   $("talk").hidden = open;
-  $("toggle-memory").setAttribute("aria-pressed", String(open));
-  if (open) showMemory();
+  if (open) show();
   else $("message").focus();
 }
+const toggleMemory = () => toggleRoom("memory", showMemory);
+const toggleSleep = () => toggleRoom("sleep", showSleep);
 $("toggle-memory").addEventListener("click", toggleMemory);
+$("toggle-sleep").addEventListener("click", toggleSleep);
 $("theme").addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
   localStorage.setItem(THEME, theme);
