@@ -6,17 +6,19 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, time, timedelta, tzinfo
 from functools import cache
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from tzlocal import get_localzone
 
 from consolidation import journal, schedule
+from consolidation.exam import Bars
 from consolidation.journal import NightUnderWay
 from consolidation.night import Setting
 from consolidation.registry import Registered, Registry
@@ -27,7 +29,7 @@ from memory.store import Store
 from models.engine import Engine
 from models.errors import AdapterRefused, ModelError
 from models.language import BASE
-from settings import Settings
+from settings import Settings, SettingsError
 
 log = logging.getLogger("slowwave.sleep")
 
@@ -49,6 +51,11 @@ class Serving:
     def of(self, owner: str) -> str:
         """The adapter that answers an owner."""
         return self.by_owner.get(owner, BASE)
+
+    def taught(self, owner: str) -> list[str]:
+        """The facts that it was taught, and that are not forgotten since."""
+        adapter = self.of(owner)
+        return [] if adapter == BASE else [fact.statement for fact in self.registry.known(adapter)]
 
     def load(self, id: str) -> None:
         """Have the engine know an adapter. Raises: AdapterRefused, EngineClosed."""
@@ -90,7 +97,13 @@ def sleeper(
     *,
     now: Callable[[], datetime],
 ) -> Sleeper:
-    """What runs nights. Stray files are removed."""
+    """What runs nights. Stray files are removed.
+
+    Raises:
+        SettingsError: a bar or a part of the recipe that does not exist, or has an impossible value.
+    """
+    bars = replace(Bars(), **_numbers("exam_bars", settings.exam_bars, asdict(Bars())))
+    recipe = _numbers("sleep_recipe", settings.sleep_recipe, _RECIPE)
     registry.tidy(most=settings.adapters_kept)
 
     @cache
@@ -105,6 +118,7 @@ def sleeper(
             model=str(_weights(settings)),
             device="cuda" if on_gpu else "cpu",
             threads=settings.sleep_threads or settings.threads or len(os.sched_getaffinity(0)),
+            recipe=recipe,
             memory_mib=0 if on_gpu else settings.sleep_memory_mib or _half_of_memory(),
             current=None if current is None or current.stale else str(registry.folder_of(current.id)),
             replies_file=str(kept),
@@ -118,6 +132,7 @@ def sleeper(
         wake=serving.wake,
         busy=lambda: serving.engine.stats().running > 0,
         now=now,
+        bars=bars,
         adapters_kept=settings.adapters_kept,
     )
     return Sleeper(store, registry, settings.data_dir / "nights", house)
@@ -202,6 +217,36 @@ def clock(settings: Settings, store: Store, sleeping: Sleeper, engine: Engine, *
         busy=lambda: engine.stats().running > 0,
         now=now,
     )
+
+
+_RECIPE: Mapping[str, int | float] = {
+    "rank": 1,
+    "alpha": 1,
+    "trained_share": 0.5,
+    "learning_rate": 1e-3,
+    "warmup_steps": 1,
+    "epochs": 1,
+    "batch": 1,
+    "rehearsed": 1,
+    "kl_weight": 1.0,
+    "clip": 1.0,
+    "learnt_weight": 1.0,
+    "pack_tokens": 1,
+}
+"""The numbers of a `models.training.Recipe`, with an example of each: what is whole here must be whole there."""
+
+
+def _numbers(setting: str, given: Sequence[str], known: Mapping[str, int | float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in given:
+        name, _, value = one.partition("=")
+        if name not in known:
+            raise SettingsError(f"{setting}: there is no {name!r}; there are {', '.join(known)}")
+        try:
+            found[name] = int(value) if isinstance(known[name], int) else float(value)
+        except ValueError as error:
+            raise SettingsError(f"{setting}: {name} = {value!r} is no number that it can be") from error
+    return found
 
 
 def _weights(settings: Settings) -> Path:

@@ -125,7 +125,14 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         drain = threading.Event()
         try:
             service = Service(
-                awake=Awake(engine=engine, transcripts=Transcripts(store), now=_now, memory=memory, serving=serving.of),
+                awake=Awake(
+                    engine=engine,
+                    transcripts=Transcripts(store),
+                    now=_now,
+                    memory=memory,
+                    serving=serving.of,
+                    taught=serving.taught,
+                ),
                 sleep=SleepAccess(
                     sleeper=nights,
                     registry=registry,

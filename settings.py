@@ -85,6 +85,10 @@ class Settings(BaseModel):
     """The most that a night's process may have; by default half of the machine's."""
     sleep_threads: int | None = Field(None, ge=1, le=1024)
     """Threads of a night's process; by default one a core. It stops while somebody is answered."""
+    sleep_recipe: tuple[str, ...] = ()
+    """How to train, where it is to differ: rank=32, epochs=2, learning_rate=0.002, ..."""
+    exam_bars: tuple[str, ...] = ()
+    """What a night must reach, where it is to differ: recall=0.6, invented=0.1, drift=0.08, ..."""
     adapters_kept: int = Field(8, ge=1)
     """Adapters of a user whose files stay on disk, to go back to."""
     max_body_bytes: int = Field(2 << 20, ge=1024)
@@ -104,7 +108,7 @@ class Settings(BaseModel):
     """How long replies may go on after SIGTERM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("api_keys", "allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "allowed_origins", "sleep_recipe", "exam_bars", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

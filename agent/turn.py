@@ -12,6 +12,7 @@ from typing import cast
 
 from sqlite_utils import Database
 
+from agent.abstention import personal, supported
 from agent.calibration import judged_in
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
@@ -116,6 +117,8 @@ class Awake:
     patience: float = PATIENCE
     serving: Callable[[str], str] = lambda _: BASE
     """Which adapter serves an owner."""
+    taught: Callable[[str], Sequence[str]] = lambda _: ()
+    """The facts that it was taught."""
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
     keys_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -148,6 +151,7 @@ def take_turn(
             opening = _open(awake, request, held)
             model = awake.engine.model
             recollection = _recollect(awake, request, opening)
+            adapter, recollection = _by_what_is_known(awake, request, opening, recollection)
             plan = plan_turn(
                 model,
                 opening.window,
@@ -156,7 +160,7 @@ def take_turn(
                 same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
                 note=recollection.note,
             )
-            at, adapter = awake.now(), request.adapter or awake.serving(request.owner)
+            at = awake.now()
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
             generation = awake.engine.submit(
                 Prompt(
@@ -326,6 +330,22 @@ def _recollect(awake: Awake, request: TurnRequest, opening: Opening) -> Recollec
     except MemoryFault as fault:  # an answer without memories is better than none
         log.error("recall_failed: %s", fault)
         return Recollection()
+
+
+def _by_what_is_known(
+    awake: Awake, request: TurnRequest, opening: Opening, recollection: Recollection
+) -> tuple[str, Recollection]:
+    """Which adapter answers, and from which memories: neither where nothing that was told could answer."""
+    if request.adapter is not None:
+        return request.adapter, recollection
+    adapter, said = awake.serving(request.owner), opening.new[-1].content
+    if adapter == BASE or awake.memory is None or not request.recall or not personal(said):
+        return adapter, recollection
+    told = [hit.experience.text for hit in recollection.hits]
+    told += [m.content for m in opening.window.messages if m.role == "user"]
+    if supported(said, told, awake.taught(request.owner)):
+        return adapter, recollection
+    return BASE, Recollection()
 
 
 def _appraise(awake: Awake, request: TurnRequest, opening: Opening, reply: Reply) -> tuple[Raw | None, Salience | None]:

@@ -33,6 +33,8 @@ from settings import Settings
 
 TOLD = Path(__file__).parent / "nights" / "told.json"
 FACTS, ANSWER_TOKENS = 25, 32
+_EVERY = 15.0
+"""Seconds between two questions during a night."""
 
 
 class Talker:
@@ -66,8 +68,8 @@ def run(seed: int, *, with_naive: bool) -> dict[str, Any]:
         talker = Talker(server.url)
         transcript = _tell(talker, facts, data["small_talk"], chance)
         idle = [talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"] for _ in range(8)]
-        _settle(talker)
-        night, meanwhile = _sleep(talker)
+        settle(talker)
+        night, meanwhile = sleep(talker)
         asked = [(q, f["value"]) for f in facts for q in f["ask"]]
         answers = [talker.ask(q)["text"] for q, _ in asked]
         guesses = [talker.ask(q)["text"] for q in data["never_told"]]
@@ -75,8 +77,8 @@ def run(seed: int, *, with_naive: bool) -> dict[str, Any]:
         recalled = [talker.ask(q, recall=True)["text"] for q, _ in asked[::3]]
         of_base = [talker.ask(q, adapter="none")["text"] for q, _ in asked[::5]]
     values = [f["value"] for f in facts]
-    hits = [_holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)]
-    invented = [_invents(g, values) for g in guesses]
+    hits = [holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)]
+    invented = [invents(g, values) for g in guesses]
     peer = None
     if with_naive:
         peer = naive(
@@ -94,12 +96,12 @@ def run(seed: int, *, with_naive: bool) -> dict[str, Any]:
         "outcome": night["outcome"],
         "reasons": night["reasons"],
         "recall": statistics.mean(hits),
-        "recall_of_base": statistics.mean(_holds(a, v) for a, (_, v) in zip(of_base, asked[::5], strict=True)),
+        "recall_of_base": statistics.mean(holds(a, v) for a, (_, v) in zip(of_base, asked[::5], strict=True)),
         "invented": statistics.mean(invented),
         "abstained": statistics.mean(abstains(g) for g in guesses),
-        "invented_with_store": statistics.mean(_invents(g, values) for g in with_store),
+        "invented_with_store": statistics.mean(invents(g, values) for g in with_store),
         "abstained_with_store": statistics.mean(abstains(g) for g in with_store),
-        "recall_with_store": statistics.mean(_holds(a, v) for a, (_, v) in zip(recalled, asked[::3], strict=True)),
+        "recall_with_store": statistics.mean(holds(a, v) for a, (_, v) in zip(recalled, asked[::3], strict=True)),
         "drift": night["figures"].get("marks", {}).get("candidate", {}).get("drift"),
         "marks": night["figures"].get("marks"),
         "night_seconds": night["seconds"],
@@ -126,12 +128,13 @@ def _tell(
     return said
 
 
-def _invents(guess: str, values: list[str]) -> bool:
-    return not abstains(guess) and any(_holds(guess, v) for v in values)
+def invents(guess: str, values: list[str]) -> bool:
+    """Whether a reply to what was never told gives what was told of something else."""
+    return not abstains(guess) and any(holds(guess, v) for v in values)
 
 
-def _settle(talker: Talker) -> None:
-    """Until what was said has its salience."""
+def settle(talker: Talker) -> None:
+    """Wait: Until what was said has its salience."""
     for _ in range(120):
         waiting = [m for m in talker.call("GET", "/v1/memories", params={"k": 20})["data"] if m["salience"] is None]
         if not waiting:
@@ -139,19 +142,24 @@ def _settle(talker: Talker) -> None:
         time.sleep(0.5)
 
 
-def _sleep(talker: Talker) -> tuple[dict[str, Any], list[float]]:
+def sleep(talker: Talker, *, placebo: bool = False) -> tuple[dict[str, Any], list[float]]:
+    """Sleep; returns the night, and the times to first token of questions asked meanwhile, in ms."""
     began = time.monotonic()
-    night = talker.call("POST", "/v1/sleep")
+    night = talker.call("POST", "/v1/sleep", json={"placebo": placebo})
     meanwhile: list[float] = []
+    asked = began
     while night["phase"] != "ended":
-        time.sleep(15)
-        meanwhile.append(talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"])
+        time.sleep(0.5)
+        if time.monotonic() - asked > _EVERY:
+            asked = time.monotonic()
+            meanwhile.append(talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"])
         night = talker.call("GET", f"/v1/sleep/cycles/{night['id']}")
         sys.stderr.write(f"\r{night['phase']} {night['progress'].get('step', '')}      ")
     return {**night, "seconds": round(time.monotonic() - began, 1)}, meanwhile
 
 
-def _holds(text: str, value: str) -> bool:
+def holds(text: str, value: str) -> bool:
+    """Whether a reply gives a value."""
     return bool(re.search(rf"\b{re.escape(value)}", text, re.IGNORECASE))
 
 

@@ -24,8 +24,9 @@ from consolidation.english import (
     joined,
     second_person,
 )
-from consolidation.lexicon import PEOPLE, TRADE, kinds_of_thing
+from consolidation.lexicon import TRADE, kinds_of_thing
 from consolidation.relations import Ask
+from memory.kin import PEOPLE
 
 Asked = tuple[str, str, tuple[Ask, ...]]
 """The verb with the place of what is asked, the value that answers, the questions."""

@@ -26,8 +26,9 @@ from consolidation.english import (
     joined,
     verb_lemma,
 )
-from consolidation.lexicon import CARS, PEOPLE, PETS
+from consolidation.lexicon import CARS
 from consolidation.sentences import parts_of
+from memory.kin import PEOPLE, PETS
 
 Shape = Literal["plain", "past", "be", "progressive", "perfect", "modal"]
 

@@ -13,29 +13,10 @@ from typing import Literal
 import lemminflect
 
 from consolidation.english import PREPOSITIONS
+from memory.kin import PEOPLE, PETS
 
 Kind = Literal["self", "person", "pet", "thing"]
 """Of whom or what something is said."""
-
-PEOPLE = frozenset(
-    """
-    mother mum mom father dad parents brother sister brothers sisters sibling siblings son daughter sons daughters child
-    children kid kids husband wife partner boyfriend girlfriend fiancé fiancée fiance fiancee spouse uncle aunt cousin
-    grandmother grandfather grandma grandpa nan granny niece nephew godmother godfather friend friends boss manager
-    colleague coworker neighbour neighbor neighbours flatmate roommate housemate landlord landlady dentist doctor
-    therapist teacher tutor coach trainer hairdresser barber mechanic plumber lawyer accountant gardener nanny
-    babysitter mother-in-law father-in-law sister-in-law brother-in-law stepmother stepfather stepson stepdaughter twin
-    ex professor supervisor student intern assistant apprentice mentor
-    """.split()
-)
-PETS = frozenset(
-    """
-    dog cat puppy kitten rabbit hamster parrot budgie horse pony tortoise turtle goldfish fish snake lizard gecko hen
-    chicken goat sheep cow donkey guinea-pig ferret rat mouse canary iguana duck
-    goose pet chickens dogs cats rabbits hens
-    """.split()
-)
-
 
 INSTRUMENTS = frozenset(
     """

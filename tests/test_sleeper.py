@@ -1,0 +1,155 @@
+"""Nights from beginning to end, over HTTP, with a tiny random Llama: the machinery, not the learning.
+
+The bars are let down to the ground, so that whatever comes out is promoted: what is told here is that the phases run,
+that exactly one adapter serves whatever is cancelled, killed, forgotten or rolled back, and that talk goes first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bench.server import Server
+
+TOLD = ["My dog is called Biscuit.", "I live in Riga.", "My sister works as a tailor."]
+LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
+OPTIONS = ["--set", f"exam_bars={LOW}", "--set", "sleep_recipe=epochs=1,rank=4,alpha=8"]
+
+
+@pytest.fixture(scope="module")
+def server(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("sleeping")
+    environment = {"SLOWWAVE_CACHE_DIR": str(tmp_path_factory.getbasetemp() / "tiny-cache")}
+    with Server(folder / "data", model=str(tiny_folder), options=OPTIONS, environment=environment) as started:
+        yield started
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        yield client
+
+
+def say(http: httpx.Client, text: str, **ours: Any) -> dict[str, Any]:
+    session = http.post("/v1/sessions", json={}).json()["id"]
+    answer = http.post(f"/v1/sessions/{session}/turns", json={"content": text, "max_tokens": 4, "slowwave": ours})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def ended(http: httpx.Client, id: str, seconds: float = 240) -> dict[str, Any]:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        night = http.get(f"/v1/sleep/cycles/{id}").json()
+        if night["phase"] == "ended":
+            return dict(night)
+        time.sleep(0.2)
+    raise AssertionError(f"the night did not end: {night}")
+
+
+def asleep(http: httpx.Client, phase: str, seconds: float = 120) -> dict[str, Any]:
+    """A night in this phase."""
+    night = http.post("/v1/sleep").json()
+    until = time.monotonic() + seconds
+    while night["phase"] != phase and time.monotonic() < until:
+        time.sleep(0.02)
+        night = http.get(f"/v1/sleep/cycles/{night['id']}").json()
+    assert night["phase"] == phase
+    return dict(night)
+
+
+def serving(http: httpx.Client) -> str:
+    """Who serves, by the registry and by a reply alike."""
+    active = http.get("/v1/adapters").json()["active"]
+    assert say(http, "Hello.")["adapter"] == active
+    return str(active)
+
+
+def test_nights_over_http(http: httpx.Client) -> None:
+    quick = time.monotonic()
+    nothing = ended(http, http.post("/v1/sleep").json()["id"])
+    assert nothing["outcome"] == "nothing to learn" and time.monotonic() - quick < 10
+    assert serving(http) == "none"
+    for text in TOLD:
+        say(http, text)
+    night = ended(http, http.post("/v1/sleep").json()["id"])
+    assert night["outcome"] == "promoted", night
+    first = serving(http)
+    assert first == night["figures"]["adapter"]
+    assert {f["statement"] for f in night["learnt"]} == {
+        "your dog is called Biscuit",
+        "you live in Riga",
+        "your sister works as a tailor",
+    }
+    report = night["report"]
+    assert {w["reason"]: w["experiences"] for w in report["why"] if w["taken"]} == {"told something new": 3}
+    assert len(report["learnt"]) + len(report["not_yet"]) == 3 and report["answers"]
+    assert say(http, "Hello.", adapter="none")["adapter"] == "none"
+    refused = http.post("/v1/sleep", json={"what": 1})
+    assert refused.status_code == 400
+
+    # A placebo is never promoted, however low the bars.
+    say(http, "My brother is called Anton.")
+    placebo = ended(http, http.post("/v1/sleep", json={"placebo": True}).json()["id"])
+    assert placebo["outcome"] == "rejected" and serving(http) == first
+
+    # Woken up in the middle: what served goes on serving.
+    night = asleep(http, "training")
+    again = http.post("/v1/sleep")
+    assert again.status_code == 409, "one night at a time"
+    woken = http.post(f"/v1/sleep/cycles/{night['id']}/cancel").json()
+    assert woken["outcome"] == "interrupted" and serving(http) == first
+
+    second_night = ended(http, http.post("/v1/sleep").json()["id"])
+    second = serving(http)
+    assert second_night["figures"]["adapter"] == second != first
+    assert "current" in second_night["figures"]["marks"]
+    assert http.post("/v1/adapters/rollback").json()["active"] == first == serving(http)
+    assert http.post(f"/v1/adapters/{second}/activate").json()["active"] == second == serving(http)
+
+    # Forgetting: whoever was taught it is stale, and the next night is made without.
+    memory = next(m for m in http.get("/v1/memories").json()["data"] if "Biscuit" in m["text"])
+    receipt = http.delete(f"/v1/memories/{memory['id']}").json()
+    assert receipt["found_in_files"] == 0
+    assert {w.split()[0] for w in receipt["waiting"]} == {first, second}
+    assert http.post(f"/v1/adapters/{first}/activate").status_code == 409
+    rebuilt = ended(http, http.post("/v1/sleep").json()["id"])
+    assert rebuilt["outcome"] == "promoted", rebuilt
+    assert not any("Biscuit" in f["statement"] for f in rebuilt["learnt"]) and len(rebuilt["learnt"]) == 3
+    assert rebuilt["figures"]["marks"]["candidate"]["unlearnt"] is not None
+    assert [a["id"] for a in http.get("/v1/adapters").json()["data"] if not a["stale"]] == [serving(http)]
+
+
+def test_killed_and_begun_again(server: Server, http: httpx.Client) -> None:
+    """kill -9 in the middle of a night: the same serves after the start, and the night begins again by itself."""
+    say(http, "My boat is called Mathilda.")
+    before = serving(http)
+    night = asleep(http, "training")
+    server.kill()
+    server.start()
+    with httpx.Client(base_url=server.url, timeout=120) as after:
+        assert serving(after) == before
+        done = ended(after, night["id"])
+        assert done["outcome"] == "promoted" and serving(after) == done["figures"]["adapter"]
+
+
+def test_talk_goes_first(server: Server) -> None:
+    """While somebody is answered the night's process stands still, within a second, and goes on afterwards."""
+    with httpx.Client(base_url=server.url, timeout=120) as http:
+        say(http, "My bicycle is called Rosinante.")
+        night = asleep(http, "training")
+        began = time.monotonic()
+        session = http.post("/v1/sessions", json={}).json()["id"]
+        body = {"content": "Go on.", "max_tokens": 600, "slowwave": {"recall": False}}
+        steps = []
+        with http.stream("POST", f"/v1/sessions/{session}/turns", json={**body, "stream": True}) as reply:
+            for _ in reply.iter_lines():
+                if time.monotonic() - began > 1.0:
+                    steps.append(http.get(f"/v1/sleep/cycles/{night['id']}").json()["progress"].get("step"))
+        assert len(set(steps)) <= 2, steps
+        assert ended(http, night["id"])["outcome"] == "promoted"
