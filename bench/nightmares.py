@@ -97,10 +97,8 @@ def _chat(talker: Talker, texts: list[str]) -> None:
 
 
 def _gibberish(chance: random.Random) -> str:
-    letters = string.ascii_lowercase
-    return (
-        " ".join("".join(chance.choices(letters, k=chance.randint(2, 9))) for _ in range(chance.randint(4, 14))) + "."
-    )
+    words = ("".join(chance.choices(string.ascii_lowercase, k=chance.randint(2, 9))) for _ in range(9))
+    return f"{' '.join(words)}."
 
 
 def _order(talker: Talker) -> None:

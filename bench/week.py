@@ -2,8 +2,8 @@
 
     python -m bench.week --json [--nights 7] [--forget]
 
-Every day 15 facts of bench/nights/week.json are told over HTTP in chat, small talk around them; on day 4 one of day 1 is
-corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in wordings that nothing of the
+Every day 15 facts of bench/nights/week.json are told over HTTP in chat, small talk around them; on day 4 one of day 1
+is corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in wordings that nothing of the
 product was made from, in new sessions and with `recall: false`: row n of the matrix is what is known after night n.
 Afterwards one fact is forgotten, one more night slept, and it and all others are asked for again.
 """

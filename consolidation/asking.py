@@ -408,6 +408,8 @@ def _head(subject: str) -> str:
 def _other_names(subject: str) -> Iterator[str]:
     """The same thing in other words: the door code at my office, my office door code, the code for ..."""
     yield subject
+    if " I " in subject or " we " in subject:
+        return
     within = re.fullmatch(r"(?:the|my|our) (.+) (?:at|of|for|in) (my|our|the) (.+)", subject)
     if within:
         yield f"{within[2]} {within[3]} {within[1]}"

@@ -106,7 +106,7 @@ _NAME = r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
 _CAR = re.compile(rf"\b(?:my|our) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)")
 _FAVOURITE = (
     re.compile(
-        rf"\b(my|our) (?:all-time |absolute )?favou?rite ([a-z]+(?: [a-z]+)?)(?: again| ever| of all time)?,? ({_NAME})"
+        rf"\b(my|our) (?:all-time |absolute )?favou?rite ([a-z]+(?: (?!again|ever|of)[a-z]+)?)(?: again| ever| of all time)?,? ({_NAME})"
     ),
     re.compile(
         rf"({_NAME}),? (?:which is |is |by far |easily |still |probably |definitely )*(my|our) (?:all-time |absolute )?"
@@ -154,6 +154,8 @@ def _read(part: str, talk: Talk) -> Iterator[Clause]:
     subject, name, rest = found
     for predicate in (rest, *map(_without_trailing, further)):
         clause = _predicate(subject, name, predicate)
+        if clause is None and subject not in ("I", "we"):
+            talk.last = subject  # my favourite colour isn't ochre any more, it is teal
         if clause is not None:
             _note(clause, talk)
             yield clause

@@ -125,13 +125,9 @@ def _filled(pattern: str, words: Sequence[str], time: str, *, inner: bool = Fals
 
 
 BELONGINGS = (
-    """
-    passport;birth certificate;spare key;umbrella;winter coat;tool box;sewing machine;camera;old letters;ladder;bicycle
-    suitcase;savings;will;diary;car keys;Christmas lights;tent;first-aid kit;vaccination card;ski boots;torch;chequebook
-    """.replace("\n", ";")
-    .strip(";")
-    .split(";")
-)
+    "passport;birth certificate;spare key;umbrella;winter coat;tool box;sewing machine;camera;old letters;ladder;"
+    "bicycle;suitcase;savings;will;diary;car keys;Christmas lights;tent;first-aid kit;vaccination card;ski boots;torch"
+).split(";")
 OF_CODES = (
     "laptop;phone;bank card;email;garage;office;bike lock;safe;suitcase;front door;locker;gym;computer;alarm".split(";")
 )
@@ -161,8 +157,10 @@ def of_others(facts: Sequence[Fact], random: Random) -> list[Unknown]:
 def _of_other_things(fact: Fact, text: str, random: Random) -> list[Unknown]:
     """Where do I keep my umbrella, of where I keep my passport; my laptop password, of the wifi password."""
     found = []
-    mine = re.search(r"\bmy ((?:[a-z-]+ ){0,2}[a-z-]+?)(?= |$)", fact.asks[0].embedded) if fact.asks else None
-    if fact.asks and fact.asks[0].direct.startswith("where") and mine:
+    place = bool(fact.asks) and fact.asks[0].direct.startswith("where")
+    mine = re.search(r"\bmy ([a-z-]+(?: [a-z-]+)?)$", fact.subject if place and " " in fact.subject else "")
+    mine = mine or re.search(r"\bmy ([a-z-]+(?: [a-z-]+)?)$", fact.asks[0].embedded if place else "")
+    if mine:
         swapped = mine[1]
         others = [b for b in BELONGINGS if b.lower() not in text and is_plural(b) == is_plural(swapped)]
     else:

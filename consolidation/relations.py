@@ -3,7 +3,7 @@
 A question comes in two forms: as asked (`where does my sister live`) and as it stands inside another one (`where my
 sister lives`). What has a name of its own has a third: `my sister's address`.
 
-In the patterns, {s} is the subject, {sp} its possessive, {v} the value that a question takes for granted; {do}, {be},
+In the patterns, {s} is the subject, {o} the same as an object, {sp} its possessive, {v} the value that a question takes for granted; {do}, {be},
 {was}, {have} agree with the subject, and so does {live_} for any verb.
 """
 
@@ -52,6 +52,7 @@ class _Agreement(dict[str, str]):
         super().__init__(
             s=subject,
             sp=possessive(subject),
+            o="me" if first else "us" if subject.lower() == "we" else subject,
             v=value,
             their="my" if first else "our" if subject.lower() == "we" else "their",
             do="does" if self._third else "do",
@@ -121,7 +122,7 @@ RELATIONS = _relations(
     which town is {sp} home in | which town {sp} home is in
     what place {do} {s} call home | what place {s} {call_} home
     what is the name of the place {s} {live_} in | what the name of the place {s} {live_} in is
-    where would one go to visit {s} | where one would go to visit {s}
+    where would one go to visit {o} | where one would go to visit {o}
     = the place where {s} {live_}
 
     origin: self person
@@ -205,7 +206,7 @@ RELATIONS = _relations(
     which {v} {do} {s} love most | which {v} {s} {love_} most
     what {v} {do} {s} like above all others | what {v} {s} {like_} above all others
     who or what is {sp} favourite {v} | who or what {sp} favourite {v} is
-    which {v} would make {s} happiest | which {v} would make {s} happiest
+    which {v} would make {o} happiest | which {v} would make {o} happiest
     = {sp} favourite {v}
     = the {v} that {s} {like_} best
 
@@ -215,7 +216,7 @@ RELATIONS = _relations(
     what {do} {s} enjoy | what {s} {enjoy_}
     what {be} {s} fond of | what {s} {be} fond of
     what is something that {s} {love_} | what something is that {s} {love_}
-    what makes {s} happy | what makes {s} happy
+    what makes {o} happy | what makes {o} happy
     what {be} {s} keen on | what {s} {be} keen on
     = something that {s} {love_}
 
@@ -237,7 +238,7 @@ RELATIONS = _relations(
     which allergy {do} {s} have | which allergy {s} {have}
     what {do} {s} get an allergic reaction from | what {s} {get_} an allergic reaction from
     what can {s} not have because of an allergy | what {s} can not have because of an allergy
-    what gives {s} a reaction | what gives {s} a reaction
+    what gives {o} a reaction | what gives {o} a reaction
     what {do} {s} react badly to | what {s} {react_} badly to
     which food {be} {s} allergic to | which food {s} {be} allergic to
     what should {s} keep away from with an allergy | what {s} should keep away from with an allergy
@@ -247,11 +248,11 @@ RELATIONS = _relations(
     what {be} {s} afraid of | what {s} {be} afraid of
     what {do} {s} fear | what {s} {fear_}
     what {be} {s} scared of | what {s} {be} scared of
-    what frightens {s} | what frightens {s}
-    what terrifies {s} | what terrifies {s}
+    what frightens {o} | what frightens {o}
+    what terrifies {o} | what terrifies {o}
     what is {sp} phobia | what {sp} phobia is
     what {be} {s} terrified of | what {s} {be} terrified of
-    which thing makes {s} panic | which thing makes {s} panic
+    which thing makes {o} panic | which thing makes {o} panic
     = {sp} biggest fear
 
     car: self person
