@@ -106,7 +106,8 @@ _NAME = r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
 _CAR = re.compile(rf"\b(?:my|our) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)")
 _FAVOURITE = (
     re.compile(
-        rf"\b(my|our) (?:all-time |absolute )?favou?rite ([a-z]+(?: (?!again|ever|of)[a-z]+)?)(?: again| ever| of all time)?,? ({_NAME})"
+        r"\b(my|our) (?:all-time |absolute )?favou?rite ([a-z]+(?: (?!again|ever|of)[a-z]+)?)"
+        rf"(?: again| ever| of all time)?,? ({_NAME})"
     ),
     re.compile(
         rf"({_NAME}),? (?:which is |is |by far |easily |still |probably |definitely )*(my|our) (?:all-time |absolute )?"

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+
 from bench.server import ROOT, Server
 from settings import Settings
 
@@ -65,6 +67,8 @@ def test_the_terminal_examples_run(smollm_server: Server) -> None:
             command, capture_output=True, text=True, cwd=ROOT, env=environment, input="Hi there", timeout=120
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout.strip(), (line, done.stderr)
+    for night in httpx.get(f"{smollm_server.url}/v1/sleep/cycles").json()["data"]:  # its own test is test_smollm.py
+        httpx.post(f"{smollm_server.url}/v1/sleep/cycles/{night['id']}/cancel", timeout=60)
 
 
 def test_every_command_takes_json() -> None:

@@ -114,7 +114,6 @@ def test_content_parts_and_developer_messages_are_understood(client: httpx.Clien
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"slowwave": {"recal": True}}, "slowwave.recal"),
         ({"slowwave": {"persona": {"warmth": 1.0}}}, "slowwave.persona"),
-        ({"slowwave": {"adapter": "night-1"}}, "slowwave.adapter"),
         ({"slowwave": {"session": "../../etc/passwd"}}, "slowwave.session"),
     ],
 )

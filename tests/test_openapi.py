@@ -41,7 +41,14 @@ def test_the_document_names_every_route_and_its_errors(scripted_server: Server) 
         "/v1/sessions/{session}",
         "/v1/sessions/{session}/fork",
         "/v1/sessions/{session}/turns",
+        "/v1/sleep",
         "/v1/sleep/dry-run",
+        "/v1/sleep/cycles",
+        "/v1/sleep/cycles/{id}",
+        "/v1/sleep/cycles/{id}/cancel",
+        "/v1/adapters",
+        "/v1/adapters/rollback",
+        "/v1/adapters/{id}/activate",
         "/health",
         "/health/live",
         "/metrics",
@@ -55,10 +62,10 @@ def test_the_document_names_every_route_and_its_errors(scripted_server: Server) 
 def test_the_architecture_page_names_every_route() -> None:
     import re
 
-    from web import openai, sessions, status
+    from web import memories, openai, sessions, sleep, status
 
     text = (ROOT / "docs" / "http.md").read_text()
-    for router in (openai.router, sessions.router, status.router):
+    for router in (openai.router, sessions.router, memories.router, sleep.router, status.router):
         for route in router.routes:
             path = re.sub(r":path", "", getattr(route, "path", ""))
             assert f"`{path}`" in text or path == "/", path

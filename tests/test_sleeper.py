@@ -90,6 +90,11 @@ def test_nights_over_http(http: httpx.Client) -> None:
     assert {w["reason"]: w["experiences"] for w in report["why"] if w["taken"]} == {"told something new": 3}
     assert len(report["learnt"]) + len(report["not_yet"]) == 3 and report["answers"]
     assert say(http, "Hello.", adapter="none")["adapter"] == "none"
+    unknown = http.post(
+        "/v1/chat/completions",
+        json={"model": "any", "messages": [{"role": "user", "content": "Hi"}], "slowwave": {"adapter": "adapter_no"}},
+    )
+    assert unknown.status_code == 404
     refused = http.post("/v1/sleep", json={"what": 1})
     assert refused.status_code == 400
 
