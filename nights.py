@@ -228,6 +228,7 @@ _RECIPE: Mapping[str, int | float] = {
     "epochs": 1,
     "batch": 1,
     "rehearsed": 1,
+    "rehearsed_tokens": 1,
     "kl_weight": 1.0,
     "clip": 1.0,
     "learnt_weight": 1.0,

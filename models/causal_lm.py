@@ -36,6 +36,7 @@ from models.errors import TemplateRefused, UnsupportedModel
 from models.kv_cache import KVCache, KVShape
 from models.language import Chunk, Message, ModelCard, Reading, surprisal
 from models.packed_linear import pack_linears, packing_works
+from models.packed_rows import PackedRows
 from models.ragged import Ragged
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,6 +52,8 @@ STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn", "proportional"})
 LEAST_CONTEXT = 256
 
 _ATTENTION = "slowwave_ragged"
+PACKED = "slowwave_packed"
+"""The name under which transformers knows the attention of packed rows."""
 
 
 class Forward(Protocol):
@@ -92,7 +95,29 @@ def _ragged_attention(
     return ragged.attend(module.layer_idx, query, key[0], value[0], scale=scaling, window=sliding_window)[None], None
 
 
+def _packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed: PackedRows,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **extra: Any,
+) -> tuple[Tensor, None]:
+    """The same interface, for training."""
+    for name in ("softcap", "s_aux"):
+        if extra.get(name) is not None:
+            raise UnsupportedModel(f"attention with {name} is not supported")
+    if sliding_window is not None and sliding_window < packed.seen.shape[-1]:
+        raise UnsupportedModel("a row is longer than the model's sliding window")
+    return packed.attend(query, key, value, scale=scaling), None
+
+
 ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _ragged_attention)
+ALL_ATTENTION_FUNCTIONS.register(PACKED, _packed_attention)
 
 
 class CausalLM:

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.causal_lm import Trainable
+from models.causal_lm import PACKED, Trainable
 from models.chat_template import ChatTemplate
 from models.language import Message
+from models.packed_rows import PackedRows
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Who = Literal["candidate", "current", "base"]
@@ -52,8 +53,10 @@ class Recipe:
     clip: float = 1.0
     learnt_weight: float = 1.0
     """What a token counts that is likelier than 0.5 already; by MemFT (2605.30260) greedy recall needs no more."""
-    pack_tokens: int = 768
-    """At most this many in one packed row: attention within it is quadratic."""
+    rehearsed_tokens: int = 28
+    """Of a reply that is rehearsed, so many from its beginning."""
+    pack_tokens: int = 1024
+    """At most this many in one packed row."""
     seed: int = 0
 
 
@@ -93,8 +96,7 @@ class Progress:
 class _Pack:
     hidden: Tensor
     """[1, tokens, width]: what enters the first trained layer."""
-    mask: Tensor
-    position_ids: Tensor
+    layout: PackedRows
     places: Tensor
     """Where the targets are predicted."""
     borders: list[int]
@@ -242,8 +244,7 @@ class Trainer:
             for group in self._grouped([r for r in dict.fromkeys(rows) if r not in self._lower]):
                 token_ids = [*self._prefix, *(t for row in group for t in row.token_ids)]
                 hidden = self._body.embed_tokens(torch.tensor([token_ids], device=self._device))
-                mask, position_ids = self._layout(group)
-                hidden = self._through(hidden, mask, position_ids, 0, self._first)
+                hidden = self._through(hidden, self._layout(group), 0, self._first)
                 start = len(self._prefix)
                 if self._lower_prefix is None:
                     self._lower_prefix = hidden[0, :start].clone()
@@ -252,7 +253,9 @@ class Trainer:
                     start += len(row.token_ids)
 
     def judged_by_base(self, rows: Sequence[Row], k: int = 32) -> list[Rehearsal]:
-        """What the base finds likely in each row's targets."""
+        """What the base finds likely in each row's targets, as many of them as are rehearsed."""
+        most = self.recipe.rehearsed_tokens
+        rows = [replace(row, token_ids=row.token_ids[: row.target_from + most]) for row in rows]
         self.remember_lower(rows)
         made = []
         with torch.no_grad(), self.peft.disable_adapter():
@@ -290,8 +293,7 @@ class Trainer:
                     chance.shuffle(rehearsal_order)
                 rehearsed.append(rehearsal_order.pop())
             optimizer.zero_grad(set_to_none=True)
-            progress.loss = self._learn(batch, progress)
-            progress.kl = self._rehearse(rehearsed, progress)
+            self._learn(batch, rehearsed, progress)
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             progress.step += 1
@@ -300,59 +302,63 @@ class Trainer:
             each(progress)
         return progress
 
-    def _learn(self, rows: Sequence[Row], progress: Progress) -> float:
-        targets = sum(len(r.token_ids) - r.target_from for r in rows)
-        total = 0.0
-        for group in self._grouped(rows):
-            pack = self._pack(group)
-            labels = torch.tensor([t for r in group for t in r.token_ids[r.target_from :]], device=self._device)
-            losses = F.cross_entropy(self._logits(pack), labels, reduction="none")
-            if self.recipe.learnt_weight != 1.0:
-                weights = torch.where(losses.detach() < math.log(2), self.recipe.learnt_weight, 1.0)
-                losses = losses * weights
-            loss = losses.sum() / targets
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-            progress.tokens += pack.hidden.shape[1]
-        return total
-
-    def _rehearse(self, rehearsals: Sequence[Rehearsal], progress: Progress) -> float:
-        if not rehearsals:
-            return 0.0
-        targets = sum(len(r.likeliest) for r in rehearsals)
+    def _learn(self, rows: Sequence[Row], rehearsals: Sequence[Rehearsal], progress: Progress) -> None:
+        """The gradients of one step: examples and rehearsals behind one copy of the beginning, in one pass."""
         by_row = {r.row: r for r in rehearsals}
-        total = 0.0
-        for group in self._grouped(list(by_row)):
+        learnt = sum(len(r.token_ids) - r.target_from for r in rows)
+        held = sum(len(r.likeliest) for r in by_row.values())
+        progress.loss, progress.kl = 0.0, 0.0
+        for group in self._grouped([*rows, *by_row]):
             pack = self._pack(group)
-            likeliest = torch.cat([by_row[row].likeliest for row in group])
-            teacher = torch.cat([by_row[row].log_probabilities for row in group]).float()
-            student = self._log_probabilities(pack)
-            loss = divergence(teacher, student.gather(1, likeliest)).sum() / targets
-            (loss * self.recipe.kl_weight).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
             progress.tokens += pack.hidden.shape[1]
-        return total
+            logits = torch.split(self._logits(pack), pack.borders)
+            examples = [(row, of) for row, of in zip(group, logits, strict=True) if row not in by_row]
+            others = [(by_row[row], of) for row, of in zip(group, logits, strict=True) if row in by_row]
+            parts = []
+            if examples:
+                parts.append(self._surprise(examples) / learnt)
+                progress.loss += float(parts[-1].detach())
+            if others:
+                parts.append(_departure(others) / held)
+                progress.kl += float(parts[-1].detach())
+                parts[-1] = parts[-1] * self.recipe.kl_weight
+            sum(parts).backward()  # type: ignore[union-attr]
+
+    def _surprise(self, examples: Sequence[tuple[Row, Tensor]]) -> Tensor:
+        """-ln P of what is to be learnt, summed."""
+        labels = torch.tensor([t for row, _ in examples for t in row.token_ids[row.target_from :]], device=self._device)
+        losses = F.cross_entropy(torch.cat([of for _, of in examples]), labels, reduction="none")
+        if self.recipe.learnt_weight != 1.0:
+            losses = losses * torch.where(losses.detach() < math.log(2), self.recipe.learnt_weight, 1.0)
+        return losses.sum()
 
     def _logits(self, pack: _Pack) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
-            hidden = self._through(pack.hidden, pack.mask, pack.position_ids, self._first, len(self._body.layers))
+            hidden = self._through(pack.hidden, pack.layout, self._first, len(self._body.layers))
             logits: Tensor = self._head(self._body.norm(hidden[0, pack.places]))
         return logits.float()
 
     def _log_probabilities(self, pack: _Pack) -> Tensor:
         return F.log_softmax(self._logits(pack), dim=-1)
 
-    def _through(self, hidden: Tensor, mask: Tensor, position_ids: Tensor, start: int, end: int) -> Tensor:
-        embeddings = self._body.rotary_emb(hidden, position_ids)
-        for layer in self._body.layers[start:end]:
-            out = layer(
-                hidden,
-                attention_mask=mask,
-                position_ids=position_ids,
-                position_embeddings=embeddings,
-                use_cache=False,
-            )
-            hidden = out[0] if isinstance(out, tuple) else out
+    def _through(self, hidden: Tensor, layout: PackedRows, start: int, end: int) -> Tensor:
+        positions = layout.positions
+        embeddings = self._body.rotary_emb(hidden, positions)
+        config = self._body.config
+        before, config._attn_implementation = config._attn_implementation, PACKED
+        try:
+            for layer in self._body.layers[start:end]:
+                out = layer(
+                    hidden,
+                    attention_mask=None,
+                    position_ids=positions,
+                    position_embeddings=embeddings,
+                    use_cache=False,
+                    packed=layout,
+                )
+                hidden = out[0] if isinstance(out, tuple) else out
+        finally:
+            config._attn_implementation = before
         return hidden
 
     def _grouped(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -368,24 +374,11 @@ class Trainer:
         if group:
             yield group
 
-    def _layout(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Mask [1, 1, tokens, tokens] and positions [1, tokens]: each row sees the shared beginning and itself."""
-        start = len(self._prefix)
-        lengths = [len(r.token_ids) for r in rows]
-        segment = torch.cat(
-            [
-                torch.zeros(start, dtype=torch.long),
-                torch.repeat_interleave(torch.arange(1, len(rows) + 1), torch.tensor(lengths)),
-            ]
-        )
-        position = torch.cat([torch.arange(start), *(torch.arange(start, start + n) for n in lengths)])
-        order = torch.arange(len(segment))
-        seen = (order[None, :] <= order[:, None]) & ((segment[None, :] == 0) | (segment[None, :] == segment[:, None]))
-        return seen[None, None].to(self._device), position[None].to(self._device)
+    def _layout(self, rows: Sequence[Row]) -> PackedRows:
+        return PackedRows.of(len(self._prefix), [len(r.token_ids) for r in rows], self._device)
 
     def _pack(self, rows: Sequence[Row]) -> _Pack:
         assert self._lower_prefix is not None
-        mask, position_ids = self._layout(rows)
         hidden = torch.cat([self._lower_prefix, *(self._lower[r] for r in rows)])[None]
         places: list[int] = []
         start = len(self._prefix)
@@ -394,8 +387,7 @@ class Trainer:
             start += len(row.token_ids)
         return _Pack(
             hidden=hidden,
-            mask=mask,
-            position_ids=position_ids,
+            layout=self._layout(rows),
             places=torch.tensor(places, device=self._device),
             borders=[len(r.token_ids) - r.target_from for r in rows],
         )
@@ -405,6 +397,14 @@ def _shared_beginning(template: ChatTemplate) -> list[int]:
     """The tokens with which every chat of one message begins."""
     one, other = (template.chat_ids([Message(role="user", content=c)]) or [] for c in ("A", "b"))
     return one[: next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)]
+
+
+def _departure(rehearsals: Sequence[tuple[Rehearsal, Tensor]]) -> Tensor:
+    """KL from the base on what is rehearsed, summed."""
+    likeliest = torch.cat([r.likeliest for r, _ in rehearsals])
+    teacher = torch.cat([r.log_probabilities for r, _ in rehearsals]).float()
+    student = F.log_softmax(torch.cat([of for _, of in rehearsals]), dim=-1)
+    return divergence(teacher, student.gather(1, likeliest)).sum()
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
