@@ -225,6 +225,7 @@ _OF_BEING: tuple[tuple[str, str, frozenset[Kind]], ...] = (
     (r"(?:based|living) in (.+)", "home", _HUMAN),
 )
 """What a subject is -> the relation and its value, for these kinds of subject."""
+_PROPER = re.compile(r"(?:(?:Mr|Mrs|Ms|Miss|Dr|Sir|Madame|Herr|Frau)\.? )?[A-Z][\w'-]+(?: [A-Z][\w'-]+){0,2}")
 _OF_OWNING = {
     "name": "name",
     "birthday": "birthday",
@@ -317,6 +318,9 @@ def _recognised_being(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
         if found:
             yield subject, "own name" if relation == "name" and kind == "self" else relation, found[1], ""
             return
+    if kind == "person" and _PROPER.fullmatch(value):
+        yield subject, "name", value, ""
+        return
     if kind in _HUMAN and clause.tail[0].lower() in ("a", "an") and is_trade(clause.tail[1:]):
         yield subject, "job", value, ""
 

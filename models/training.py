@@ -118,7 +118,7 @@ class Trainer:
         self._prefix = _shared_beginning(trainable.template)
         model = trainable.model
         layers = model.config.num_hidden_layers
-        self._first = layers - max(1, round(layers * recipe.trained_share))
+        self.first = layers - max(1, round(layers * recipe.trained_share))
         model.requires_grad_(False)
         config = LoraConfig(
             r=recipe.rank,
@@ -126,12 +126,12 @@ class Trainer:
             lora_dropout=0.0,
             bias="none",
             target_modules=list(recipe.targets),
-            layers_to_transform=list(range(self._first, layers)),
+            layers_to_transform=list(range(self.first, layers)),
             task_type="CAUSAL_LM",
         )
         if start is not None:
             config = LoraConfig.from_pretrained(str(start))
-            self._first = min(config.layers_to_transform)
+            self.first = min(config.layers_to_transform)
         with warnings.catch_warnings():  # peft asks transformers by a name that is going out of use
             warnings.simplefilter("ignore", FutureWarning)
             self.peft = (
@@ -244,7 +244,7 @@ class Trainer:
             for group in self._grouped([r for r in dict.fromkeys(rows) if r not in self._lower]):
                 token_ids = [*self._prefix, *(t for row in group for t in row.token_ids)]
                 hidden = self._body.embed_tokens(torch.tensor([token_ids], device=self._device))
-                hidden = self._through(hidden, self._layout(group), 0, self._first)
+                hidden = self._through(hidden, self._layout(group), 0, self.first)
                 start = len(self._prefix)
                 if self._lower_prefix is None:
                     self._lower_prefix = hidden[0, :start].clone()
@@ -334,7 +334,7 @@ class Trainer:
 
     def _logits(self, pack: _Pack) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
-            hidden = self._through(pack.hidden, pack.layout, self._first, len(self._body.layers))
+            hidden = self._through(pack.hidden, pack.layout, self.first, len(self._body.layers))
             logits: Tensor = self._head(self._body.norm(hidden[0, pack.places]))
         return logits.float()
 

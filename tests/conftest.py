@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.turn import Awake
+from bench import tiny as tiny_llama
 from bench.server import Server
 from memory.store import Store
 from memory.transcripts import Transcripts
-from models.causal_lm import CHATML, CausalLM
+from models.causal_lm import CausalLM
 from models.engine import Engine, EngineLimits
 from models.language import LanguageModel
 from models.scripted import ScriptedLM
@@ -23,37 +24,7 @@ EngineFactory = Callable[..., Engine]
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers with random weights, saved as Hugging Face models are."""
-    import torch
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    specials = ["<|end|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: n for n, token in enumerate([*specials, *alphabet])}
-    backend = Tokenizer(BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(specials)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", bos_token="<|im_start|>")
-    tokenizer.chat_template = CHATML
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(20261121)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.6,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return tiny_llama.save(tmp_path_factory.mktemp("tiny-llama"))
 
 
 @pytest.fixture

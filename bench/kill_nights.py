@@ -1,0 +1,134 @@
+"""kill -9 in every phase of a night, promotion too: after each, exactly one good adapter serves, or the base.
+
+    python -m bench.kill_nights --kills 50 --json
+
+The service runs a tiny random model with the exam's bars let down, so that a night takes seconds and is promoted. Each
+kill waits for a phase, taken in turn, and a random moment of it; then the service is started again and asked who
+serves, by the registry and by a reply. A night that was open begins again by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pysqlite3
+
+from bench import tiny
+from bench.night import Talker
+from bench.server import Server
+
+PHASES = ("selecting", "dreaming", "training", "examining", "promoting", "ended")
+LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
+OPTIONS = ["--set", f"exam_bars={LOW}", "--set", "sleep_recipe=epochs=1,rank=4,alpha=8"]
+
+
+def run(kills: int, seed: int) -> dict[str, Any]:
+    """Kill and look."""
+    chance = random.Random(seed)
+    met: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    problems: list[str] = []
+    with tempfile.TemporaryDirectory() as given:
+        folder = Path(given)
+        environment = {"SLOWWAVE_CACHE_DIR": str(folder / "cache")}
+        model = str(tiny.save(folder / "tiny"))
+        server = Server(folder / "data", model=model, options=OPTIONS, environment=environment)
+        server.start()
+        seen = 0
+        for n in range(kills):
+            talker = Talker(server.url)
+            if not _open(folder):
+                talker.say(talker.session(), f"My boat number {n} is called {_name(chance)}.", max_tokens=2)
+                talker.call("POST", "/v1/sleep", json={})
+            wanted = PHASES[n % len(PHASES)]
+            met[_wait(folder, wanted, chance)] += 1
+            server.kill()
+            server.start()
+            problems += _problems(server, folder)
+            ended = _ended(folder)
+            outcomes.update(ended[seen:])
+            seen = len(ended)
+            sys.stderr.write(f"\r{n + 1} kills, {len(problems)} problems, met {dict(met)}   ")
+        server.kill()
+    return {"kills": kills, "met": dict(met), "nights_ended": dict(outcomes), "problems": problems}
+
+
+def _name(chance: random.Random) -> str:
+    return "".join(chance.choices("bdfgklmnprst", k=3)).title() + chance.choice(["ola", "inde", "uvo"])
+
+
+def _rows(folder: Path, sql: str) -> list[Any]:
+    db = pysqlite3.connect(f"file:{folder / 'data' / 'slowwave.db'}?mode=ro", uri=True)
+    try:
+        return list(db.execute(sql).fetchall())
+    finally:
+        db.close()
+
+
+def _open(folder: Path) -> bool:
+    return bool(_rows(folder, "SELECT 1 FROM nights WHERE phase <> 'ended'"))
+
+
+def _ended(folder: Path) -> list[str]:
+    return [str(o) for (o,) in _rows(folder, "SELECT outcome FROM nights WHERE phase = 'ended' ORDER BY ended_at")]
+
+
+def _wait(folder: Path, wanted: str, chance: random.Random, seconds: float = 180) -> str:
+    """Until a night is in a phase, and a little longer; returns in which one it was."""
+    until = time.monotonic() + seconds
+    phase = ""
+    while time.monotonic() < until:
+        phase = str(_rows(folder, "SELECT phase FROM nights ORDER BY id DESC LIMIT 1")[0][0])
+        if PHASES.index(phase) >= PHASES.index(wanted) if phase in PHASES else False:
+            break
+        time.sleep(0.001)
+    time.sleep(chance.random() * (3.0 if wanted in ("training", "examining") else 0.01))
+    return str(_rows(folder, "SELECT phase FROM nights ORDER BY id DESC LIMIT 1")[0][0])
+
+
+def _problems(server: Server, folder: Path) -> list[str]:
+    """What is wrong after a start."""
+    talker = Talker(server.url)
+    active = _rows(folder, "SELECT id, digest FROM adapters WHERE status = 'active'")
+    found = [] if len(active) <= 1 else [f"{len(active)} adapters are active"]
+    if _rows(folder, "PRAGMA integrity_check") != [("ok",)]:
+        found.append("the database is broken")
+    expected = "none"
+    for id, digest in active:
+        expected = str(id)
+        file = folder / "data" / "adapters" / expected / "adapter_model.safetensors"
+        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            found.append(f"the files of {id} are not those that were promoted")
+    said = talker.call("GET", "/v1/adapters")["active"]
+    until, replied = time.monotonic() + 20, ""
+    while replied != expected and time.monotonic() < until:  # it wakes up with it a moment after the start
+        replied = talker.say(talker.session(), "Hello.", max_tokens=1)["adapter"]
+    promoted_since = _rows(folder, "SELECT id FROM adapters WHERE status = 'active'") != [(i,) for i, _ in active]
+    if not promoted_since and (said != expected or replied != expected):
+        found.append(f"{expected} is active, {said} is said to be, {replied} answers")
+    return found
+
+
+def main() -> int:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="one line")
+    args = parser.parse_args()
+    done = run(args.kills, args.seed)
+    sys.stdout.write("\n" + json.dumps(done, indent=None if args.json else 2) + "\n")
+    return 1 if done["problems"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
