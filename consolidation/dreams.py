@@ -60,11 +60,11 @@ class Night:
 class Amounts:
     """How many examples of each kind."""
 
-    questions: int = 24
+    questions: int = 32
     """Wordings of questions, a fact that is new."""
-    old_questions: int = 10
+    old_questions: int = 12
     """The same, a fact of an earlier night."""
-    counter_share: float = 0.7
+    counter_share: float = 1.0
     """Counter-examples, as a share of all that is made from facts."""
     exam_questions: int = 3
     """Unseen wordings, a fact; more where there are so few facts that they would be no evidence."""
