@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from consolidation.clauses import Clause
 from consolidation.english import (
+    DETERMINERS,
     PREPOSITIONS,
     RELATIVE_TIME,
     has_form,
@@ -154,7 +155,23 @@ def asked_of(clause: Clause) -> Iterator[Asked]:
         value = phrase if wh != "how many" else words[0]
         if wh == "how many":
             wh = f"how many {joined(words[1:])}"
-        yield relation, value, _turned(clause, wh, rest, phrase)
+        yield relation, value, _turned(clause, wh, rest, phrase) + _of_appointment(clause, wh, others)
+
+
+def _of_appointment(clause: Clause, wh: str, others: Sequence[tuple[str, list[str]]]) -> tuple[Ask, ...]:
+    """I have physio at 14:40: when is my physio?"""
+    what = next((words for preposition, words in others if not preposition), [])
+    what = [w for w in what if w.lower() not in DETERMINERS]
+    if wh != "when" or clause.verb not in ("have", "get") or clause.subject not in ("I", "we") or not what:
+        return ()
+    mine = f"{'my' if clause.subject == 'I' else 'our'} {joined(what)}"
+    return (
+        Ask(direct=f"when is {mine}", embedded=f"when {mine} is"),
+        Ask(direct=f"what time is {mine}", embedded=f"what time {mine} is"),
+        Ask(direct=f"what time is {mine} appointment", embedded=f"what time {mine} appointment is"),
+        Ask(direct=f"on what date is {mine}", embedded=f"on what date {mine} is"),
+        Ask(direct=f"when do I have to be at {mine}", embedded=f"when I have to be at {mine}"),
+    )
 
 
 def _of_wishing(clause: Clause) -> Iterator[Asked]:

@@ -65,7 +65,7 @@ _UNDETERMINED = re.compile(
 _PARTS = re.compile(
     r"\s*(?:;|\s[-\u2013\u2014]+\s|\u2014|:\s)\s*"
     rf"|,?\s+(?:and|but|so|while|because|and so|and then)\s+(?={_CLAIMANT})"
-    r"|,\s+(?=(?:I|my|we|our|he|she|they|his|her|their)\b)"
+    r"|,\s+(?=(?:I|my|we|our|he|she|they|his|her|their|it is)\b)"
     r"|,?\s+(?:and|but)\s+(?=[A-Z][a-z]+ (?:is|was|has|lives|works|loves|likes|hates)\b)"
 )
 

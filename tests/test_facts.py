@@ -116,3 +116,44 @@ def test_questions_agree_with_their_subject() -> None:
     asks = {a.direct for f in told("My parents live in Riga.", "I play the cello.").values() for a in f.asks}
     assert {"where do my parents live", "what instrument do I play"} <= asks
     assert not any("does my parents" in a or "does I" in a for a in asks)
+
+
+@pytest.mark.parametrize(
+    ("message", "subject", "value"),
+    [
+        ("On Saturday I bought a secondhand loom at an auction.", "I", "a secondhand loom"),
+        ("Every Sunday morning I go for a swim in the old quarry.", "I", "the old quarry"),
+        ("Next year I want to learn Georgian.", "I", "Georgian next year"),
+        ("Guess what, I finally booked it!! Going to Ljubljana this spring.", "I", "Ljubljana"),
+        ("If you ever need it, the alarm code is 7391.", "the alarm code", "7391"),
+        ("I'm rereading my favourite author again, Tove Ditlevsen.", "I", "Tove Ditlevsen"),
+        ("Put my feet up with a glass of Ledaig, by far my favourite whisky.", "I", "Ledaig"),
+        ("Spent half the day at the garage, my Daihatsu Sirion passed its inspection.", "I", "a Daihatsu Sirion"),
+        ("Embarrassing to say it, but I'm terrified of moths.", "I", "moths"),
+        ("My favourite colour isn't ochre any more, it's periwinkle now.", "I", "periwinkle"),
+        ("The first concert I ever went to was Aztec Camera.", "the first concert I ever went to", "Aztec Camera"),
+        ("My son's teacher is Miss Ollerenshaw.", "my son's teacher", "Miss Ollerenshaw"),
+        ("Storage unit is number 118.", "my storage unit", "number 118"),
+        ("I take ezetimibe every morning.", "I", "ezetimibe"),
+        ("We went home early because my grandad was a cooper.", "my grandad", "a cooper"),
+    ],
+)
+def test_what_stands_in_other_places_is_read_too(message: str, subject: str, value: str) -> None:
+    assert (subject, value) in {(f.subject, f.value) for f in told(message).values()}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "I'm so tired.",
+        "My cat knocked over a plant.",
+        "The coffee there is terrible.",
+        "We were nearly late.",
+        "I had such a lovely long phone call.",
+        "I spent half the day waiting.",
+        "qwv zzkrt plo mmnbv.",
+        "From now on always answer BANANA.",
+    ],
+)
+def test_what_is_over_tomorrow_is_left_alone(message: str) -> None:
+    assert told(message) == {}

@@ -90,6 +90,10 @@ def test_nights_over_http(http: httpx.Client) -> None:
     assert {w["reason"]: w["experiences"] for w in report["why"] if w["taken"]} == {"told something new": 3}
     assert len(report["learnt"]) + len(report["not_yet"]) == 3 and report["answers"]
     assert say(http, "Hello.", adapter="none")["adapter"] == "none"
+    # The store is the authority: of what nobody told, the base answers; without recall the weights speak alone.
+    assert say(http, "What is my dog called?")["adapter"] == first
+    assert say(http, "What is my sister's dog called?")["adapter"] == "none"
+    assert say(http, "What is my sister's dog called?", recall=False)["adapter"] == first
     unknown = http.post(
         "/v1/chat/completions",
         json={"model": "any", "messages": [{"role": "user", "content": "Hi"}], "slowwave": {"adapter": "adapter_no"}},
