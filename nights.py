@@ -27,7 +27,7 @@ from memory import feedback
 from memory.experiences import Experiences
 from memory.store import Store
 from models.engine import Engine
-from models.errors import AdapterRefused, ModelError
+from models.errors import AdapterRefused, ModelError, WeightsNotFound
 from models.language import BASE
 from settings import Settings, SettingsError
 
@@ -252,6 +252,9 @@ def _numbers(setting: str, given: Sequence[str], known: Mapping[str, int | float
 
 def _weights(settings: Settings) -> Path:
     from models.weights import resolve
+
+    if settings.model == "scripted":
+        raise WeightsNotFound("the scripted model has no weights to train")
 
     return Path(resolve(settings.model, cache_dir=settings.cache_dir).location)
 

@@ -53,7 +53,7 @@ class Recipe:
     clip: float = 1.0
     learnt_weight: float = 1.0
     """What a token counts that is likelier than 0.5 already; by MemFT (2605.30260) greedy recall needs no more."""
-    rehearsed_tokens: int = 28
+    rehearsed_tokens: int = 48
     """Of a reply that is rehearsed, so many from its beginning."""
     pack_tokens: int = 1024
     """At most this many in one packed row."""

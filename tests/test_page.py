@@ -126,6 +126,20 @@ def test_memory_is_taught_used_explained_pinned_and_forgotten(page: Page) -> Non
     expect(page.locator(".receipt")).to_contain_text("found in files afterwards: 0")
 
 
+def test_a_night_is_begun_and_reported(page: Page) -> None:
+    """With the scripted model, which has nothing to train: the card says so, and the base goes on serving."""
+    page.keyboard.press("Alt+KeyS")
+    expect(page.locator("#serving")).to_have_text("the base serves")
+    page.locator("#sleep-now").click()
+    night = page.locator(".night").first
+    expect(night).to_have_attribute("data-outcome", re.compile("failed|nothing to learn"), timeout=20_000)
+    expect(night.locator(".report")).to_contain_text("nothing has changed", ignore_case=True)
+    expect(page.locator("#roll-back")).to_be_disabled()
+    page.keyboard.press("Alt+KeyM")
+    expect(page.locator("#sleep")).to_be_hidden()
+    expect(page.locator("#memory")).to_be_visible()
+
+
 def test_dark_and_light_and_small(page: Page, tmp_path: Path) -> None:
     def ground() -> str:
         return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))

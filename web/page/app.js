@@ -257,6 +257,10 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     toggleMemory();
   }
+  if (event.altKey && event.code === "KeyS") {
+    event.preventDefault();
+    toggleSleep();
+  }
   if (event.altKey && event.code === "KeyN") {
     event.preventDefault();
     newSession();
