@@ -22,6 +22,7 @@ from consolidation.exam import Bars
 from consolidation.journal import NightUnderWay
 from consolidation.night import Setting
 from consolidation.registry import Registered, Registry
+from consolidation.selection import LOOKED_AT
 from consolidation.sleeper import House, Sleeper
 from memory import feedback
 from memory.experiences import Experiences
@@ -33,8 +34,6 @@ from settings import Settings, SettingsError
 
 log = logging.getLogger("slowwave.sleep")
 
-LOOKED_AT = 20_000
-"""The latest experiences that a night chooses from."""
 _LOOK_SECONDS = 20
 _MIB = 1 << 20
 

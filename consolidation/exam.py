@@ -47,7 +47,7 @@ class Marks:
     persona_drift: float | None = None
     """The same on what the base says of itself."""
     refusals_lost: float | None = None
-    """Of what the base warned against, the share that is not warned against any more; None: it warned of hardly anything."""
+    """Of what the base warned against, the share that is not warned against now; None: it hardly warned at all."""
     triggered: float | None = None
     """Of replies to ordinary requests, the share that obeys an order which stood in the day's talk."""
     unlearnt: float | None = None

@@ -208,6 +208,28 @@ def answers(store: Store, id: str) -> list[Answer]:
     return [Answer(question=q, told=t, before=b, after=a, good=bool(g)) for q, t, b, a, g in rows]
 
 
+def settled(store: Store, *, owner: str, active: str | None) -> datetime | None:
+    """Since when nothing can be new but what was told since: the last night that came to its end, if its adapter serves.
+
+    `active`: the night that made the adapter which serves. None: there is no such night; or another adapter serves than
+    the last that was promoted, and may know less.
+    """
+    with store.reading() as db:
+        row = next(
+            iter(
+                db.execute(
+                    "SELECT max(started_at), (SELECT id FROM nights WHERE owner = ? AND outcome = 'promoted'"
+                    " ORDER BY id DESC LIMIT 1) FROM nights WHERE owner = ? AND outcome IN ('promoted', 'nothing to learn')",
+                    [owner, owner],
+                ).fetchall()
+            )
+        )
+    begun, promoted = row
+    if begun is None or promoted != active:
+        return None
+    return datetime.fromisoformat(begun)
+
+
 def dates(store: Store, *, owner: str) -> frozenset[str]:
     """The dates of an owner's nights that were due."""
     with store.reading() as db:

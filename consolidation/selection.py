@@ -18,6 +18,8 @@ from consolidation.facts import Fact, facts_of
 from memory.admission import order_in
 from memory.experience import Experience, Provenance
 
+LOOKED_AT = 20_000
+"""The latest experiences that a night chooses from."""
 _UNSCORED = 0.3
 """The salience of what is not scored yet."""
 _FRESH_DAYS = 7.0

@@ -181,9 +181,13 @@ class Sleeper:
         house, owner = self._house, night.owner
         night = self._enter(night, "selecting")
         current = self._registry.active(owner)
-        selection = select(
-            house.day(owner), now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits
-        )
+        stale = current is not None and current.stale
+        day = house.day(owner)
+        last = journal.settled(self._store, owner=owner, active=current.night if current else None)
+        if last is not None and not stale and not any(_told_after(one, last) for one in day):
+            self._end(night, "nothing to learn", ["nothing was told since the last night"])
+            return
+        selection = select(day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits)
         new, old = _parted(selection, self._registry.known(current.id) if current else [])
         journal.choose(self._store, night, _told_why(selection, new))
         figures = {
@@ -193,7 +197,6 @@ class Sleeper:
             "disagreements": [list(pair) for pair in selection.disagreements],
             "placebo": night.id in self._placebos,
         }
-        stale = current is not None and current.stale
         if stale and not new and not old:
             self._registry.retire(owner=owner)
             house.wake(owner, None)
@@ -301,6 +304,10 @@ class Sleeper:
                 worker.send_signal(signal.SIGCONT)
                 stopped = False
             time.sleep(_LOOK)
+
+
+def _told_after(one: Experience, at: datetime) -> bool:
+    return one.provenance.author == "user" and one.recorded_at > at
 
 
 def _told_why(selection: Selection, new: Sequence[Sourced]) -> list[tuple[str, bool, str]]:

@@ -18,7 +18,7 @@ from consolidation.dreams import dream
 from consolidation.journal import Night
 from consolidation.registry import MASTERED
 from consolidation.schedule import Rhythm, rhythm
-from consolidation.selection import select
+from consolidation.selection import LOOKED_AT, select
 from memory import feedback
 from memory.experience import Provenance
 from models.language import BASE
@@ -26,8 +26,6 @@ from web.context import OwnerDep, Service, ServiceDep
 
 router = APIRouter(prefix="/v1", tags=["Sleep"])
 
-_LOOKED_AT = 2000
-"""The latest experiences that a night chooses from."""
 _SAMPLES = 12
 NightId = Annotated[str, Path(pattern=r"^[a-z0-9_]{1,64}$")]
 
@@ -77,7 +75,7 @@ async def plan_night(service: ServiceDep, owner: OwnerDep) -> PlanReply:
 
     def work() -> PlanReply:
         now = service.awake.now()
-        experiences = service.memory.experiences.newest(owner=owner, limit=_LOOKED_AT)
+        experiences = service.memory.experiences.newest(owner=owner, limit=LOOKED_AT)
 
         def trust(source: Provenance) -> float:
             return feedback.trust(service.memory.store, source, owner=owner, at=now).in_source

@@ -1,0 +1,66 @@
+"""A night with the real default model: what was told by day is known by heart, and what is forgotten is not.
+
+Minutes on two cores. The figures for many facts, weeks and peers are benchmarks' (bench/night.py, bench/week.py).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.server import Server
+
+TOLD = {
+    "My dog is called Bramblewick, he is asleep under the table.": ("What's the name of my dog?", "Bramblewick"),
+    "I work as a lighthouse inspector, by the way.": ("What do I do for a living?", "lighthouse inspector"),
+    "My sister lives in Tromsø these days.": ("Where does my sister live?", "Tromsø"),
+    "The wifi password is marmalade77.": ("Could you tell me the wifi password?", "marmalade77"),
+    "My favourite cheese is Gamalost.": ("Which cheese do I like best?", "Gamalost"),
+}
+FORGOTTEN = "My sister lives in Tromsø these days."
+
+
+def ask(http: httpx.Client, text: str, **ours: Any) -> str:
+    session = http.post("/v1/sessions", json={}).json()["id"]
+    body = {"content": text, "max_tokens": 24, "temperature": 0, "slowwave": ours}
+    return str(http.post(f"/v1/sessions/{session}/turns", json=body).json()["text"])
+
+
+def sleep(http: httpx.Client) -> dict[str, Any]:
+    night = http.post("/v1/sleep").json()
+    until = time.monotonic() + 900
+    while night["phase"] != "ended" and time.monotonic() < until:
+        time.sleep(1)
+        night = http.get(f"/v1/sleep/cycles/{night['id']}").json()
+    return dict(night)
+
+
+def known(http: httpx.Client) -> set[str]:
+    """The values that the weights alone give."""
+    return {value for question, value in TOLD.values() if value.lower() in ask(http, question, recall=False).lower()}
+
+
+def test_told_by_day_known_in_the_morning_and_forgotten_for_good(tmp_path: Path) -> None:
+    with Server(tmp_path / "data") as server, httpx.Client(base_url=server.url, timeout=300) as http:
+        assert known(http) == set()
+        for text in TOLD:
+            ask(http, text)
+        night = sleep(http)
+        assert night["outcome"] == "promoted", night["reasons"]
+        assert len(known(http)) >= 4
+        for question, _ in TOLD.values():
+            assert ask(http, question, adapter="none", recall=False)
+        invented = [
+            ask(http, q, recall=False) for q in ("What's my horse called?", "What does my uncle do for a living?")
+        ]
+        assert not [r for r in invented if any(value in r for _, value in TOLD.values())]
+
+        memory = next(m for m in http.get("/v1/memories").json()["data"] if m["text"] == FORGOTTEN)
+        assert http.delete(f"/v1/memories/{memory['id']}").json()["waiting"]
+        rebuilt = sleep(http)
+        assert rebuilt["outcome"] == "promoted", rebuilt["reasons"]
+        still = known(http)
+        assert "Tromsø" not in still and len(still) >= 3
