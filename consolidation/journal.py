@@ -209,25 +209,19 @@ def answers(store: Store, id: str) -> list[Answer]:
 
 
 def settled(store: Store, *, owner: str, active: str | None) -> datetime | None:
-    """Since when nothing can be new but what was told since: the last night that came to its end, if its adapter serves.
+    """Since when only what was told since can be new: the beginning of the last night that came to its end.
 
     `active`: the night that made the adapter which serves. None: there is no such night; or another adapter serves than
     the last that was promoted, and may know less.
     """
     with store.reading() as db:
-        row = next(
-            iter(
-                db.execute(
-                    "SELECT max(started_at), (SELECT id FROM nights WHERE owner = ? AND outcome = 'promoted'"
-                    " ORDER BY id DESC LIMIT 1) FROM nights WHERE owner = ? AND outcome IN ('promoted', 'nothing to learn')",
-                    [owner, owner],
-                ).fetchall()
-            )
-        )
-    begun, promoted = row
-    if begun is None or promoted != active:
-        return None
-    return datetime.fromisoformat(begun)
+        rows = db.execute(
+            "SELECT id, outcome, started_at FROM nights WHERE owner = ? AND outcome IN ('promoted', 'nothing to learn')"
+            " ORDER BY id DESC",
+            [owner],
+        ).fetchall()
+    promoted = next((id for id, outcome, _ in rows if outcome == "promoted"), None)
+    return datetime.fromisoformat(rows[0][2]) if rows and promoted == active else None
 
 
 def dates(store: Store, *, owner: str) -> frozenset[str]:
