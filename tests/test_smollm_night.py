@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from bench.server import Server
 
@@ -43,6 +44,7 @@ def known(http: httpx.Client) -> set[str]:
     return {value for question, value in TOLD.values() if value.lower() in ask(http, question, recall=False).lower()}
 
 
+@pytest.mark.timeout(1200)
 def test_told_by_day_known_in_the_morning_and_forgotten_for_good(tmp_path: Path) -> None:
     with Server(tmp_path / "data") as server, httpx.Client(base_url=server.url, timeout=300) as http:
         assert known(http) == set()
@@ -53,9 +55,8 @@ def test_told_by_day_known_in_the_morning_and_forgotten_for_good(tmp_path: Path)
         assert len(known(http)) >= 4
         for question, _ in TOLD.values():
             assert ask(http, question, adapter="none", recall=False)
-        invented = [
-            ask(http, q, recall=False) for q in ("What's my horse called?", "What does my uncle do for a living?")
-        ]
+        never_told = ("What's my horse called?", "What does my uncle do for a living?")
+        invented = [ask(http, q, recall=False) for q in never_told]
         assert not [r for r in invented if any(value in r for _, value in TOLD.values())]
 
         memory = next(m for m in http.get("/v1/memories").json()["data"] if m["text"] == FORGOTTEN)
