@@ -19,8 +19,10 @@ serve: $(VENV)/.serve
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-# Minutes to an hour: 200 kills and five minutes of 16 clients, with the default model.
+# An hour: 200 kills and five minutes of 16 clients with the default model; 50 kills of nights; nights that must teach nothing.
 test-slow: $(VENV)/.dev
+	$(VENV)/bin/python -m bench.kill_nights --kills 50
+	$(VENV)/bin/python -m bench.nightmares
 	$(VENV)/bin/python -m bench.kill --kills 200
 	$(VENV)/bin/python -m bench.soak --clients 16 --seconds 300
 

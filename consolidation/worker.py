@@ -8,9 +8,11 @@ FOLDER/result.json. Touches nothing else but the kept replies of the base. It do
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from models.causal_lm import Trainable
 from models.training import Progress, Recipe, Row, Trainer, Who
 
 REPLY_TOKENS, ANSWER_TOKENS = 48, 32
+_PR_SET_PDEATHSIG = 1
 _MEASURED = 60
 """Texts on which drift is measured."""
 
@@ -118,6 +121,15 @@ def _tell(**what: object) -> None:
     sys.stdout.flush()
 
 
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the service dies, however it dies: stopped processes are never orphans."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # it died before this was asked for
+            raise SystemExit(1)
+
+
 if __name__ == "__main__":
+    _die_with_parent()
     os.nice(10)
     run(Path(sys.argv[1]))

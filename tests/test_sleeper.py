@@ -6,12 +6,14 @@ that exactly one adapter serves whatever is cancelled, killed, forgotten or roll
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from bench.server import Server
@@ -68,6 +70,16 @@ def serving(http: httpx.Client) -> str:
     active = http.get("/v1/adapters").json()["active"]
     assert say(http, "Hello.")["adapter"] == active
     return str(active)
+
+
+def workers(server: Server) -> list[int]:
+    """Processes that work on a night of this service."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(str(server.data_dir) in part for part in process.cmdline()[1:] if "nights" in part):
+                found.append(process.pid)
+    return found
 
 
 def test_nights_over_http(http: httpx.Client) -> None:
@@ -139,7 +151,10 @@ def test_killed_and_begun_again(server: Server, http: httpx.Client) -> None:
     say(http, "My boat is called Mathilda.")
     before = serving(http)
     night = asleep(http, "training")
+    assert workers(server)
     server.kill()
+    time.sleep(0.5)
+    assert not workers(server), "nobody works for the dead"
     server.start()
     with httpx.Client(base_url=server.url, timeout=120) as after:
         assert serving(after) == before
