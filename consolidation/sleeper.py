@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -263,7 +264,7 @@ class Sleeper:
 
     def _work(self, night: Night, folder: Path) -> None:
         """Run the worker to its end, stopped while somebody talks."""
-        command = [sys.executable, "-m", "consolidation.worker", str(folder)]
+        command = [sys.executable, "-m", "consolidation.worker", str(folder), str(os.getpid())]
         with (folder / "log").open("w", encoding="utf-8") as errors:
             worker = subprocess.Popen(
                 command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=errors, text=True

@@ -1,6 +1,6 @@
 """One night's work in a process of its own: train, and answer the exam's questions. Killable at any moment.
 
-    python -m consolidation.worker FOLDER
+    python -m consolidation.worker FOLDER PARENT
 
 Reads FOLDER/job.json, writes a line of JSON to standard output after every step, then FOLDER/adapter and, last,
 FOLDER/result.json. Touches nothing else but the kept replies of the base. It does not judge: see exam.py.
@@ -121,15 +121,15 @@ def _tell(**what: object) -> None:
     sys.stdout.flush()
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Have the kernel kill this process when the service dies, however it dies: stopped processes are never orphans."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it died before this was asked for
+        if os.getppid() != parent:  # it died before this was asked for
             raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    _die_with_parent()
+    _die_with(int(sys.argv[2]))
     os.nice(10)
     run(Path(sys.argv[1]))
