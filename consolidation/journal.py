@@ -46,20 +46,26 @@ class Night:
     ended_at: datetime | None
     figures: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def placebo(self) -> bool:
+        """Whether it trains on shuffled answers, and may not be promoted."""
+        return bool(self.figures.get("placebo"))
 
-def begin(store: Store, *, owner: str, date: str, asked: bool, at: datetime) -> Night:
+
+def begin(store: Store, *, owner: str, date: str, asked: bool, at: datetime, placebo: bool = False) -> Night:
     """Open a night.
 
     Raises:
         NightUnderWay: one is under way; or the one that was due at this date has been.
     """
     id = new_id("night", at)
-    row = [id, owner, date, int(asked), int(at.timestamp()) % (1 << 31), at.isoformat(), at.isoformat()]
+    seed, figures = int(at.timestamp()) % (1 << 31), json.dumps({"placebo": placebo})
+    row = [id, owner, date, int(asked), seed, at.isoformat(), at.isoformat(), figures]
 
     def transaction(db: Database) -> Night:
         db.execute(
-            "INSERT INTO nights (id, owner, date, asked, phase, seed, started_at, phase_at)"
-            " VALUES (?, ?, ?, ?, 'due', ?, ?, ?)",
+            "INSERT INTO nights (id, owner, date, asked, phase, seed, started_at, phase_at, figures)"
+            " VALUES (?, ?, ?, ?, 'due', ?, ?, ?, ?)",
             row,
         )
         return _find(db, id, owner)
@@ -138,7 +144,7 @@ def left_open(store: Store, *, at: datetime, attempts: int = 3) -> list[Night]:
                 end_within(db, night, "failed", [f"it was begun {begun} times, and never came to its end"], at=at)
                 continue
             to = after_crash(night.phase)
-            figures = json.dumps({"begun": begun + 1})
+            figures = json.dumps({"placebo": night.placebo, "begun": begun + 1})
             db.execute(
                 "UPDATE nights SET phase = ?, phase_at = ?, figures = ? WHERE id = ?",
                 [to, at.isoformat(), figures, night.id],

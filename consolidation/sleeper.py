@@ -73,8 +73,6 @@ class House:
     limits: Limits = field(default_factory=Limits)
     adapters_kept: int = 8
     """Adapters of an owner whose files stay on disk."""
-    second_chances: bool = True
-    """Whether a candidate that is over budget is examined again in smaller doses."""
 
 
 class Sleeper:
@@ -85,7 +83,6 @@ class Sleeper:
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[str] | None = None
         self._cancelled: dict[str, str] = {}
-        self._placebos: set[str] = set()
         self._closing = False
         self._progress: dict[str, Mapping[str, Any]] = {}
         self._threads: list[threading.Thread] = []
@@ -99,9 +96,7 @@ class Sleeper:
         Raises:
             NightUnderWay: the owner has one, or has had the one of this date.
         """
-        night = journal.begin(self._store, owner=owner, date=date, asked=asked, at=self._house.now())
-        if placebo:
-            self._placebos.add(night.id)
+        night = journal.begin(self._store, owner=owner, date=date, asked=asked, at=self._house.now(), placebo=placebo)
         self._start(night)
         return night
 
@@ -131,10 +126,6 @@ class Sleeper:
         for night in journal.newest(self._store, owner=owner, limit=1):
             if night.phase != "ended":
                 self._stop(night.id, reason)
-
-    def under_way(self) -> bool:
-        """Whether anybody's night is."""
-        return any(thread.is_alive() for thread in self._threads)
 
     def _stop(self, id: str, reason: str) -> None:
         with self._lock:
@@ -196,7 +187,6 @@ class Sleeper:
             "facts": len(new),
             "known": len(old),
             "disagreements": [list(pair) for pair in selection.disagreements],
-            "placebo": night.id in self._placebos,
         }
         if stale and not new and not old:
             self._registry.retire(owner=owner)
@@ -212,7 +202,7 @@ class Sleeper:
             [s.fact for s in new],
             [s.fact for s in old],
             seed=night.seed,
-            setting=replace(house.setting(current), placebo=night.id in self._placebos),
+            setting=replace(house.setting(current), placebo=night.placebo),
             withheld=selection.withheld,
             forgotten=traces(self._store, owner=owner),
         )
@@ -227,7 +217,7 @@ class Sleeper:
         made, outcome, doses = self._examined(night, planned, folder, first)
         figures = {**_figures(outcome, first), "doses": doses}
         journal.keep_answers(self._store, night, outcome.answers)
-        if not outcome.verdict.passed or night.id in self._placebos:
+        if not outcome.verdict.passed or night.placebo:
             reasons = outcome.verdict.reasons if not outcome.verdict.passed else (_PLACEBO_PASSED,)
             self._end(night, "rejected", reasons, **figures)
             return
@@ -246,7 +236,7 @@ class Sleeper:
         outcome = judge(planned, result, bars=self._house.bars, seed=night.seed)
         doses: list[dict[str, Any]] = []
         for scale in _DOSES:
-            if outcome.verdict.passed or not outcome.verdict.may_rescale or not self._house.second_chances:
+            if outcome.verdict.passed or not outcome.verdict.may_rescale:
                 break
             doses.append({"scale": 1.0 if not doses else _DOSES[len(doses) - 1], "reasons": outcome.verdict.reasons})
             again = folder / f"scaled-{scale}"

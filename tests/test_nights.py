@@ -53,7 +53,7 @@ def test_a_night_goes_its_way_and_keeps_its_figures(store: Store) -> None:
         journal.finish(store, one, "promoted", [], at=AT)
     done = journal.finish(store, one, "failed", ["no memory"], at=AT)
     assert (done.phase, done.outcome, done.reasons) == ("ended", "failed", ("no memory",))
-    assert done.figures == {"looked at": 3, "facts": 2}
+    assert done.figures == {"placebo": False, "looked at": 3, "facts": 2}
     assert journal.newest(store, owner="ada") == [done]
     with pytest.raises(NightNotFound):
         journal.find(store, done.id, owner="bob")
