@@ -35,6 +35,8 @@ from settings import Settings, SettingsError
 log = logging.getLogger("slowwave.sleep")
 
 _LOOK_SECONDS = 20
+_PROOF = "proof"
+"""What an adapter is called while it is proved; never one of the registry's names."""
 _MIB = 1 << 20
 
 
@@ -61,6 +63,11 @@ class Serving:
         with self.lock:
             if id not in self.engine.model.adapters:
                 self.engine.adopt(self.registry.folder_of(id), id)
+
+    def prove(self, folder: Path) -> None:
+        """Have the engine take an adapter and let it go again. Raises: AdapterRefused, EngineClosed."""
+        self.engine.adopt(folder, _PROOF)
+        self.engine.let_go(_PROOF)
 
     def wake(self, owner: str, adapter: Registered | None) -> None:
         """From the next reply on; replies under way end as they began."""
@@ -128,6 +135,7 @@ def sleeper(
         trust=lambda owner, source: feedback.trust(store, source, owner=owner, at=now()).in_source,
         setting=setting,
         base=base,
+        prove=serving.prove,
         wake=serving.wake,
         busy=lambda: serving.engine.stats().running > 0,
         now=now,

@@ -64,6 +64,8 @@ class House:
     """How to train, given who serves now."""
     base: Callable[[], str]
     """Digest of the weights that an adapter made now belongs to."""
+    prove: Callable[[Path], None]
+    """Raises where an adapter's files could not serve."""
     wake: Callable[[str, Registered | None], None]
     """Let an adapter serve an owner from the next reply on; None: the base."""
     busy: Callable[[], bool]
@@ -221,6 +223,7 @@ class Sleeper:
             reasons = outcome.verdict.reasons if not outcome.verdict.passed else (_PLACEBO_PASSED,)
             self._end(night, "rejected", reasons, **figures)
             return
+        house.prove(made)
         night = self._enter(night, "promoting", **figures)
         sources = {(s.fact.subject, s.fact.relation): s.experience.id for s in chosen}
         learnt = _learnt(planned, outcome, sources)
