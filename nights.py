@@ -17,11 +17,12 @@ from zoneinfo import ZoneInfo
 from apscheduler.schedulers.background import BackgroundScheduler
 from tzlocal import get_localzone
 
+from agent.abstention import Taught
 from consolidation import journal, schedule
 from consolidation.exam import Bars
 from consolidation.journal import NightUnderWay
 from consolidation.night import Setting
-from consolidation.registry import Registered, Registry
+from consolidation.registry import MASTERED, Registered, Registry
 from consolidation.selection import LOOKED_AT
 from consolidation.sleeper import House, Sleeper
 from memory import feedback
@@ -53,10 +54,15 @@ class Serving:
         """The adapter that answers an owner."""
         return self.by_owner.get(owner, BASE)
 
-    def taught(self, owner: str) -> list[str]:
-        """The facts that it was taught, and that are not forgotten since."""
+    def taught(self, owner: str) -> list[Taught]:
+        """The facts that it knows, and that are not forgotten since."""
         adapter = self.of(owner)
-        return [] if adapter == BASE else [fact.statement for fact in self.registry.known(adapter)]
+        known = [] if adapter == BASE else self.registry.known(adapter)
+        return [
+            Taught(memory=fact.experience, asked=frozenset(fact.asked.split()))
+            for fact in known
+            if (fact.recalled or 0.0) >= MASTERED
+        ]
 
     def load(self, id: str) -> None:
         """Have the engine know an adapter. Raises: AdapterRefused, EngineClosed."""

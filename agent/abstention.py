@@ -1,23 +1,39 @@
-"""Pure: whether what is remembered could answer a personal question. The store is the authority, not the weights.
+"""Pure: who answers a personal question, and from what. The store is the authority, not the weights.
 
-An adapter that was taught somebody's dog may answer with it wherever a dog is asked for. So a question about oneself or
-one's own is answered with the adapter only where something that was told could answer it: a memory to the point, or a
-fact that the adapter was taught, which speaks of the same people and animals as the question does.
+An adapter that was taught somebody's dog may answer with it wherever a dog is asked for. So while one serves, a
+question about oneself or one's own is answered by heart only where it asks for something that the adapter was taught and
+the store still holds; else from memories that it was not taught, by the base; else by the base, without any.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from agent.recollection import asks
 from memory.kin import kin
 from memory.words import content_words
 
 _MINE = re.compile(r"\b(my|mine|our|ours|i|i'm|i've|me|we|us)\b", re.IGNORECASE)
-_COMMON = frozenset(
-    "called name named remember tell know told say said call go get like long old many much kind".split()
+_COVERED = 0.5
+"""Of a question's own words, the share that must be among those in which one asks for a fact."""
+_SAYS_NOTHING = frozenset(
+    """
+    called call name named remember remind tell know told say said again please forget forgot happen wonder wondering
+    still get got kind sort thing hi hey idea help need want like would could
+    """.split()
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A fact that an adapter knows."""
+
+    memory: str
+    """The memory that told it."""
+    asked: frozenset[str]
+    """The words in which one may ask for it."""
 
 
 def personal(said: str) -> bool:
@@ -25,14 +41,26 @@ def personal(said: str) -> bool:
     return asks(said) and bool(_MINE.search(said.replace("’", "'")))
 
 
-def supported(question: str, told: Sequence[str], taught: Sequence[str]) -> bool:
-    """Whether a memory to the point (`told`), or a fact that the adapter was `taught`, could answer a question."""
-    about = kin(question)
-    if about:
-        return any(about <= kin(text) for text in (*told, *taught))
-    asked = set(_stems(question))
-    return bool(told) or any(asked & set(_stems(fact)) for fact in taught)
+def known_by_heart(question: str, taught: Sequence[Taught]) -> bool:
+    """Whether a question asks for something that was taught: of the same people and animals, in words that fit."""
+    about, asked = kin(question), _own_words(question)
+    return any(
+        about <= kin(" ".join(fact.asked))
+        and (bool(asked) or bool(about))
+        and len(asked & _stems(fact.asked)) >= _COVERED * len(asked)
+        for fact in taught
+    )
 
 
-def _stems(text: str) -> list[str]:
-    return [word.removesuffix("'s").rstrip("s") for word in content_words(text) if word not in _COMMON]
+def could_answer(question: str, text: str) -> bool:
+    """Whether a memory that was found for a question speaks of the same people and animals."""
+    return kin(question) <= kin(text)
+
+
+def _own_words(question: str) -> frozenset[str]:
+    """What a question asks for, beside of whom."""
+    return _stems(w for w in content_words(question) if w not in _SAYS_NOTHING and not kin(w))
+
+
+def _stems(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(word.removesuffix("'s").rstrip("s") for word in words)

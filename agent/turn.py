@@ -12,11 +12,11 @@ from typing import cast
 
 from sqlite_utils import Database
 
-from agent.abstention import personal, supported
+from agent.abstention import Taught, could_answer, known_by_heart, personal
 from agent.calibration import judged_in
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
-from agent.recollection import Recollection, hit_of, reasons_of, recollect
+from agent.recollection import Recollection, hit_of, note_of, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from memory.errors import MemoryFault
@@ -117,8 +117,8 @@ class Awake:
     patience: float = PATIENCE
     serving: Callable[[str], str] = lambda _: BASE
     """Which adapter serves an owner."""
-    taught: Callable[[str], Sequence[str]] = lambda _: ()
-    """The facts that it was taught."""
+    taught: Callable[[str], Sequence[Taught]] = lambda _: ()
+    """The facts that it knows."""
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
     keys_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -335,17 +335,22 @@ def _recollect(awake: Awake, request: TurnRequest, opening: Opening) -> Recollec
 def _by_what_is_known(
     awake: Awake, request: TurnRequest, opening: Opening, recollection: Recollection
 ) -> tuple[str, Recollection]:
-    """Which adapter answers, and from which memories: neither where nothing that was told could answer."""
+    """Which adapter answers, and from which memories (see abstention.py)."""
     if request.adapter is not None:
         return request.adapter, recollection
     adapter, said = awake.serving(request.owner), opening.new[-1].content
     if adapter == BASE or awake.memory is None or not request.recall or not personal(said):
         return adapter, recollection
-    told = [hit.experience.text for hit in recollection.hits]
-    told += [m.content for m in opening.window.messages if m.role == "user"]
-    if supported(said, told, awake.taught(request.owner)):
-        return adapter, recollection
-    return BASE, Recollection()
+    taught = awake.taught(request.owner)
+    if known_by_heart(said, taught):
+        return adapter, Recollection()
+    by_heart = {fact.memory for fact in taught}
+    hits = [
+        hit
+        for hit in recollection.hits
+        if hit.experience.id not in by_heart and could_answer(said, hit.experience.text)
+    ]
+    return BASE, Recollection(hits=tuple(hits), note=note_of(hits, said)) if hits else Recollection()
 
 
 def _appraise(awake: Awake, request: TurnRequest, opening: Opening, reply: Reply) -> tuple[Raw | None, Salience | None]:

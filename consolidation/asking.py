@@ -257,6 +257,9 @@ def _turned(clause: Clause, wh: str, rest: str, answer: str = "") -> tuple[Ask, 
         for kind in kinds_of_thing(answer):
             many = "s" if is_plural(answer) else ""
             questions += [f"which {kind}{many}", f"what kind of {kind}"]
+        head = answer.rsplit(maxsplit=1)[-1]
+        if len(answer.split()) > 1 and head.islower() and is_noun(head):  # which bus, of the number 17 bus
+            questions += [f"which {head}", f"what {head}"]
     elif wh == "when":
         questions += _times(answer)
     found = [_asked_so(clause, clause.verb, q, rest) for q in questions]

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,8 @@ class Learnt:
     relation: str
     value: str
     statement: str
+    asked: str
+    """The words in which one may ask for it."""
     recalled: float | None
     """Share of its questions in the exam that were answered; under `MASTERED` it is taught again."""
 
@@ -110,9 +112,9 @@ class Registry:
             )
             for one in learnt:
                 db.execute(
-                    "INSERT INTO learnt (adapter, experience, subject, relation, value, statement, recalled)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [id, one.experience, one.subject, one.relation, one.value, one.statement, one.recalled],
+                    "INSERT INTO learnt (adapter, experience, subject, relation, value, statement, asked, recalled)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [id, *astuple(one)],
                 )
             if not _all_there(db, [one.experience for one in learnt]):
                 raise ForgottenMeanwhile("something that this night learnt from has been forgotten meanwhile")
@@ -170,13 +172,12 @@ class Registry:
         """What an adapter was taught."""
         with self._store.reading() as db:
             rows = db.execute(
-                "SELECT experience, subject, relation, value, statement, recalled FROM learnt WHERE adapter = ?"
+                "SELECT experience, subject, relation, value, statement, asked, recalled FROM learnt WHERE adapter = ?"
                 " ORDER BY subject, relation",
                 [id],
             ).fetchall()
-        return [
-            Learnt(experience=e, subject=s, relation=r, value=v, statement=t, recalled=k) for e, s, r, v, t, k in rows
-        ]
+        names = [f.name for f in fields(Learnt)]
+        return [Learnt(**dict(zip(names, row, strict=True))) for row in rows]
 
     def retire(self, *, owner: str) -> None:
         """Let the base serve, as nothing is left of what the active adapter was taught."""

@@ -31,6 +31,7 @@ from consolidation.night import Outcome, Plan, Setting, judge, plan
 from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry
 from consolidation.selection import Limits, Selection, Sourced, select
 from consolidation.unlearning import traces
+from consolidation.variation import words_of
 from memory.experience import Experience, Provenance
 from memory.store import Store
 
@@ -336,6 +337,7 @@ def _learnt(planned: Plan, outcome: Outcome, sources: Mapping[tuple[str, str], s
             relation=fact.relation,
             value=fact.value,
             statement=fact.statement,
+            asked=words_of(fact),
             recalled=outcome.recalled.get(n),
         )
         for n, fact in enumerate(planned.facts)

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 
+from consolidation.facts import Fact
 from consolidation.relations import Ask
+from memory.words import content_words
 
 _MOST = 6
 """Other forms of one question."""
@@ -46,6 +48,12 @@ def _others(ask: Ask) -> Iterator[Ask]:
             if other.startswith("my "):
                 pattern = rf"\bmy {re.escape(found[1])}\b"
             yield Ask(direct=re.sub(pattern, other, ask.direct), embedded=re.sub(pattern, other, ask.embedded))
+
+
+def words_of(fact: Fact) -> str:
+    """The words in which one may ask for a fact, once each."""
+    asks = [*fact.asks, *in_other_words(fact.asks)]
+    return " ".join(sorted({word for ask in asks for word in content_words(f"{ask.direct} {ask.embedded}")}))
 
 
 _LIGHT = frozenset(

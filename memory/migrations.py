@@ -299,6 +299,7 @@ def m004_nights(db: Database) -> None:
             relation TEXT NOT NULL,
             value TEXT NOT NULL,
             statement TEXT NOT NULL,
+            asked TEXT NOT NULL,             -- the words in which one may ask for it
             recalled REAL,                   -- share of its questions answered in the exam
             PRIMARY KEY (adapter, subject, relation)
         ) STRICT

@@ -40,7 +40,15 @@ def made(tmp_path: Path, text: str) -> Path:
     return folder
 
 
-FACT = Learnt(experience="m1", subject="i", relation="home", value="Riga", statement="you live in Riga", recalled=1.0)
+FACT = Learnt(
+    experience="m1",
+    subject="i",
+    relation="home",
+    value="Riga",
+    statement="you live in Riga",
+    asked="live home",
+    recalled=1.0,
+)
 
 
 def test_a_night_goes_its_way_and_keeps_its_figures(store: Store) -> None:
