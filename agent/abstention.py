@@ -1,8 +1,8 @@
 """Pure: who answers a personal question, and from what. The store is the authority, not the weights.
 
 An adapter that was taught somebody's dog may answer with it wherever a dog is asked for. So while one serves, a
-question about oneself or one's own is answered by heart only where it asks for something that the adapter was taught and
-the store still holds; else from memories that it was not taught, by the base; else by the base, without any.
+question about oneself or one's own is answered by heart only where it asks for something that the adapter was taught
+and the store still holds; else from memories that it was not taught, by the base; else by the base, without any.
 """
 
 from __future__ import annotations
