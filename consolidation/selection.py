@@ -16,7 +16,7 @@ from datetime import datetime
 from consolidation.clauses import Talk, clauses
 from consolidation.facts import Fact, facts_of
 from memory.admission import order_in
-from memory.experience import Experience, Provenance
+from memory.experience import USER, Experience, Provenance
 
 LOOKED_AT = 20_000
 """The latest experiences that a night chooses from."""
@@ -132,6 +132,8 @@ def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limi
         return "the agent's own words"
     if one.provenance.author != "user":
         return "said by neither the agent nor its owner"
+    if one.provenance.speaker != USER:  # their "my dog" is not the user's
+        return f"said by {one.provenance.speaker}, who is not whom the agent answers"
     if one.superseded_by is not None:
         return f"replaced by {one.superseded_by}"
     order = order_in(one.text)
