@@ -102,9 +102,8 @@ def test_nights_over_http(http: httpx.Client) -> None:
     assert {w["reason"]: w["experiences"] for w in report["why"] if w["taken"]} == {"told something new": 3}
     assert len(report["learnt"]) + len(report["not_yet"]) == 3 and report["answers"]
     assert say(http, "Hello.", adapter="none")["adapter"] == "none"
-    # The store is the authority: of what nobody told, the base answers; without recall the weights speak alone.
-    assert say(http, "What is my dog called?")["adapter"] == first
-    assert say(http, "What is my sister's dog called?")["adapter"] == "none"
+    # The store is the authority, and this model learns nothing: the base answers; without recall, the weights alone.
+    assert say(http, "What is my dog called?")["adapter"] == "none"
     assert say(http, "What is my sister's dog called?", recall=False)["adapter"] == first
     unknown = http.post(
         "/v1/chat/completions",
@@ -134,7 +133,8 @@ def test_nights_over_http(http: httpx.Client) -> None:
     assert http.post(f"/v1/adapters/{second}/activate").json()["active"] == second == serving(http)
 
     # Forgetting: whoever was taught it is stale, and the next night is made without.
-    memory = next(m for m in http.get("/v1/memories").json()["data"] if "Biscuit" in m["text"])
+    found = http.get("/v1/memories", params={"query": "dog called Biscuit"}).json()["data"]
+    memory = next(m for m in found if "Biscuit" in m["text"])
     receipt = http.delete(f"/v1/memories/{memory['id']}").json()
     assert receipt["found_in_files"] == 0
     assert {w.split()[0] for w in receipt["waiting"]} == {first, second}

@@ -24,10 +24,14 @@ TOLD = {
 FORGOTTEN = "My sister lives in Tromsø these days."
 
 
-def ask(http: httpx.Client, text: str, **ours: Any) -> str:
+def turn(http: httpx.Client, text: str, **ours: Any) -> dict[str, Any]:
     session = http.post("/v1/sessions", json={}).json()["id"]
     body = {"content": text, "max_tokens": 24, "temperature": 0, "slowwave": ours}
-    return str(http.post(f"/v1/sessions/{session}/turns", json=body).json()["text"])
+    return dict(http.post(f"/v1/sessions/{session}/turns", json=body).json())
+
+
+def ask(http: httpx.Client, text: str, **ours: Any) -> str:
+    return str(turn(http, text, **ours)["text"])
 
 
 def sleep(http: httpx.Client) -> dict[str, Any]:
@@ -53,8 +57,10 @@ def test_told_by_day_known_in_the_morning_and_forgotten_for_good(tmp_path: Path)
         night = sleep(http)
         assert night["outcome"] == "promoted", night["reasons"]
         assert len(known(http)) >= 4
-        for question, _ in TOLD.values():
-            assert ask(http, question, adapter="none", recall=False)
+        # With the store as authority: by heart what was taught, without a note; by the base what was not.
+        by_heart = turn(http, "What's the name of my dog?")
+        assert by_heart["adapter"] == night["figures"]["adapter"] and by_heart["recalled"] == []
+        assert turn(http, "What's the name of my brother's dog?")["adapter"] == "none"
         never_told = ("What's my horse called?", "What does my uncle do for a living?")
         invented = [ask(http, q, recall=False) for q in never_told]
         assert not [r for r in invented if any(value in r for _, value in TOLD.values())]
