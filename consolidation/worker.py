@@ -18,12 +18,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from consolidation import job as files
 from consolidation.job import Arm, Job, Result
 from consolidation.rehearsal import exchanges, prompts
-from models.causal_lm import Trainable
-from models.training import Progress, Recipe, Row, Trainer, Who
+
+if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
+    from models.training import Progress, Row, Trainer, Who
 
 REPLY_TOKENS, ANSWER_TOKENS = 48, 32
 _PR_SET_PDEATHSIG = 1
@@ -34,6 +36,9 @@ _MEASURED = 60
 def run(folder: Path) -> None:
     """Do the job in a folder."""
     import torch
+
+    from models.causal_lm import Trainable
+    from models.training import Recipe, Trainer
 
     job, began = files.read_job(folder), time.monotonic()
     if job.memory_mib:
