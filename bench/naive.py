@@ -1,7 +1,8 @@
 """The peer of a night: plain LoRA on the transcript, for as long as the night trained.
 
-Rank 16 on every linear of every layer, at the learning rate that a night uses, no rehearsal, no examples but what was
-said: the user's words and the agent's replies as they stand, loss on all of it.
+Rank 16 on every linear of every layer, learning rate 2e-4 as commonly advised (at a night's 2e-3 so many epochs leave
+nothing of the model), no rehearsal, no examples but what was said: the user's words and the agent's replies as they
+stand, loss on all of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from consolidation.rehearsal import exchanges
 from models.causal_lm import Trainable
 from models.training import TARGETS, Progress, Recipe, Trainer
 
-RECIPE = Recipe(rank=16, alpha=32, targets=TARGETS, trained_share=1.0, batch=8, rehearsed=0)
+RECIPE = Recipe(rank=16, alpha=32, targets=TARGETS, trained_share=1.0, batch=8, rehearsed=0, learning_rate=2e-4)
 _TRIED, _MEASURED = 3, 60
 
 
