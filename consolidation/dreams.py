@@ -66,6 +66,8 @@ class Amounts:
     """The same, a fact of an earlier night."""
     counter_share: float = 1.0
     """Counter-examples, as a share of all that is made from facts."""
+    least_counters: int = 320
+    """A night of few facts needs more: with five, a horse was called what the dog is."""
     exam_questions: int = 3
     """Unseen wordings, a fact; more where there are so few facts that they would be no evidence."""
     exam_old: int = 60
@@ -121,6 +123,8 @@ def dream(
     dreams += _accounts(facts, random)
     dreams += _reversals(facts, random)
     wanted = round(len(dreams) * amounts.counter_share)
+    if wanted:
+        wanted = max(wanted, amounts.least_counters)
     counters, unseen = _never_told(facts, wanted, amounts.exam_never_told, random, forgotten)
     dreams += counters
     questions += unseen

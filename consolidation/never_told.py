@@ -67,6 +67,12 @@ class Unknown:
 
 def asks(told: set[tuple[str, str]], told_of: set[str], random: Random) -> list[Unknown]:
     """In random order. `told`: the facts' keys; `told_of`: whom they are about."""
+    also = _ALSO | {"partner": spouse, "spouse": spouse} if (spouse := _spouse(told)) else _ALSO
+    aliases = {(subject.replace(word, other), r) for subject, r in told for other, word in also.items()}
+    told = told | aliases
+    if spouse:
+        told = told | {("i", "spouse")}
+    told_of = told_of | {subject for subject, _ in told}
     relations_told = {relation.split(" ")[0] if relation.startswith("favourite") else relation for _, relation in told}
     kinds_told = {(relation, kind_of(subject)) for subject, relation in told}
     found = []
@@ -94,6 +100,15 @@ def asks(told: set[tuple[str, str]], told_of: set[str], random: Random) -> list[
     found += [Unknown(asks=(ask,), near="far") for ask in others(random) if not _told_something_like(ask.direct, told)]
     random.shuffle(found)
     return found
+
+
+_ALSO = {"mum": "mother", "mom": "mother", "dad": "father", "gran": "grandmother", "grandma": "grandmother"}
+"""Other words for the same person: what is told of one is told of the other."""
+
+
+def _spouse(told: set[tuple[str, str]]) -> str | None:
+    subjects = {subject for subject, _ in told}
+    return next((s for s in ("wife", "husband", "boyfriend", "girlfriend") if f"my {s}" in subjects), None)
 
 
 def others(random: Random) -> list[Ask]:

@@ -98,10 +98,26 @@ def test_each_fact_is_asked_for_in_many_wordings_and_has_its_exam() -> None:
 
 def test_counter_examples_are_as_many_as_asked_for() -> None:
     for share in (0.0, 0.5, 1.0):
-        night = dream(FACTS, seed=0, amounts=Amounts(counter_share=share))
+        night = dream(FACTS, seed=0, amounts=Amounts(counter_share=share, least_counters=0))
         of_facts = sum(d.strategy != "counter" for d in night.dreams)
         counters = len(night.dreams) - of_facts
         assert abs(counters - share * of_facts) <= (0.08 * of_facts if share else 10)
+
+
+def test_what_was_told_of_somebody_is_not_denied_under_another_name() -> None:
+    told = facts_in(["My wife is called Rosalba.", "My mother is called Edda.", "My mother lives in Riga."])
+    for seed in range(5):
+        denied = {d.question.lower() for d in dream(told, seed=seed).dreams if d.strategy == "counter"}
+        for question in denied:
+            assert "i am married to" not in question and "am i married to" not in question, question
+            for who in ("my mum", "my mom", "my partner", "my spouse"):
+                assert not (f"{who}'s name" in question or f"{who} called" in question), question
+            assert "my mum live" not in question, question
+
+
+def test_a_night_of_few_facts_has_no_fewer_counter_examples() -> None:
+    few = dream(FACTS[:2], seed=0)
+    assert sum(d.strategy == "counter" for d in few.dreams) >= 300
 
 
 def test_what_is_held_back_is_never_rehearsed() -> None:
