@@ -49,7 +49,7 @@ class Recipe:
     """Examples a step."""
     rehearsed: int = 4
     """Replies that are held to the base, a step."""
-    kl_weight: float = 2.0
+    kl_weight: float = 1.0
     clip: float = 1.0
     learnt_weight: float = 1.0
     """What a token counts that is likelier than 0.5 already; by MemFT (2605.30260) greedy recall needs no more."""

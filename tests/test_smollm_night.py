@@ -76,7 +76,8 @@ def test_told_by_day_known_in_the_morning_and_forgotten_for_good(tmp_path: Path)
         replies = [ask(http, question, recall=False) for question in NEVER_TOLD]
         assert sum(any(value in reply for _, value in TOLD.values()) for reply in replies) <= 2, replies
 
-        memory = next(m for m in http.get("/v1/memories").json()["data"] if m["text"] == FORGOTTEN)
+        found = http.get("/v1/memories", params={"query": FORGOTTEN}).json()["data"]
+        memory = next(m for m in found if m["text"] == FORGOTTEN)
         assert http.delete(f"/v1/memories/{memory['id']}").json()["waiting"]
         rebuilt = sleep(http)
         assert rebuilt["outcome"] == "promoted", rebuilt["reasons"]
