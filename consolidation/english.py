@@ -55,6 +55,14 @@ _SECOND = {
 }
 
 
+_SPOKEN = re.compile(r"[^\W_]+(?:[.:'’-][^\W_]+)*")
+
+
+def spoken(text: str) -> list[str]:
+    """The words of a reply or a value, lower-cased, without the 's of an owner: what answers are marked by."""
+    return [word.removesuffix("'s") for word in _SPOKEN.findall(text.lower())]
+
+
 def is_time(phrase: str) -> bool:
     """Whether a phrase names a day, an hour or a year."""
     return bool(_TIME.search(phrase))

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
+from consolidation.english import spoken
 from consolidation.facts import Fact
 
 _ABSTAINS = re.compile(
@@ -144,8 +145,8 @@ def abstains(reply: str) -> bool:
 
 def holds(reply: str, fact: Fact) -> bool:
     """Whether a reply gives a fact's value."""
-    said = set(_words(reply))
-    return not abstains(reply) and all(set(_words(mark)) <= said for mark in fact.marks)
+    said = set(spoken(reply))
+    return not abstains(reply) and all(set(spoken(mark)) <= said for mark in fact.marks)
 
 
 def marks_of_answers(replies: Sequence[tuple[Fact, str]]) -> float | None:
@@ -163,7 +164,7 @@ def repetition(replies: Sequence[str]) -> float | None:
     """1 - distinct-2 (Li et al. 2016), the mean over replies of three words and more."""
     shares = []
     for reply in replies:
-        words = _words(reply)
+        words = spoken(reply)
         if len(words) > 2:
             pairs = Counter(pairwise(words))
             shares.append(1 - len(pairs) / (len(words) - 1))
@@ -180,7 +181,3 @@ def by_fact(replies: Sequence[tuple[int, bool]]) -> Mapping[int, float]:
 
 def _share(found: Sequence[bool]) -> float | None:
     return sum(found) / len(found) if len(found) >= LEAST_QUESTIONS else None
-
-
-def _words(text: str) -> list[str]:
-    return [w.removesuffix("'s") for w in re.findall(r"[^\W_]+(?:[.:'’-][^\W_]+)*", text.lower())]

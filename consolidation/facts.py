@@ -23,6 +23,7 @@ from consolidation.english import (
     is_word,
     joined,
     second_person,
+    spoken,
 )
 from consolidation.lexicon import INSTRUMENTS, SCHOOLS, SPORTS, Kind, is_trade, kind_of, kinds_of_thing
 from consolidation.relations import RELATIONS, Ask, agreement
@@ -58,8 +59,8 @@ _LIGHT = DETERMINERS | PREPOSITIONS | frozenset("and or very quite really to be 
 
 def marks(value: str) -> frozenset[str]:
     """The words that carry a value, lower-cased; all of its words if none does."""
-    words = re.findall(r"[^\W_]+(?:[.:'’-][^\W_]+)*", value.lower())
-    heavy = [w.removesuffix("'s") for w in words if w not in _LIGHT]
+    words = spoken(value)
+    heavy = [w for w in words if w not in _LIGHT]
     return frozenset(heavy or words)
 
 

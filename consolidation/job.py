@@ -43,8 +43,6 @@ class Job:
     """How many of the questions the base is asked, from the first; the rest cost time and say nothing new."""
     current: str | None = None
     """The adapter that serves now, to be asked the same."""
-    train_on: str | None = None
-    """An adapter to go on from; None: a new one."""
     made: str | None = None
     """An adapter to be examined, nothing trained: a candidate's second chance."""
     scale: float = 1.0

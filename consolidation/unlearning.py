@@ -8,13 +8,13 @@ told, and of its value, to be found again in what the candidate says. They go wh
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlite_utils import Database
 
+from consolidation.english import spoken
 from consolidation.facts import marks
 from memory.store import Store
 
@@ -36,7 +36,7 @@ class Trace:
 
     def in_reply(self, reply: str) -> bool:
         """Whether a reply says its value."""
-        said = _words(reply)
+        said = spoken(reply)
         runs = (said[i : i + n] for n in range(1, _LONGEST + 1) for i in range(len(said) - n + 1))
         return any(_digest(self.salt, " ".join(run)) == self.said for run in runs)
 
@@ -68,7 +68,7 @@ def mark_stale(db: Database, owner: str, experiences: Sequence[str]) -> list[str
 def trace_of(subject: str, relation: str, value: str) -> Trace:
     """The digests of a fact, salted."""
     salt = secrets.token_bytes(16)
-    heard, heavy = _words(value), marks(value)
+    heard, heavy = spoken(value), marks(value)
     carried = [i for i, word in enumerate(heard) if word in heavy] or [0]
     return Trace(
         salt=salt,
@@ -92,7 +92,3 @@ def said_again(replies: Iterable[str], left: Sequence[Trace]) -> float | None:
 
 def _digest(salt: bytes, text: str) -> bytes:
     return hashlib.blake2b(text.encode(), key=salt, digest_size=16).digest()
-
-
-def _words(text: str) -> list[str]:
-    return [w.removesuffix("'s") for w in re.findall(r"[^\W_]+(?:[.:'’-][^\W_]+)*", text.lower())]

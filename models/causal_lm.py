@@ -76,6 +76,12 @@ class Forward(Protocol):
         ...
 
 
+def _refuse_unknown(extra: Mapping[str, Any]) -> None:
+    for name in ("softcap", "s_aux"):
+        if extra.get(name) is not None:
+            raise UnsupportedModel(f"attention with {name} is not supported")
+
+
 def _ragged_attention(
     module: Any,
     query: Tensor,
@@ -89,9 +95,7 @@ def _ragged_attention(
     **extra: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface. query [1, heads, tokens, d], key and value [1, kv_heads, tokens, d]."""
-    for name in ("softcap", "s_aux"):
-        if extra.get(name) is not None:
-            raise UnsupportedModel(f"attention with {name} is not supported")
+    _refuse_unknown(extra)
     return ragged.attend(module.layer_idx, query, key[0], value[0], scale=scaling, window=sliding_window)[None], None
 
 
@@ -108,9 +112,7 @@ def _packed_attention(
     **extra: Any,
 ) -> tuple[Tensor, None]:
     """The same interface, for training."""
-    for name in ("softcap", "s_aux"):
-        if extra.get(name) is not None:
-            raise UnsupportedModel(f"attention with {name} is not supported")
+    _refuse_unknown(extra)
     if sliding_window is not None and sliding_window < packed.seen.shape[-1]:
         raise UnsupportedModel("a row is longer than the model's sliding window")
     return packed.attend(query, key, value, scale=scaling), None
