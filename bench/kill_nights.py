@@ -4,7 +4,7 @@
 
 The service runs a tiny random model with the exam's bars let down, so that a night takes seconds and is promoted. Each
 kill waits for a phase, taken in turn, and a random moment of it; then the service is started again and asked who
-serves, by the registry and by a reply. A night that was open begins again by itself.
+serves, by the registry and by a reply. A night that was open begins again by itself, and must end.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from bench.night import Talker
 from bench.server import Server
 
 PHASES = ("selecting", "dreaming", "training", "examining", "promoting", "ended")
+_LONG = {"training": 3.0, "examining": 1.0, "promoting": 0.05}
+"""Seconds within which the moment of the kill is drawn, from the beginning of the phase."""
 LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
 OPTIONS = ["--set", f"exam_bars={LOW}", "--set", "sleep_recipe=epochs=1,rank=4,alpha=8"]
 
@@ -46,9 +48,9 @@ def run(kills: int, seed: int) -> dict[str, Any]:
         seen = 0
         for n in range(kills):
             talker = Talker(server.url)
-            if not _open(folder):
-                talker.say(talker.session(), f"My boat number {n} is called {_name(chance)}.", max_tokens=2)
-                talker.call("POST", "/v1/sleep", json={})
+            problems += _finished(folder)
+            talker.say(talker.session(), f"My boat number {n} is called {_name(chance)}.", max_tokens=2)
+            talker.call("POST", "/v1/sleep", json={})
             wanted = PHASES[n % len(PHASES)]
             met[_wait(folder, wanted, chance)] += 1
             server.kill()
@@ -78,6 +80,16 @@ def _open(folder: Path) -> bool:
     return bool(_rows(folder, "SELECT 1 FROM nights WHERE phase <> 'ended'"))
 
 
+def _finished(folder: Path, seconds: float = 180) -> list[str]:
+    """Wait for the night that was killed, which begins again by itself."""
+    until = time.monotonic() + seconds
+    while _open(folder):
+        if time.monotonic() > until:
+            return ["a night that was killed did not end"]
+        time.sleep(0.1)
+    return []
+
+
 def _ended(folder: Path) -> list[str]:
     return [str(o) for (o,) in _rows(folder, "SELECT outcome FROM nights WHERE phase = 'ended' ORDER BY ended_at")]
 
@@ -91,7 +103,7 @@ def _wait(folder: Path, wanted: str, chance: random.Random, seconds: float = 180
         if PHASES.index(phase) >= PHASES.index(wanted) if phase in PHASES else False:
             break
         time.sleep(0.001)
-    time.sleep(chance.random() * (3.0 if wanted in ("training", "examining") else 0.01))
+    time.sleep(chance.random() * _LONG.get(wanted, 0.01))
     return str(_rows(folder, "SELECT phase FROM nights ORDER BY id DESC LIMIT 1")[0][0])
 
 

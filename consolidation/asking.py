@@ -14,6 +14,7 @@ from consolidation.clauses import Clause
 from consolidation.english import (
     DETERMINERS,
     PREPOSITIONS,
+    PRONOUNS,
     RELATIVE_TIME,
     has_form,
     inflect,
@@ -131,9 +132,15 @@ def asked_of(clause: Clause) -> Iterator[Asked]:
     if clause.tail[:1] == ("to",) and len(clause.tail) > 1 and has_form(clause.tail[1], "VB"):
         yield from _of_wishing(clause)
         return
-    phrases = phrases_of(clause.tail)
+    if clause.subject[:1].isupper() and clause.subject not in ("I", "We") and clause.tail:
+        yield _of_subject(clause)
+    phrases = _times_joined(phrases_of(clause.tail))
     made = 0
     for i, (preposition, words) in enumerate(phrases):
+        if preposition == "~" and words[-1:] == ["ago"] and len(phrases) > 1:
+            before = joined([t for p, w in phrases[:i] for t in ([p] if p else []) + w])
+            yield f"{clause.verb} ago", joined(words), _turned(clause, "how long ago", before, joined(words))
+            continue
         if not words or preposition == "~" or made == _AT_MOST or _says_nothing(words):
             continue
         to_whom: list[str] = []
@@ -141,6 +148,8 @@ def asked_of(clause: Clause) -> Iterator[Asked]:
             to_whom, words = words[:1], words[1:]  # noqa: PLW2901 - what is left of the object
         phrase = joined(words)
         others = [(p, w) for j, (p, w) in enumerate(phrases) if j != i]
+        if not preposition and words[0].lower() in PRONOUNS:
+            continue
         question = _asked(clause, preposition, words)
         if question is None:
             continue
@@ -155,7 +164,33 @@ def asked_of(clause: Clause) -> Iterator[Asked]:
         value = phrase if wh != "how many" else words[0]
         if wh == "how many":
             wh = f"how many {joined(words[1:])}"
+        if wh.startswith("how many "):
+            yield f"{clause.verb} which", phrase, _turned(clause, "what", rest, phrase)
         yield relation, value, _turned(clause, wh, rest, phrase) + _of_appointment(clause, wh, others)
+
+
+def _of_subject(clause: Clause) -> Asked:
+    """Who does our shearing?, of somebody known by name alone."""
+    does = joined([*_predicate(clause), *clause.tail])
+    asks = (
+        Ask(direct=f"who {does}", embedded=f"who {does}"),
+        Ask(direct=f"who is it that {does}", embedded=f"who it is that {does}"),
+        Ask(direct=f"what is the name of who {does}", embedded=f"what the name of who {does} is"),
+        Ask(direct=f"who did I say {does}", embedded=f"who I said {does}"),
+    )
+    return f"who {clause.verb} {joined(clause.tail)}".lower(), clause.subject, asks
+
+
+def _times_joined(phrases: Sequence[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """On Thursday at ten past four is one time."""
+    made: list[tuple[str, list[str]]] = []
+    for preposition, words in phrases:
+        timed = preposition in ("on", "at") and is_time(joined([preposition, *words]))
+        if timed and made and made[-1][0] in ("on", "at") and is_time(joined(made[-1][1])):
+            made[-1] = (made[-1][0], [*made[-1][1], preposition, *words])
+        else:
+            made.append((preposition, words))
+    return made
 
 
 def _of_appointment(clause: Clause, wh: str, others: Sequence[tuple[str, list[str]]]) -> tuple[Ask, ...]:
@@ -329,8 +364,12 @@ def _of_being(clause: Clause) -> Iterator[Asked]:
     phrases = phrases_of(tail)
     if tail[0].lower() in PREPOSITIONS and len(tail) > 1:
         yield from _of_place_or_time(clause, joined(tail), joined(phrases[0][1]))
-    elif has_form(tail[0], "VBN") and len(phrases) > 1 and phrases[0] == ("", [tail[0]]):
-        yield from _of_state(clause, *phrases[1])
+    elif (
+        (has_form(tail[0], "VBN") or tail[0].lower() in ("due", "open", "free"))
+        and len(phrases) > 1
+        and phrases[0] == ("", [tail[0]])
+    ):
+        yield from _of_state(clause, *next((p for p in phrases[1:] if p[1]), phrases[1]))
     else:
         yield "be what", joined(tail), tuple(dict.fromkeys(_of_equals(clause, joined(tail))))
 

@@ -21,13 +21,17 @@ from consolidation.english import (
     RELATIVE_TIME,
     WORD,
     has_form,
+    is_adjective,
     is_noun,
     is_number,
+    is_plural,
+    is_word,
     joined,
     verb_lemma,
 )
-from consolidation.lexicon import CARS
-from consolidation.sentences import parts_of
+from consolidation.idioms import in_plain_words
+from consolidation.lexicon import CARS, kind_of
+from consolidation.sentences import parts_of, written_out
 from memory.kin import PEOPLE, PETS
 
 Shape = Literal["plain", "past", "be", "progressive", "perfect", "modal"]
@@ -57,6 +61,10 @@ class Talk:
     """What he, she, it or they would stand for."""
     called: dict[str, str] = field(default_factory=dict)
     """Name -> my sister."""
+    earlier: str | None = None
+    """What `last` was when this message began."""
+    silent: int = 0
+    """Messages since anybody was spoken of."""
 
 
 _ADVERBS = frozenset(
@@ -65,8 +73,12 @@ _ADVERBS = frozenset(
     sometimes generally absolutely totally secretly now both even probably definitely lately officially
     """.split()
 )
+_TITLE = re.compile(r"\b(Dr|Mr|Mrs|Ms|Prof|St)\.\s+(?=[A-Z])")
 _PRONOUNS = frozenset(["he", "she", "it", "they"])
 _POSSESSIVE_PRONOUNS = frozenset(["his", "her", "its", "their"])
+_OF_MANY = frozenset(["they", "their"])
+_OF_THINGS = frozenset(["it", "its"])
+_OF_BEINGS = frozenset(["he", "she", "his", "her"])
 _NOT_TOLD = frozenset(
     """
     think guess mean know hope wish wonder suppose feel say tell ask want need forget remember look try bet swear
@@ -75,17 +87,36 @@ _NOT_TOLD = frozenset(
 )
 """Verbs of the moment: I think, I want, I need."""
 _LONGEST_SUBJECT, _LONGEST_TAIL = 9, 16
+_REMEMBERED = 2
+"""Messages that say nothing of anybody, after which he and she are nobody."""
 
 
 def clauses(text: str, talk: Talk) -> list[Clause]:
     """The claims in one message; `talk` learns whom it spoke of."""
+    talk.silent += 1
+    if talk.silent > _REMEMBERED:
+        talk.last = None
+    talk.earlier = talk.last
+    text = in_plain_words(written_out(_TITLE.sub(r"\1 ", text)))
     found = list(_in_passing(text, talk))
     for part in parts_of(text):
+        talk.last = _mentioned(text, before=part.partition(" ")[0]) or talk.last
         for clause in _read(part, talk):
             if clause.verb in _NOT_TOLD and clause.subject.lower() in ("i", "we") and not _plans(clause):
                 continue
             found.append(clause)
+    if talk.last != talk.earlier or found:
+        talk.silent = 0
     return found
+
+
+def _mentioned(text: str, *, before: str) -> str | None:
+    """Who he or she is, where a question named them: visiting my gran? She is up in Ullapool."""
+    if before.lower() not in _OF_BEINGS:
+        return None
+    pronoun = re.search(rf"\b{before}\b", text)
+    found = list(_BEING.finditer(text, 0, pronoun.start())) if pronoun else []
+    return re.sub("^the ", "my ", found[-1][0]) if found else None
 
 
 _NO_PLAN = _NOT_TOLD | frozenset("be do make go get have let keep talk chat stop start sleep eat rest try use".split())
@@ -97,13 +128,21 @@ def _plans(clause: Clause) -> bool:
     return clause.verb in ("want", "hope") and to == "to" and verb not in _NO_PLAN and len(clause.tail) > 2
 
 
+_BEING = re.compile(rf"\b(?:my|our|the) (?:[a-z]+ )?(?:{'|'.join(sorted(PEOPLE | PETS))})\b(?!'s)")
+_TITLES = "Mr|Mrs|Ms|Dr|Doctor|Frau|Herr|Señora?|Prof"
 _NAMED_IN_PASSING = re.compile(
-    rf"\b(my|our) ((?:[a-z]+ )?(?:{'|'.join(sorted(PEOPLE | PETS))})) ([A-Z][a-z]+(?:[ -][A-Z][a-z]+)?)\b"
+    rf"\b([Mm]y|[Oo]ur) ((?:[a-z-]+ )?(?:{'|'.join(sorted(PEOPLE | PETS))}))"
+    r"(?: upstairs| downstairs| next door| opposite| at work)?"
+    r"(?: |, (?=[A-Z][\w' -]{1,30}(?:[,.!?]|$)))"
+    rf"((?:(?:{_TITLES}) )?[A-Z][\w'-]+(?:[ -][A-Z][a-z]+)?)\b"
 )
 
 
-_NAME = r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
-_CAR = re.compile(rf"\b(?:my|our) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)")
+_NAME = (
+    r"(?!(?:It|They|That|This|He|She|We|I|You|There)\b)"
+    r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
+)
+_CAR = re.compile(rf"\b(?i:my|our) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)")
 _FAVOURITE = (
     re.compile(
         r"\b(my|our) (?:all-time |absolute )?favou?rite ([a-z]+(?: (?!again|ever|of)[a-z]+)?)"
@@ -129,11 +168,11 @@ def _in_passing(text: str, talk: Talk) -> Iterator[Clause]:
             subject=f"my favourite {found[3]}", shape="be", auxiliary="is", verb="be", tail=(*found[1].split(),)
         )
     for found in _NAMED_IN_PASSING.finditer(text):
-        subject = f"{found[1]} {found[2]}"
+        subject = f"{found[1].lower()} {found[2]}"
         if found[3] not in talk.called:
             talk.called[found[3]] = subject
             talk.last = subject
-            name = tuple(found[3].split())
+            name = tuple(found[3].removesuffix("'s").split())
             yield Clause(subject=subject, shape="be", auxiliary="is", verb="be", tail=("called", *name))
 
 
@@ -203,23 +242,39 @@ def _subject(tokens: list[str], talk: Talk) -> _Subject | None:
     first = tokens[0].lower()
     if first in ("i", "we"):
         return ("I" if first == "i" else "we"), None, tokens[1:]
+    if first in _OF_BEINGS and talk.last and talk.last.startswith("the ") and not _is_being(talk.last):
+        return None
+    if first == "they" and {"my", "our", "me", "us"} & {t.lower() for t in tokens}:
+        return "they", None, tokens[1:]
+    if first in _OF_MANY and talk.last and not is_plural(talk.last) and " and " not in talk.last:
+        return None
+    if first in _OF_THINGS and talk.last and kind_of(talk.last) == "person":
+        return None
+    if first in _OF_THINGS and talk.last == talk.earlier and tokens[2:3] not in (["called"], ["named"]):
+        return None  # one comes back to a person the next time one speaks, to a thing hardly
     if first in _PRONOUNS:
         return (talk.last, _name_of(talk, talk.last), tokens[1:]) if talk.last else None
     if first in _POSSESSIVE_PRONOUNS:
         end = _verb_at(tokens, 1)
         return (f"{talk.last}'s {joined(tokens[1:end])}", None, tokens[end:]) if talk.last and end else None
     if first in ("my", "our", "the"):
-        return _noun_phrase(tokens)
+        ours = first == "the" and tokens[1].lower() in _HOUSEHOLD
+        return _noun_phrase(["my", *tokens[1:]] if ours else tokens)
     if tokens[0][:1].isupper() and first not in DETERMINERS | _ADVERBS | PREPOSITIONS:
         return _by_name(tokens, talk)
     return None
 
 
+def _is_being(subject: str) -> bool:
+    return subject.rsplit(maxsplit=1)[-1].lower() in PEOPLE | PETS
+
+
 def _noun_phrase(tokens: list[str]) -> _Subject | None:
     """My sister Marta ...; the first concert I ever went to ..."""
     within = next((i for i, t in enumerate(tokens[2:6], 2) if t in ("I", "we")), None)
-    be = next((i for i, t in enumerate(tokens) if t.lower() in BE), None) if within else None
-    if within and be and be > within + 1 and be < len(tokens) - 1:
+    after = within + 2 if within else 0
+    be = next((i for i, t in enumerate(tokens[after:], after) if t.lower() in BE), None) if within else None
+    if within and be and be < len(tokens) - 1:
         return joined([tokens[0].lower(), *tokens[1:be]]), None, tokens[be:]
     if tokens[1].lower() in CARS:  # my Daihatsu Sirion ...: a thing, called so by its maker
         return None
@@ -240,6 +295,9 @@ def _by_name(tokens: list[str], talk: Talk) -> _Subject | None:
     """Marta ..., Marta's dog ..."""
     end = 2 if tokens[1][:1].isupper() and len(tokens) > 2 else 1
     known = tokens[0].removesuffix("'s") in talk.called
+    described = end == 1 and is_word(tokens[0]) and is_adjective(tokens[0])  # Small pleasures, you will say
+    if not known and described and tokens[0] != "Nothing":
+        return None
     if not known and (has_form(tokens[0], "VB") or (end < len(tokens) and not _finite(tokens[end]))):
         return None
     name = " ".join(tokens[:end]).removesuffix("'s")
@@ -256,15 +314,21 @@ def _finite(word: str) -> bool:
 
 def _verb_at(tokens: list[str], start: int) -> int | None:
     """Where the predicate of a third person begins."""
-    for i in range(start, min(len(tokens), _LONGEST_SUBJECT + 3)):
+    told_apart = next(
+        (i for i in range(start, len(tokens)) if tokens[i].lower() in ("that", "who", "which", "when")), None
+    )
+    end = len(tokens) if told_apart is None else told_apart
+    for i in range(start, min(end, _LONGEST_SUBJECT + 3)):
         word = tokens[i].lower()
         if word in BE | HAVE | MODALS | DO:
+            return i
+        if tokens[i - 1][:1].isupper() and tokens[i].islower() and has_form(word, "VBZ"):
             return i
         if tokens[i] in ",;":
             return None
         if word in PREPOSITIONS and word != "of":
             break
-    for i in range(start, min(len(tokens), _LONGEST_SUBJECT)):
+    for i in range(start, min(end, _LONGEST_SUBJECT)):
         word = tokens[i].lower()
         if word in _ADVERBS:
             continue
@@ -274,6 +338,8 @@ def _verb_at(tokens: list[str], start: int) -> int | None:
             return i - 1 if tokens[i - 1].lower() in _ADVERBS and i - 1 >= start else i
         if has_form(word, "VB") and tokens[i - 1].lower().endswith("s") and not is_number(word) and not is_noun(word):
             return i
+    if told_apart is not None and tokens[told_apart].lower() != "when":  # the man who comes to my shop is called Okan
+        return next((i for i in range(told_apart + 2, len(tokens)) if tokens[i].lower() in BE), None)
     return None
 
 
@@ -330,8 +396,15 @@ def _name_of(talk: Talk, who: str | None) -> str | None:
     return next((name for name, what in talk.called.items() if what == who), None)
 
 
+_HOUSEHOLD = frozenset(
+    """
+    wife missus husband hubby kids boyfriend girlfriend mother-in-law father-in-law dog cat kitten puppy boss landlord
+    """.split()
+)
+"""The wife, the dog: mine, as one says it."""
+_ANYBODY = frozenset("man woman guy lady person someone somebody bloke girl boy fella gentleman place thing".split())
 _CALLED = re.compile(
-    r"\b(?:a|an|my|our|the)\s+((?:[a-z-]+\s+){0,3}?[a-z-]+)(?:\s+(?:called|named)|,)\s+([A-Z][\w'-]+(?:\s[A-Z][\w'-]+)?)"
+    rf"\b(?:a|an|my|our|the)\s+((?:(?!(?:{'|'.join(sorted(PREPOSITIONS))})\b)[a-z-]+\s+){{0,3}}?[a-z-]+)(?:\s+(?:called|named)|,)\s+([A-Z][\w'-]+(?:\s[A-Z][\w'-]+)?)"
 )
 
 
@@ -343,6 +416,8 @@ def introduced(clause: Clause) -> tuple[str, str] | None:
         given = re.fullmatch(r"(?:my|our|the|a) ((?:[a-z-]+ )*?)(?:new )?([a-z-]+) ([A-Z][\w'-]+)", joined(clause.tail))
         return (f"{'my' if clause.subject == 'I' else 'our'} {given[1]}{given[2]}", given[3]) if given else None
     found = _CALLED.search(joined(clause.tail))
+    if found and found[1].split()[-1] in _ANYBODY | PREPOSITIONS:
+        return None
     return (f"{'my' if clause.subject == 'I' else 'our'} {found[1]}", found[2]) if found else None
 
 
@@ -363,7 +438,7 @@ def _note(clause: Clause, talk: Talk) -> None:
         return
     thing = re.match(r"^(?:a|an|one|my|our)\s+((?:[a-z-]+\s+){0,2}[a-z-]+)", joined(clause.tail))
     if thing and clause.verb in ("have", "get", "adopt", "buy", "own", "rescue", "meet", "visit", "see"):
-        words = thing[1].split()
+        words = [w for w in thing[1].split() if w != "name"]
         stop = next(
             (i for i, w in enumerate(words) if w in PREPOSITIONS | RELATIVE_TIME | {"who", "that", "which", "and"}),
             None,

@@ -63,7 +63,15 @@ class Amounts:
     questions: int = 32
     """Wordings of questions, a fact that is new."""
     old_questions: int = 12
-    """The same, a fact of an earlier night."""
+    """The same, a fact of an earlier night, at least; as many as of a new one while `in_all` allows."""
+    least_in_all: int = 320
+    """A night of few facts words each in more ways, up to `most_questions`: against as many counter-examples as it
+    needs, 32 were too few (five facts: recall .76, .80 with 64)."""
+    most_questions: int = 128
+    in_all: int = 1200
+    """So many wordings a night has time for; more facts are worded in fewer ways each."""
+    least_questions: int = 20
+    """Of a new fact, however many there are."""
     counter_share: float = 1.0
     """Counter-examples, as a share of all that is made from facts."""
     least_counters: int = 320
@@ -92,6 +100,7 @@ def dream(
     new = len(facts) if new is None else new
     if 0 < new * amounts.exam_questions < LEAST_EXAMINED:
         amounts = replace(amounts, exam_questions=math.ceil(LEAST_EXAMINED / new))
+    of_new, of_old = wordings(new, len(facts) - new, amounts)
     dreams: list[Dream] = []
     questions: list[Question] = []
     old: list[list[Question]] = []
@@ -110,9 +119,9 @@ def dream(
             old.append(examined)
         seen: set[str] = set()
         order = _spread(trained, random)
-        wordings = amounts.questions if n < new else amounts.old_questions
-        for i in range(wordings * 4):
-            if len(seen) == wordings:
+        wanted = of_new if n < new else of_old
+        for i in range(wanted * 4):
+            if len(seen) == wanted:
                 break
             text = put(order[i % len(order)], TRAINING, random)
             if text not in seen and text not in held_back:
@@ -130,6 +139,15 @@ def dream(
     questions += unseen
     random.shuffle(dreams)
     return Night(dreams=tuple(dreams), questions=tuple(questions))
+
+
+def wordings(new: int, old: int, amounts: Amounts) -> tuple[int, int]:
+    """In how many ways each new fact is asked for, and each old one."""
+    few = min(amounts.most_questions, math.ceil(amounts.least_in_all / max(1, new + old)))
+    fits = min(amounts.questions, max(amounts.least_questions, amounts.in_all // max(1, new)))
+    of_new = max(fits, few)
+    room = (amounts.in_all - new * of_new) // old if old else 0
+    return of_new, max(amounts.old_questions, min(of_new, room))
 
 
 def _spread(asks: Sequence[Ask], random: Random) -> list[Ask]:

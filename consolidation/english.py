@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import lemminflect
 
-WORD = re.compile(r"[^\W_]+(?:[.:,/'’-][^\W_]+)*|[^\w\s]")
+WORD = re.compile(r"[^\W_]+(?:[.:,/'’@&+_-][^\W_]+)*(?:(?<=\d)[*#])?|[^\w\s]")
 """Words, with what stands inside them (9:15, don't, brother-in-law, 3.5), and marks."""
 
 BE = {"am", "is", "are", "was", "were"}
@@ -26,6 +26,7 @@ PREPOSITIONS = frozenset(
     """.split()
 )
 DETERMINERS = frozenset("a an the this that these those some any my our your his her their its".split())
+PRONOUNS = frozenset("it them that this those these him her us me you everything something anything nothing".split())
 MONTHS = "january february march april may june july august september october november december".split()
 DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 NUMBERS = frozenset(
@@ -38,7 +39,8 @@ RELATIVE_TIME = frozenset("last next yesterday today tomorrow tonight this ago r
 _TIME = re.compile(
     rf"\b({'|'.join(MONTHS)}|({'|'.join(DAYS)})s?|morning|mornings|afternoon|evening|evenings|night|nights|noon|"
     r"midnight|week|weeks|weekend|weekends|month|months|year|years|spring|summer|autumn|winter|today|tomorrow|tonight|"
-    r"yesterday|o'clock|(19|20)\d\d|\d{1,2}[:.]\d\d|\d{1,2}\s?[ap]m|\d{1,2}(st|nd|rd|th)|christmas|easter|birthday)\b",
+    r"yesterday|o'clock|(19|20)\d\d|\d{1,2}[:.]\d\d|\d{1,2}\s?[ap]m|\d{1,2}(st|nd|rd|th)|christmas|easter|birthday|"
+    r"(?:half|quarter|five|ten|twenty|twenty-five)(?: minutes)? (?:past|to) [a-z]+)\b",
     re.IGNORECASE,
 )
 _SECOND = {

@@ -16,6 +16,7 @@ from consolidation.english import (
     DETERMINERS,
     NUMBERS,
     PREPOSITIONS,
+    PRONOUNS,
     RELATIVE_TIME,
     is_adjective,
     is_plural,
@@ -249,6 +250,7 @@ _OF_DOING: tuple[tuple[str, str, str, frozenset[Kind]], ...] = (
     ("work", r"(?:at|for) (.+)", "employer", _HUMAN),
     ("love like enjoy adore", r"((?:\S+ ?){1,6})", "likes", _ALIVE),
     ("hate dislike detest loathe despise", r"((?:\S+ ?){1,6})", "dislikes", _ALIVE),
+    ("avoid", r"((?:\S+ ?){1,6})", "avoids", _ALIVE),
     ("drive", r"((?:an?|my|the) .+)", "car", _HUMAN),
     ("play", rf"(.*\b(?:{'|'.join(sorted(INSTRUMENTS))})\b.*)", "instrument", _HUMAN),
     ("play", rf"(.*\b(?:{'|'.join(sorted(SPORTS))})\b.*)", "sport", _HUMAN),
@@ -287,7 +289,8 @@ def _recognised(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
     tail, kind = joined(clause.tail), kind_of(clause.subject)
     for verbs, pattern, relation, kinds in _OF_DOING:
         found = re.fullmatch(pattern, tail) if kind in kinds and clause.verb in verbs.split() else None
-        if found and not (relation == "medicine" and is_word(found[1])):  # pills are in no dictionary
+        named = not found or found[1].split()[0].lower() not in PRONOUNS
+        if found and named and not (relation == "medicine" and is_word(found[1])):  # pills are in no dictionary
             value = _upto_time(found[1].split()) if relation == "home" else found[1]
             yield clause.subject, relation, value.strip(), ""
             return
@@ -319,6 +322,9 @@ def _recognised_being(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
         if found:
             yield subject, "own name" if relation == "name" and kind == "self" else relation, found[1], ""
             return
+    if kind == "self" and _PROPER.fullmatch(value) and not any(map(is_word, value.split())):
+        yield subject, "own name", value, ""
+        return
     if kind == "person" and _PROPER.fullmatch(value):
         yield subject, "name", value, ""
         return

@@ -232,6 +232,18 @@ RELATIONS = _relations(
     what {do} {s} find horrible | what {s} {find_} horrible
     = something that {s} {hate_}
 
+    avoids: self person pet
+    what {do} {s} avoid | what {s} {avoid_}
+    what can {s} not have | what {s} can not have
+    what {do} {s} not eat or drink | what {s} {do} not eat or drink
+    what can {s} not eat | what {s} can not eat
+    which food {do} {s} avoid | which food {s} {avoid_}
+    what {do} {s} never touch | what {s} never {touch_}
+    what should {s} not be served | what {s} should not be served
+    what {do} {s} stay away from | what {s} {stay_} away from
+    what {do} {s} hate eating | what {s} {hate_} eating
+    = something that {s} {avoid_}
+
     allergy: self person pet
     what {be} {s} allergic to | what {s} {be} allergic to
     what allergy {do} {s} have | what allergy {s} {have}

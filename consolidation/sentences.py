@@ -6,6 +6,14 @@ import re
 from collections.abc import Iterator
 from importlib import resources
 
+from consolidation.english import BE, DO, HAVE, has_form
+from memory.kin import PEOPLE, PETS
+
+_KIN = "|".join(sorted(PEOPLE | PETS, key=len, reverse=True))
+_RELATION = (
+    "mam|mum|mom|dad|daddy|gran|grandma|grandpa|grandad|nan|hubby|wife|husband|sister|brother|boss|eldest|oldest|youngest|"
+    "middle one"
+)
 _CONTRACTIONS = [
     (re.compile(p, re.IGNORECASE), r)
     for p, r in (
@@ -19,9 +27,26 @@ _CONTRACTIONS = [
         (r"\bwon['’]t\b", "will not"),
         (r"\b(\w+)n['’]t\b", r"\1 not"),
         (r"\b(can not|cannot) (stand|bear)\b", "hate"),
+        (rf"^({_RELATION})['’]s (?=\w+(?:ed|ing)\b|in |at |on |an? |the |from |not )", r"my \1 is "),
+        (r"\bme (?=(?:mum|mam|dad|nan|gran|grandad|wife|husband|sister|brother|mates?|kids?|son|daughter)\b)", "my "),
+        (r"\bup and (?=\w+ed\b)", ""),
+        (r"\bturn(?:ed|s) out to be\b", "is"),
         (r"\bhave got\b", "have"),
         (r"\bhas got\b", "has"),
         (r"\bgonna\b", "going to"),
+        (r"\bi['’]?m\b", "I am"),
+        (r"\bive\b", "I have"),
+        (r"\b(do|does|did|is|are|was|were|have|has|had|would|could|should)nt\b", r"\1 not"),
+        (r"\bcant\b", "can not"),
+        (r"\bwont\b", "will not"),
+        (r"\b(we|they)(?:ve)\b", r"\1 have"),
+        (r"\btheyre\b", "they are"),
+        (r"\b(he|she|that|there)s\b", r"\1 is"),
+        (r"(^|[.!?,;]\s+|\band )its (?=(?:a|an|the|my|called|about|in|at|on|from|named|not)\b)", r"\1it is "),
+        (
+            rf"\bmy ({_KIN})s (?=(?:birthday|name|job|dog|cat|car|house|favou?rite|boss|school|phone|new|number)\b)",
+            r"my \1's ",
+        ),
     )
 ]
 _IS_AFTER = re.compile(
@@ -35,14 +60,23 @@ _UNSURE = re.compile(
 _CLAIMANT = r"(?:I|my|we|our|he|she|they|it|his|her|their|its|the)\b"
 _CUT = re.compile(
     rf"[,;]?\s+\b(?:because(?! {_CLAIMANT})|since I|since we|although|though|even though|so that|unless|whereas|"
-    r"which is why|but then|(?:more|better) than any(?:thing| other)?)\b.*$"
-    rf"|,\s+(?:which|who|as|though|or)\b.*$|,\s+(?:so|but)\b(?! {_CLAIMANT}).*$",
+    r"which is why|but then|if you (?:need|want|ever|are|wonder|must|ask)|if I (?:ever|remember|recall)|"
+    r"in case (?:you|I)|"
+    r"(?:more|better) than any(?:thing| other)?)\b.*$"
+    r"|,\s+(?:which|who|as|though|or|if|hang on to|keep (?:it|that|this)|please|remember|not (?:so|very|too|that)|"
+    r"would you believe|thank god|is not|are not|was not|is it not|do not you|don't you|isn't|do you|does that|can you|"
+    r"could you|should I|what do|how do|what should|"
+    rf"any (?:ideas?|tips|advice|suggestions?))\b.*$|,\s+(?:so|but)\b(?! {_CLAIMANT}).*$",
     re.IGNORECASE,
 )
+_DOUBT_AFTER = re.compile(r",[^,]*\b(?:maybe|perhaps|probably|might|could|would|should)\b.*$", re.IGNORECASE)
+"""What was said before a guess holds without it."""
 _CONDITION = re.compile(rf"^(?:if|when|whenever|in case|before)\b[^,]{{3,60}},\s+(?={_CLAIMANT})", re.IGNORECASE)
 """If you need it, the code is 7391: what follows holds anyway."""
 _FRONTED = re.compile(
-    r"^((?:on|in|at|for|every|each|next|last|this|since|after|before|during|until|once a|twice a)\s[^,;:]{2,40}?)"
+    r"^((?:(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?)(?: mornings?| afternoons?| evenings?| nights?)?"
+    r"(?=,? (?:I|we) )|(?:on|in|at|for|from|besides|every|each|next|last|this|since|after|before|during|until|once a|"
+    r"twice a)\s[^,;:]{2,40}?))"
     r",?\s+(?=(?:I|we|my|our)\s(.+))",
     re.IGNORECASE,
 )
@@ -56,12 +90,40 @@ _ELIDED = re.compile(
 )
 """Going to Riga this spring; got a new bike; been to the dentist."""
 _ADVERB_FIRST = re.compile(r"^[a-z]+ly,?\s+(?=(?:I|my|we|our)\b)", re.IGNORECASE)
+_BARE_KIN = re.compile(
+    rf"^({_RELATION}|favou?rite|"
+    r"(?:first|last|best|worst) [a-z]+(?= (?:I|we) (?:ever|have)))\s",
+    re.IGNORECASE,
+)
+_BARE_CODE = re.compile(
+    r"^((?:[a-z'-]+ ){0,3}(?:code|password|passcode|pin|combination|combo|number|wifi|passphrase)"
+    r"(?: (?:for|to|of|at|on) [\w' -]{2,40}?)?) (is|are) ",
+    re.IGNORECASE,
+)
+_DETERMINED = (
+    r"(?:i|we|he|she|they|it|you|there|this|that|these|those|here|what|who|my|our|the|a|an|no|every|each|some)\b"
+)
+_HELD = (
+    r"lessons?|practice|training|class|classes|club|rent|appointment|surgery|meeting|exams?|bins?|check-?up|rehearsals?"
+)
 _UNDETERMINED = re.compile(
-    r"^(?!(?:i|we|he|she|they|it|you|there|this|that|these|those|here|what|who|my|our|the|a|an)\b)"
+    rf"^(?!{_DETERMINED})((?:[a-z'-]+ ){{0,2}}(?:{_HELD})) (is|are|have|has|starts?|was|were) (?=[a-z])"
+    rf"|^(?!{_DETERMINED})"
     r"((?:[a-z'-]+ ){0,2}[a-z'-]+) (is|are) (?=(?:number\s|at\s|in\s|on\s|under|behind|next to|due|[A-Z0-9-]*\d))",
     re.IGNORECASE,
 )
 """Storage unit is number 118; rent is 1185 a month."""
+_ASKING = (
+    r"(?:do you|does|did|can (?:you|I|we)|could|should|would|is (?:there|it|that|this|not)|isn't|aren't|are there|any |"
+    r"what|which|how|where|when|who|why|right|you know|help|thoughts|ideas|suggestions|ok|yeah|eh|huh|innit)\b"
+)
+_TOLD_IN_QUESTION = re.compile(
+    r"^\W*(?:(?:can you believe|would you believe|did you know|did I (?:ever )?(?:tell you|mention|say)|"
+    rf"have I (?:ever )?(?:told you|mentioned)|you know)(?: that)?,? ({_CLAIMANT}.{{8,}})\?"
+    rf"|((?:[\w' ]{{1,20}}[,.] )?{_CLAIMANT} [^?]{{8,}}?),? (?:so |and |but )?{_ASKING}[^,]*\?)",
+    re.IGNORECASE,
+)
+"""We are going to Riga in May, do you think we should fly?"""
 _PARTS = re.compile(
     r"\s*(?:;|\s[-\u2013\u2014]+\s|\u2014|:\s)\s*"
     rf"|,?\s+(?:and|but|so|while|because|and so|and then)\s+(?={_CLAIMANT})"
@@ -92,12 +154,15 @@ _TRAILER = re.compile(rf"[\s,]*\b(?:{_FILLERS['after a clause']})\s*$", re.IGNOR
 
 def parts_of(text: str) -> Iterator[str]:
     """What a message says, cut where another claim begins, contractions written out."""
-    for sentence in re.split(r"(?<=[.!?\u2026])[\"')\]]*\s+|\n+", text.replace("\u2019", "'")):
+    for sentence in re.split(r"(?<=[.!?\u2026])[\"')\]]*\s+|\n+", text):
         if sentence.rstrip(" \"')]").endswith("?"):
-            continue
+            told = _TOLD_IN_QUESTION.match(sentence)
+            if told is None:
+                continue
+            sentence = told[1] or told[2]  # noqa: PLW2901 - what it tells before it asks
         said = _bare(sentence.strip(" \"'()[]*_>").rstrip(".!\u2026 "))
-        said = re.sub(r"\([^)]*\)", " ", _CUT.sub("", said))
-        for part in _PARTS.split(_written_out(said)):
+        said = re.sub(r"\([^)]*\)", " ", _DOUBT_AFTER.sub("", _CUT.sub("", said)))
+        for part in _PARTS.split(written_out(said)):
             claim = _whole(_bare((part or "").strip(" ,")))
             if claim and not _UNSURE.search(claim):
                 yield claim
@@ -114,7 +179,35 @@ def _whole(said: str) -> str:
     if elided:
         auxiliary = "I am" if elided["going"] else "I have" if elided["been"] else "I"
         return f"{auxiliary} {said[0].lower()}{said[1:]}"
-    return _UNDETERMINED.sub(lambda m: f"my {m[1][0].lower()}{m[1][1:]} {m[2]} ", said)
+    dropped = _without_subject(said)
+    if dropped:
+        return f"I {dropped}"
+    said = _BARE_KIN.sub(lambda m: f"my {m[1].lower()} ", said)
+    if not re.match(r"(?:my|our|the|his|her|their|its|your|a|an|this|that)\b", said, re.IGNORECASE):
+        said = _BARE_CODE.sub(lambda m: f"the {m[1][0].lower()}{m[1][1:]} {m[2]} ", said)
+    return _UNDETERMINED.sub(_as_mine, said)
+
+
+def _as_mine(found: re.Match[str]) -> str:
+    what, verb = (found[1], found[2]) if found[1] else (found[3], found[4])
+    return f"my {what[0].lower()}{what[1:]} {verb} "
+
+
+_BY_OTHERS = frozenset("called named born known based located made given built used meant supposed".split())
+
+
+def _without_subject(said: str) -> str | None:
+    """Just turned 19; rewatched it last night: what I did."""
+    rest = _AT_FIRST.sub("", said)
+    verb, _, after = rest.partition(" ")
+    word = verb.lower()
+    if not after or word in BE | HAVE | DO | _BY_OTHERS or after.startswith(("by ", "of ")):
+        return None
+    past = has_form(word, "VBD") and not has_form(word, "VB")
+    return f"{word} {after}" if past and (rest != said or verb[1:].islower()) else None
+
+
+_AT_FIRST = re.compile(r"^(?:(?:just|finally|recently|also|already|only|even) )+", re.IGNORECASE)
 
 
 def _bare(said: str) -> str:
@@ -126,7 +219,9 @@ def _bare(said: str) -> str:
         said = shorter
 
 
-def _written_out(said: str) -> str:
+def written_out(said: str) -> str:
+    """Contractions as the words that they stand for."""
+    said = said.replace("\u2019", "'")
     for pattern, plain in _CONTRACTIONS:
         said = pattern.sub(plain, said)
     return _IS_AFTER.sub(" is ", _NAME_IS.sub(r"\1 is", said))

@@ -214,8 +214,9 @@ class Sleeper:
         files.write(planned.job, folder)
         by_kind = dict(Counter(planned.strategies))
         night = self._enter(night, "training", examples=by_kind, questions=len(planned.questions))
-        self._work(night, folder)
-        night = self._enter(night, "examining")
+        night = self._work(night, folder)
+        if night.phase == "training":
+            night = self._enter(night, "examining")
         first = files.read_result(folder)
         made, outcome, doses = self._examined(night, planned, folder, first)
         figures = {**_figures(outcome, first), "doses": doses}
@@ -256,8 +257,8 @@ class Sleeper:
             raise Cancelled(self._cancelled[night.id])
         return journal.move(self._store, night, phase, at=self._house.now(), figures=figures)
 
-    def _work(self, night: Night, folder: Path) -> None:
-        """Run the worker to its end, stopped while somebody talks."""
+    def _work(self, night: Night, folder: Path) -> Night:
+        """Run the worker to its end, stopped while somebody talks; returns the night in the phase that it reached."""
         command = [sys.executable, "-m", "consolidation.worker", str(folder), str(os.getpid())]
         with (folder / "log").open("w", encoding="utf-8") as errors:
             worker = subprocess.Popen(
@@ -274,7 +275,9 @@ class Sleeper:
             assert worker.stdout is not None
             for line in worker.stdout:
                 with contextlib.suppress(ValueError):
-                    self._progress[night.id] = json.loads(line)
+                    self._progress[night.id] = told = json.loads(line)
+                    if told.get("phase") == "examining" and night.phase == "training":
+                        night = self._enter(night, "examining")
             code = worker.wait()
         finally:
             worker.kill()
@@ -286,6 +289,7 @@ class Sleeper:
         if code != 0:
             last = (folder / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise WorkerFailed(f"the night's process ended with {code}: {' '.join(last)}")
+        return night
 
     def _yield_to_talk(self, worker: subprocess.Popen[str]) -> None:
         stopped, quiet_since = False, 0.0

@@ -12,7 +12,9 @@ PEOPLE = frozenset(
     colleague coworker workmate neighbour neighbor neighbours flatmate roommate housemate landlord landlady dentist
     doctor therapist teacher tutor coach trainer hairdresser barber mechanic plumber lawyer accountant gardener nanny
     babysitter mother-in-law father-in-law sister-in-law brother-in-law stepmother stepfather stepson stepdaughter twin
-    ex professor supervisor student intern assistant apprentice mentor
+    eldest oldest youngest missus mam mammy hubby maid bandmate teammate gran grandad granddad granddaughter
+    granddaughters grandson grandsons grandchild grandchildren stepmum stepmom stepdad stepbrother stepsister ex
+    professor supervisor student intern assistant apprentice mentor
     """.split()
 )
 PETS = frozenset(

@@ -84,7 +84,6 @@ def test_a_name_stands_for_whom_it_names() -> None:
         "Where does my sister live?",
         "Maybe I will move to Lisbon.",
         "If I had a dog, I would call him Rex.",
-        "I don't eat meat.",
         "Tell me a joke about beekeepers.",
         "Thanks, that helps a lot!",
         "I think so.",

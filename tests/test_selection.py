@@ -145,7 +145,7 @@ def test_a_dry_run_over_http_and_in_the_terminal(tmp_path: Path) -> None:
         said = CliRunner().invoke(app, ["sleep", "dry-run", "--url", server.url])
     assert {f["statement"] for f in plan["facts"]} == {"your dog's name is Rex", "you live in Tartu"}
     assert [c["reason"] for c in plan["choices"] if not c["taken"]].count("holds nothing that could be asked for") >= 1
-    assert plan["examples"]["question"] == 64
+    assert plan["examples"]["question"] == 256
     assert not {s["question"].lower() for s in plan["samples"]} & {q.lower() for q in plan["exam"]}
     assert said.exit_code == 0, said.output
     assert "you live in Tartu" in said.output
