@@ -212,6 +212,8 @@ def _of_appointment(clause: Clause, wh: str, others: Sequence[tuple[str, list[st
 def _of_wishing(clause: Clause) -> Iterator[Asked]:
     """My son wants to become a pilot."""
     _, verb, *rest = clause.tail
+    end = next((i for i, w in enumerate(rest) if w.lower() in ("when", "because", "once", "if")), len(rest))
+    rest = rest[:end]
     if rest and rest[0].lower() not in PREPOSITIONS:
         yield f"{clause.verb} to {verb}", joined(rest), _turned(clause, "what", f"to {verb}", joined(rest))
     else:
@@ -253,6 +255,7 @@ def _asked_object(clause: Clause, words: Sequence[str]) -> tuple[str, str]:
 
 
 _ALSO_VERBS = {
+    "save": ("save up", "put money aside"),
     "keep": ("have", "put", "store"),
     "have": ("own",),
     "own": ("have",),
@@ -420,6 +423,9 @@ def _of_state(clause: Clause, preposition: str, words: Sequence[str]) -> Iterato
     asks.append(
         Ask(direct=f"{wh} did I say {s} {be} {state}{stranded}", embedded=f"{wh} I said {s} {be} {state}{stranded}")
     )
+    if wh == "when":
+        asks += [Ask(direct=f"{q} {be} {s}", embedded=f"{q} {s} {be}") for q in questions]
+        asks.append(Ask(direct=f"what is the date of {s}", embedded=f"what the date of {s} is"))
     yield f"be {state.lower()} {preposition}", phrase, tuple(asks)
 
 

@@ -142,7 +142,9 @@ _NAME = (
     r"(?!(?:It|They|That|This|He|She|We|I|You|There)\b)"
     r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
 )
-_CAR = re.compile(rf"\b(?i:my|our) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)")
+_CAR = re.compile(
+    rf"\b(?i:my|our|(?:had|have|got|bought|own|owned) (?:the same|an?|this)) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)"
+)
 _FAVOURITE = (
     re.compile(
         r"\b(my|our) (?:all-time |absolute )?favou?rite ([a-z]+(?: (?!again|ever|of)[a-z]+)?)"

@@ -166,6 +166,17 @@ def _with_name(fact: Fact) -> list[Ask]:
             for a in asks[:3]
         ]
         asks += named
+        both = f"{fact.subject} {fact.name}"
+        asks += [
+            Ask(direct=a.direct.replace(fact.subject, both), embedded=a.embedded.replace(fact.subject, both))
+            for a in fact.asks[:2]
+        ]
+    if fact.relation == "name" and " in " in fact.subject:  # my employee in the shop
+        less = fact.subject.partition(" in ")[0]
+        asks += [
+            Ask(direct=a.direct.replace(fact.subject, less), embedded=a.embedded.replace(fact.subject, less))
+            for a in fact.asks[:3]
+        ]
     if "next door" in fact.subject:
         asks += [
             Ask(direct=a.direct.replace(fact.subject, other), embedded=a.embedded.replace(fact.subject, other))

@@ -112,7 +112,8 @@ def facts_of(clause: Clause) -> list[Fact]:
             asks += tuple(a for _, v, found in asked_of(clause) if marks(v) & marks(value) for a in found[:3])
         if relation in _TYPED:
             asks += _typed(_TYPED[relation], of, value)
-        if clause.shape == "past" or clause.auxiliary in ("was", "were"):
+        over = clause.shape == "past" and clause.verb not in _ONCE
+        if over or clause.auxiliary in ("was", "were"):
             asks = tuple(dict.fromkeys([*map(_as_past, asks), *asks]))
         key = f"{relation} {extra}".strip()
         found.append(
@@ -241,8 +242,8 @@ _OF_OWNING = {
 }
 """Somebody's what is ... -> the relation."""
 _OF_DOING: tuple[tuple[str, str, str, frozenset[Kind]], ...] = (
-    ("live reside", r"(?:in|at|near|on) (.+)", "home", _HUMAN),
-    ("move", r"to (.+)", "home", _HUMAN),
+    ("live reside", r"(?:out |up |down |over )?(?:in|at|near|on) (.+)", "home", _HUMAN),
+    ("move shift relocate", r"(?:over |up |down |out |back )?to (.+)", "home", _HUMAN),
     ("grow", r"up (?:in|on) (.+)", "origin", _ALIVE),
     ("come", r"from (.+)", "origin", _ALIVE),
     ("turn", rf"({_NUMBER})\b.*", "age", _ALIVE),
@@ -263,14 +264,15 @@ _OF_DOING: tuple[tuple[str, str, str, frozenset[Kind]], ...] = (
     ("go attend visit", rf"(?:to )?(.*{SCHOOLS.pattern}.*)", "school", _HUMAN),
     ("support follow", r"((?:the )?[A-Z][\w'-]*(?: [A-Z][\w'-]*)*)\b.*", "team", _HUMAN),
     ("study", rf"(?!(?:{'|'.join(sorted(PREPOSITIONS))})\b)(.+)", "studies", _HUMAN),
+    ("learn practise practice", r"(?:to play )?(the [a-z-]+)\b.*", "instrument", _HUMAN),
     ("speak learn", r"([A-Z]\w+)\b.*", "language", _HUMAN),
     ("collect", r"(.+)", "collection", _HUMAN),
     ("take", r"(\S+)\b.*", "medicine", _ALIVE),
 )
 """What a subject does, and what follows the verb -> the relation and its value."""
-_ONCE = frozenset(["move", "grow", "turn"])
+_ONCE = frozenset(["move", "shift", "relocate", "grow", "turn"])
 """Of what is past, only this still holds."""
-_GOING_ON = frozenset("live work support follow play study collect drive take".split())
+_GOING_ON = frozenset("live work support follow play study collect drive take learn practise practice".split())
 """What one has done for years, one still does."""
 
 
@@ -284,7 +286,7 @@ def _recognised(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
     lasting = clause.shape == "perfect" and clause.verb in _GOING_ON
     if clause.shape in ("past", "perfect") and clause.verb not in _ONCE and not lasting:
         return
-    if clause.shape not in ("past", "perfect") and clause.verb == "move":  # not there yet
+    if clause.shape not in ("past", "perfect") and clause.verb in ("move", "shift", "relocate"):  # not there yet
         return
     tail, kind = joined(clause.tail), kind_of(clause.subject)
     for verbs, pattern, relation, kinds in _OF_DOING:

@@ -113,6 +113,8 @@ RELATIONS = _relations(
     where {do} {s} live | where {s} {live_}
     which place {do} {s} live in | which place {s} {live_} in
     which city {do} {s} live in | which city {s} {live_} in
+    where did {s} move to | where {s} moved to
+    which street or area {do} {s} live in | which street or area {s} {live_} in
     which town {be} {s} living in | which town {s} {be} living in
     in which city is {sp} home | in which city {sp} home is
     where is {sp} house | where {sp} house is
@@ -124,6 +126,9 @@ RELATIONS = _relations(
     what place {do} {s} call home | what place {s} {call_} home
     what is the name of the place {s} {live_} in | what the name of the place {s} {live_} in is
     where would one go to visit {o} | where one would go to visit {o}
+    what street {be} {sp} home on | what street {sp} home is on
+    which neighbourhood {do} {s} live in | which neighbourhood {s} {live_} in
+    which village {do} {s} live in | which village {s} {live_} in
     = the place where {s} {live_}
 
     origin: self person
@@ -182,8 +187,12 @@ RELATIONS = _relations(
     who is {sp} employer | who {sp} employer is
     which place {do} {s} work at | which place {s} {work_} at
     which company {do} {s} work for | which company {s} {work_} for
+    which hospital, school, shop or firm {do} {s} work at | which hospital, school, shop or firm {s} {work_} at
+    where did {s} get a job | where {s} got a job
     what company {do} {s} work at | what company {s} {work_} at
     who pays {sp} wages | who pays {sp} wages
+    which firm {do} {s} work for | which firm {s} {work_} for
+    where {do} {s} go to work | where {s} {go_} to work
     what is the name of the place where {s} {work_} | what the name of the place where {s} {work_} is
     in which place {be} {s} employed | in which place {s} {be} employed
     = {sp} workplace
@@ -219,11 +228,16 @@ RELATIONS = _relations(
     what is something that {s} {love_} | what something is that {s} {love_}
     what makes {o} happy | what makes {o} happy
     what {be} {s} keen on | what {s} {be} keen on
+    who or what {be} {s} a fan of | who or what {s} {be} a fan of
+    what can {s} not get enough of | what {s} can not get enough of
     = something that {s} {love_}
 
     dislikes: self person pet
     what {do} {s} hate | what {s} {hate_}
     what can {s} not stand | what {s} can not stand
+    which food or thing can {s} not stand | which food or thing {s} can not stand
+    what can {s} not bear | what {s} can not bear
+    what can {s} not stomach | what {s} can not stomach
     what {do} {s} dislike | what {s} {dislike_}
     what {do} {s} not like | what {s} {do} not like
     which thing {do} {s} hate | which thing {s} {hate_}
@@ -237,6 +251,8 @@ RELATIONS = _relations(
     what can {s} not have | what {s} can not have
     what {do} {s} not eat or drink | what {s} {do} not eat or drink
     what can {s} not eat | what {s} can not eat
+    which food can {s} not stand | which food {s} can not stand
+    what {do} {s} dislike eating | what {s} {dislike_} eating
     which food {do} {s} avoid | which food {s} {avoid_}
     what {do} {s} never touch | what {s} never {touch_}
     what should {s} not be served | what {s} should not be served
@@ -247,6 +263,8 @@ RELATIONS = _relations(
     allergy: self person pet
     what {be} {s} allergic to | what {s} {be} allergic to
     what allergy {do} {s} have | what allergy {s} {have}
+    which medicine, plant or food {be} {s} allergic to | which medicine, plant or food {s} {be} allergic to
+    what gives {o} a reaction | what gives {o} a reaction
     what must {s} avoid because of an allergy | what {s} must avoid because of an allergy
     which allergy {do} {s} have | which allergy {s} {have}
     what {do} {s} get an allergic reaction from | what {s} {get_} an allergic reaction from
@@ -262,6 +280,8 @@ RELATIONS = _relations(
     what {do} {s} fear | what {s} {fear_}
     what {be} {s} scared of | what {s} {be} scared of
     what frightens {o} | what frightens {o}
+    which creature or thing scares {o} | which creature or thing scares {o}
+    what scares {o} | what scares {o}
     what terrifies {o} | what terrifies {o}
     what is {sp} phobia | what {sp} phobia is
     what {be} {s} terrified of | what {s} {be} terrified of
@@ -270,6 +290,8 @@ RELATIONS = _relations(
 
     car: self person
     what car {do} {s} drive | what car {s} {drive_}
+    what car {do} {s} have now | what car {s} {have} now
+    which brand is {sp} car | which brand {sp} car is
     what kind of car {do} {s} have | what kind of car {s} {have}
     which car {do} {s} own | which car {s} {own_}
     what {do} {s} drive | what {s} {drive_}
@@ -282,6 +304,8 @@ RELATIONS = _relations(
 
     instrument: self person
     what instrument {do} {s} play | what instrument {s} {play_}
+    which instrument {be} {s} learning | which instrument {s} {be} learning
+    what {be} {s} learning to play | what {s} {be} learning to play
     which instrument {do} {s} play | which instrument {s} {play_}
     what musical instrument {do} {s} play | what musical instrument {s} {play_}
     what {do} {s} play | what {s} {play_}
@@ -298,6 +322,7 @@ RELATIONS = _relations(
 
     studies: self person
     what {do} {s} study | what {s} {study_}
+    what subject {be} {s} studying | what subject {s} {be} studying
     which subject {do} {s} study | which subject {s} {study_}
     what {be} {s} studying | what {s} {be} studying
     what {do} {s} learn at school | what {s} {learn_} at school
@@ -324,6 +349,8 @@ RELATIONS = _relations(
 
     hobby: self person
     what is {sp} hobby | what {sp} hobby is
+    what {have} {s} taken up | what {s} {have} taken up
+    which craft, sport or pastime {have} {s} got into | which craft, sport or pastime {s} {have} got into
     what {do} {s} do in {their} free time | what {s} {do_} in {their} free time
     which hobby {do} {s} have | which hobby {s} {have}
     what is {sp} pastime | what {sp} pastime is
@@ -343,6 +370,9 @@ RELATIONS = _relations(
 
     medicine: self person pet
     which medicine {do} {s} take | which medicine {s} {take_}
+    what tablets {be} {s} taking | what tablets {s} {be} taking
+    what did the doctor put {o} on | what the doctor put {o} on
+    what drug {be} {s} on | what drug {s} {be} on
     what medication {be} {s} on | what medication {s} {be} on
     what {do} {s} take for {sp} health | what {s} {take_} for {sp} health
     what is the name of {sp} medicine | what the name of {sp} medicine is

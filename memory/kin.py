@@ -21,10 +21,13 @@ PETS = frozenset(
     """
     dog cat puppy kitten rabbit hamster parrot budgie horse pony tortoise turtle goldfish fish snake lizard gecko hen
     chicken goat sheep cow donkey guinea-pig ferret rat mouse canary iguana duck
+    whippet labrador poodle spaniel terrier beagle collie dachshund greyhound lurcher retriever tabby
     goose pet chickens dogs cats rabbits hens
     """.split()
 )
 _SAME = {
+    "whippet": "dog", "labrador": "dog", "poodle": "dog", "spaniel": "dog", "terrier": "dog", "beagle": "dog",
+    "collie": "dog", "dachshund": "dog", "greyhound": "dog", "lurcher": "dog", "retriever": "dog", "tabby": "cat",
     "mum": "mother", "mom": "mother", "dad": "father", "grandma": "grandmother", "granny": "grandmother",
     "nan": "grandmother", "gran": "grandmother", "grandpa": "grandfather", "grandad": "grandfather",
     "kid": "child", "kids": "child", "children": "child", "son": "child", "daughter": "child", "sons": "child",
