@@ -148,7 +148,7 @@ def asked_of(clause: Clause) -> Iterator[Asked]:
             to_whom, words = words[:1], words[1:]  # noqa: PLW2901 - what is left of the object
         phrase = joined(words)
         others = [(p, w) for j, (p, w) in enumerate(phrases) if j != i]
-        if not preposition and words[0].lower() in PRONOUNS:
+        if not preposition and words[0].lower() in (PRONOUNS if len(words) == 1 else PRONOUNS - {"her"}):
             continue
         question = _asked(clause, preposition, words)
         if question is None:

@@ -142,8 +142,10 @@ _NAME = (
     r"(?!(?:It|They|That|This|He|She|We|I|You|There)\b)"
     r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
 )
+_MAKES = "|".join(sorted(CARS))
 _CAR = re.compile(
-    rf"\b(?i:my|our|(?:had|have|got|bought|own|owned) (?:the same|an?|this)) (?:[a-z]+ )?((?i:{'|'.join(sorted(CARS))})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)"
+    r"\b(?i:my|our|(?:had|have|got|bought|own|owned) (?:the same|an?|this)) (?:[a-z]+ )?"
+    rf"((?i:{_MAKES})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)"
 )
 _FAVOURITE = (
     re.compile(
@@ -370,9 +372,12 @@ def _predicate(subject: str, name: str | None, rest: list[str]) -> Clause | None
     return _clause(subject, name, "past" if past else "plain", "", lemma, rest[1:])
 
 
+_WHAT_ONE_DOES = frozenset("hobby pastime job passion dream habit favourite favorite thing plan goal fear".split())
+
+
 def _of_being(subject: str, name: str | None, be: str, after: list[str]) -> Clause | None:
     going = after[:1] and has_form(after[0], "VBG") and not (is_noun(after[0]) and len(after) == 1)
-    if not going:
+    if not going or subject.rsplit(maxsplit=1)[-1].lower() in _WHAT_ONE_DOES:
         return _clause(subject, name, "be", be, "be", after)
     return _clause(subject, name, "progressive", be, _lemma(after[0]), after[1:])
 

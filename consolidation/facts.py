@@ -148,7 +148,22 @@ def lasts(clause: Clause) -> bool:
     weighty = any(t[:1].isupper() or t[:1].isdigit() for t in tail) or is_time(joined(tail))
     if clause.verb == "be":
         says = [t for t in tail if t.lower() not in ("very", "so", "too", "quite", "really", "pretty", "a", "bit")]
-        if tail and tail[0].lower() in ("my", "our", "me", "us", "just", "so", "what", "where", "not", "gone", "done"):
+        if tail and tail[0].lower() in (
+            "my",
+            "our",
+            "me",
+            "us",
+            "just",
+            "so",
+            "what",
+            "where",
+            "not",
+            "gone",
+            "done",
+            "worth",
+        ):
+            return False
+        if "today" in tail or "tonight" in tail:
             return False
         return weighty or not says or not all(map(is_adjective, says)) or bool(kinds_of_thing(says[0]))
     if weighty:
@@ -309,7 +324,7 @@ def _recognised_being(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
     if favourite:
         yield owner, "favourite", value, favourite[1]
         return
-    if what in _OF_OWNING:
+    if what in _OF_OWNING and not value.lower().startswith(("my ", "our ")):
         relation = _OF_OWNING[what]
         own = relation == "name" and owner in ("I", "we")
         yield owner, "own name" if own else relation, bare(value) if relation == "birthday" else value, ""

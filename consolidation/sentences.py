@@ -71,11 +71,14 @@ _CUT = re.compile(
 )
 _DOUBT_AFTER = re.compile(r",[^,]*\b(?:maybe|perhaps|probably|might|could|would|should)\b.*$", re.IGNORECASE)
 """What was said before a guess holds without it."""
-_CONDITION = re.compile(rf"^(?:if|when|whenever|in case|before)\b[^,]{{3,60}},\s+(?={_CLAIMANT})", re.IGNORECASE)
+_CONDITION = re.compile(
+    rf"^(?:(?:if|when|whenever|in case|before)\b[^,]{{3,60}},\s+(?={_CLAIMANT})|when I [a-z]+(?: [a-z]+)? (?=I\b))",
+    re.IGNORECASE,
+)
 """If you need it, the code is 7391: what follows holds anyway."""
 _FRONTED = re.compile(
     r"^((?:(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?)(?: mornings?| afternoons?| evenings?| nights?)?"
-    r"(?=,? (?:I|we) )|(?:on|in|at|for|from|besides|every|each|next|last|this|since|after|before|during|until|once a|"
+    r"(?=,? (?:I|we) )|as an? (?:kid|child|boy|girl|teenager|student|young man|young woman)|(?:on|in|at|for|from|besides|every|each|next|last|this|since|after|before|during|until|once a|"
     r"twice a)\s[^,;:]{2,40}?))"
     r",?\s+(?=(?:I|we|my|our)\s(.+))",
     re.IGNORECASE,
@@ -124,8 +127,9 @@ _TOLD_IN_QUESTION = re.compile(
     re.IGNORECASE,
 )
 """We are going to Riga in May, do you think we should fly?"""
+_APART = re.compile(r"\s*(?:;|\s[-\u2013\u2014]+\s|\u2014|:\s)\s*")
 _PARTS = re.compile(
-    r"\s*(?:;|\s[-\u2013\u2014]+\s|\u2014|:\s)\s*"
+    r"\s*;\s*"
     rf"|,?\s+(?:and|but|so|while|because|and so|and then)\s+(?={_CLAIMANT})"
     r"|,\s+(?=(?:I|my|we|our|he|she|they|his|her|their|it is)\b)"
     r"|,?\s+(?:and|but)\s+(?=[A-Z][a-z]+ (?:is|was|has|lives|works|loves|likes|hates)\b)"
@@ -161,7 +165,8 @@ def parts_of(text: str) -> Iterator[str]:
                 continue
             sentence = told[1] or told[2]  # noqa: PLW2901 - what it tells before it asks
         said = _bare(sentence.strip(" \"'()[]*_>").rstrip(".!\u2026 "))
-        said = re.sub(r"\([^)]*\)", " ", _DOUBT_AFTER.sub("", _CUT.sub("", said)))
+        chunks = _APART.split(re.sub(r"\([^)]*\)", " ", said))
+        said = "; ".join(_DOUBT_AFTER.sub("", _CUT.sub("", chunk)) for chunk in chunks)
         for part in _PARTS.split(written_out(said)):
             claim = _whole(_bare((part or "").strip(" ,")))
             if claim and not _UNSURE.search(claim):
