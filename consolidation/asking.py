@@ -28,7 +28,7 @@ from consolidation.english import (
 )
 from consolidation.lexicon import TRADE, kinds_of_thing
 from consolidation.relations import Ask
-from memory.kin import PEOPLE
+from memory.kin import PEOPLE, PETS
 
 Asked = tuple[str, str, tuple[Ask, ...]]
 """The verb with the place of what is asked, the value that answers, the questions."""
@@ -113,7 +113,7 @@ _EMPTY = _PARTICLES | frozenset(
 )
 
 
-_TO_WHOM = frozenset("me us him them you".split())
+_TO_WHOM = frozenset("me us him them you myself ourselves".split())
 _AT_MOST = 2
 """Questions of one clause: its object and its first phrase, as a rule."""
 
@@ -216,8 +216,10 @@ def _of_wishing(clause: Clause) -> Iterator[Asked]:
     rest = rest[:end]
     if rest and rest[0].lower() not in PREPOSITIONS:
         yield f"{clause.verb} to {verb}", joined(rest), _turned(clause, "what", f"to {verb}", joined(rest))
-    else:
-        yield f"{clause.verb} to", joined([verb, *rest]), _turned(clause, "what", "to do")
+        return
+    yield f"{clause.verb} to", joined([verb, *rest]), _turned(clause, "what", "to do")
+    if len(rest) > 1:
+        yield f"{clause.verb} to {verb} {rest[0]}", joined(rest[1:]), _turned(clause, "what", f"to {verb} {rest[0]}")
 
 
 def _asked(clause: Clause, preposition: str, words: Sequence[str]) -> tuple[str, str] | None:
@@ -237,6 +239,8 @@ def _asked(clause: Clause, preposition: str, words: Sequence[str]) -> tuple[str,
         return "when", ""
     if preposition in _WHERE or (preposition == "to" and clause.verb in _MOTION):
         return ("what", preposition) if is_number(words[0]) and len(words) == 1 else ("where", "")
+    if preposition == "by" and clause.verb in _MOTION | {"get", "come"}:
+        return "how", ""
     if preposition == "from":
         moving = clause.verb in _MOTION | {"come"}
         return ("who" if (somebody or TRADE.search(last)) and not moving else "where"), "from"
@@ -423,6 +427,10 @@ def _of_state(clause: Clause, preposition: str, words: Sequence[str]) -> Iterato
     asks.append(
         Ask(direct=f"{wh} did I say {s} {be} {state}{stranded}", embedded=f"{wh} I said {s} {be} {state}{stranded}")
     )
+    if wh == "where":
+        asks.append(Ask(direct=f"where {be} {s}", embedded=f"where {s} {be}"))
+        if state.lower() in ("kept", "stored", "hidden", "put"):
+            asks.append(Ask(direct=f"where do I keep {s}", embedded=f"where I keep {s}"))
     if wh == "when":
         asks += [Ask(direct=f"{q} {be} {s}", embedded=f"{q} {s} {be}") for q in questions]
         asks.append(Ask(direct=f"what is the date of {s}", embedded=f"what the date of {s} is"))
@@ -454,6 +462,17 @@ def _of_equals(clause: Clause, value: str) -> Iterator[Ask]:
         of = re.sub(rf" ?\b{head}\b", "", s.removeprefix("my ").removeprefix("our ")).strip()
         yield Ask(direct=f"which {of} {head} do I have", embedded=f"which {of} {head} I have")
         yield Ask(direct=f"what {of} {head} is mine", embedded=f"what {of} {head} is mine")
+    if s.startswith(("my ", "our ", "the ")) and value.startswith(("a ", "an ")) and " I " not in s:
+        what = s.split(" ", 1)[1]
+        yield from (
+            Ask(direct=f"{q} {be} {s}", embedded=f"{q} {s} {be}") for q in ("what brand", "what make", "what kind")
+        )
+        yield from (
+            Ask(direct=f"{q} {what} do I have", embedded=f"{q} {what} I have") for q in ("what kind of", "which")
+        )
+        if what.rsplit(maxsplit=1)[-1] in PETS:
+            yield Ask(direct=f"what breed {be} {s}", embedded=f"what breed {s} {be}")
+            yield Ask(direct=f"which breed of {what} do I have", embedded=f"which breed of {what} I have")
     if "colour" in kinds_of_thing(value):
         yield Ask(direct=f"what colour {be} {s}", embedded=f"what colour {s} {be}")
         yield Ask(direct=f"which colour {be} {s}", embedded=f"which colour {s} {be}")

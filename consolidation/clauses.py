@@ -416,16 +416,20 @@ _CALLED = re.compile(
 
 
 def introduced(clause: Clause) -> tuple[str, str] | None:
-    """(my dog, Pickle) where a clause of I or we names somebody new: I have a dog called Pickle."""
-    if clause.subject not in ("I", "we"):
-        return None
-    if clause.verb in ("name", "call"):
+    """(my dog, Pickle) where a clause names somebody new: I have a dog called Pickle; of my sister's, likewise."""
+    own = clause.subject in ("I", "we")
+    whose = {"I": "my", "we": "our"}.get(clause.subject, f"{clause.subject}'s")
+    if own and clause.verb in ("name", "call", "christen"):
         given = re.fullmatch(r"(?:my|our|the|a) ((?:[a-z-]+ )*?)(?:new )?([a-z-]+) ([A-Z][\w'-]+)", joined(clause.tail))
-        return (f"{'my' if clause.subject == 'I' else 'our'} {given[1]}{given[2]}", given[3]) if given else None
-    found = _CALLED.search(joined(clause.tail))
-    if found and found[1].split()[-1] in _ANYBODY | PREPOSITIONS:
+        return (f"{whose} {given[1]}{given[2]}", given[3]) if given else None
+    if not own and (
+        clause.verb not in ("have", "own", "get", "adopt") or not clause.subject.startswith(("my ", "our "))
+    ):
         return None
-    return (f"{'my' if clause.subject == 'I' else 'our'} {found[1]}", found[2]) if found else None
+    found = _CALLED.search(joined(clause.tail))
+    if found is None or found[1].rsplit(maxsplit=1)[-1] in _ANYBODY | PREPOSITIONS:
+        return None
+    return f"{whose} {found[1]}", found[2]
 
 
 def _note(clause: Clause, talk: Talk) -> None:

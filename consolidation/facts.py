@@ -208,11 +208,41 @@ def _named(subject: str, name: str) -> Fact:
     )
 
 
+_DOES = {
+    "hairdresser": ("cuts my hair", "does my hair"),
+    "barber": ("cuts my hair",),
+    "dentist": ("looks after my teeth", "is my dentist"),
+    "doctor": ("do I see when I am ill", "treats me"),
+    "gp": ("do I see when I am ill", "is my doctor"),
+    "therapist": ("do I talk to about my troubles",),
+    "mechanic": ("fixes my car", "repairs my car"),
+    "cleaner": ("cleans my house", "cleans for me"),
+    "maid": ("cleans my house",),
+    "gardener": ("looks after my garden",),
+    "accountant": ("does my taxes",),
+    "lawyer": ("handles my legal matters",),
+    "vet": ("treats my animals", "looks after my animals when they are ill"),
+    "landlord": ("do I rent from", "do I pay my rent to", "owns my flat"),
+    "landlady": ("do I rent from", "do I pay my rent to", "owns my flat"),
+    "babysitter": ("looks after my children",),
+    "nanny": ("looks after my children",),
+    "flatmate": ("do I share my flat with", "do I live with"),
+    "roommate": ("do I share my room with", "do I live with"),
+    "housemate": ("do I share my house with", "do I live with"),
+    "coach": ("coaches me",),
+    "trainer": ("trains me",),
+    "tutor": ("tutors me",),
+    "optician": ("checks my eyes",),
+    "physio": ("treats my joints",),
+}
+
+
 def _who(subject: str) -> tuple[Ask, ...]:
     """Who is my landlord? Who am I married to?"""
     if kind_of(subject) != "person":
         return ()
     be = "are" if is_plural(subject) else "is"
+    mine = subject.startswith(("my ", "our ")) and "'s" not in subject
     asks = [Ask(direct=f"who {be} {subject}", embedded=f"who {subject} {be}")]
     last = subject.rsplit(maxsplit=1)[-1]
     if subject in ("my wife", "my husband", "my partner", "my spouse"):
@@ -222,6 +252,7 @@ def _who(subject: str) -> tuple[Ask, ...]:
         asks.append(Ask(direct="who do I report to at work", embedded="who I report to at work"))
     if "neighbour" in last or "neighbor" in last:
         asks.append(Ask(direct="who lives next door to me", embedded="who lives next door to me"))
+    asks += [Ask(direct=f"who {does}", embedded=f"who {does}") for does in _DOES.get(last, ())] if mine else []
     if last == "teacher":
         whom = subject.removesuffix(" teacher").removesuffix("'s")
         taught = "me" if whom == "my" else whom
@@ -322,7 +353,7 @@ def _recognised_being(clause: Clause) -> Iterator[tuple[str, str, str, str]]:
         return
     favourite = re.fullmatch(r"(?:all-time )?favou?rite (.+?)(?: of all time)?", what)
     if favourite:
-        yield owner, "favourite", value, favourite[1]
+        yield owner, "favourite", value, _core(favourite[1]).removesuffix(" back")
         return
     if what in _OF_OWNING and not value.lower().startswith(("my ", "our ")):
         relation = _OF_OWNING[what]

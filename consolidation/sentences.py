@@ -51,7 +51,8 @@ _CONTRACTIONS = [
 ]
 _IS_AFTER = re.compile(
     r"['’]s (?=(?:a|an|the|in|at|on|from|called|named|not|allergic|my|our|\d+|"
-    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+ing)\b)"
+    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(?!wedding|building|painting|meeting|training|evening|morning|ring|thing|spring|clothing|pudding|housewarming)\w+ing)\b)"
 )
 _NAME_IS = re.compile(r"\b(name|birthday|job|number|password|favou?rite(?: \w+)?)['’]s\b", re.IGNORECASE)
 _UNSURE = re.compile(
@@ -72,15 +73,18 @@ _CUT = re.compile(
 _DOUBT_AFTER = re.compile(r",[^,]*\b(?:maybe|perhaps|probably|might|could|would|should)\b.*$", re.IGNORECASE)
 """What was said before a guess holds without it."""
 _CONDITION = re.compile(
-    rf"^(?:(?:if|when|whenever|in case|before)\b[^,]{{3,60}},\s+(?={_CLAIMANT})|when I [a-z]+(?: [a-z]+)? (?=I\b))",
+    rf"^(?:(?:if|when|whenever|in case|before)\b[^,]{{3,60}},\s+(?={_CLAIMANT})|when I [a-z]+(?: [a-z]+)? (?=I\b)|"
+    r"when(?:ever)? (?:I|we)\b[^,]{3,40}? "
+    r"(?=(?:I|we) (?:always|usually|often|mostly|order|get|have|eat|drink|listen|read)\b))",
     re.IGNORECASE,
 )
 """If you need it, the code is 7391: what follows holds anyway."""
 _FRONTED = re.compile(
-    r"^((?:(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?)(?: mornings?| afternoons?| evenings?| nights?)?"
-    r"(?=,? (?:I|we) )|as an? (?:kid|child|boy|girl|teenager|student|young man|young woman)|(?:on|in|at|for|from|besides|every|each|next|last|this|since|after|before|during|until|once a|"
-    r"twice a)\s[^,;:]{2,40}?))"
-    r",?\s+(?=(?:I|we|my|our)\s(.+))",
+    r"^((?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?(?: mornings?| afternoons?| evenings?| nights?)?"
+    r"(?=,? (?:I|we) )|"
+    r"as an? (?:kid|child|boy|girl|teenager|student|young man|young woman)|"
+    r"(?:on|in|at|for|from|besides|every|each|next|last|this|since|after|before|during|until|once a|twice a)"
+    r"\s[^,;:]{2,40}?)),?\s+(?=(?:I|we|my|our)\s(.+))",
     re.IGNORECASE,
 )
 """On Saturday I bought a loom."""
