@@ -27,7 +27,7 @@ from bench.night import Talker
 from bench.server import Server
 
 PHASES = ("selecting", "dreaming", "training", "examining", "promoting", "ended")
-_LONG = {"training": 3.0, "examining": 1.0, "promoting": 0.05}
+_LONG = {"training": 3.0, "examining": 2.0, "promoting": 0.02}
 """Seconds within which the moment of the kill is drawn, from the beginning of the phase."""
 LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
 OPTIONS = ["--set", f"exam_bars={LOW}", "--set", "sleep_recipe=epochs=1,rank=4,alpha=8"]
@@ -52,8 +52,9 @@ def run(kills: int, seed: int) -> dict[str, Any]:
             talker.say(talker.session(), f"My boat number {n} is called {_name(chance)}.", max_tokens=2)
             talker.call("POST", "/v1/sleep", json={})
             wanted = PHASES[n % len(PHASES)]
-            met[_wait(folder, wanted, chance)] += 1
+            _wait(folder, wanted, chance)
             server.kill()
+            met[_phase(folder)] += 1
             server.start()
             problems += _problems(server, folder)
             ended = _ended(folder)
@@ -94,17 +95,22 @@ def _ended(folder: Path) -> list[str]:
     return [str(o) for (o,) in _rows(folder, "SELECT outcome FROM nights WHERE phase = 'ended' ORDER BY ended_at")]
 
 
-def _wait(folder: Path, wanted: str, chance: random.Random, seconds: float = 180) -> str:
-    """Until a night is in a phase, and a little longer; returns in which one it was."""
-    until = time.monotonic() + seconds
-    phase = ""
-    while time.monotonic() < until:
-        phase = str(_rows(folder, "SELECT phase FROM nights ORDER BY id DESC LIMIT 1")[0][0])
-        if PHASES.index(phase) >= PHASES.index(wanted) if phase in PHASES else False:
-            break
-        time.sleep(0.001)
-    time.sleep(chance.random() * _LONG.get(wanted, 0.01))
+def _phase(folder: Path) -> str:
     return str(_rows(folder, "SELECT phase FROM nights ORDER BY id DESC LIMIT 1")[0][0])
+
+
+def _wait(folder: Path, wanted: str, chance: random.Random, seconds: float = 180) -> None:
+    """Until a night is in a phase, and a little longer."""
+    db = pysqlite3.connect(f"file:{folder / 'data' / 'slowwave.db'}?mode=ro", uri=True, isolation_level=None)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        phase = str(db.execute("SELECT phase FROM nights ORDER BY id DESC LIMIT 1").fetchone()[0])
+        if phase in PHASES and PHASES.index(phase) >= PHASES.index(wanted):
+            break
+        if wanted != "promoting" or phase != "examining":  # promoting takes milliseconds
+            time.sleep(0.001)
+    db.close()
+    time.sleep(chance.random() * _LONG.get(wanted, 0.01))
 
 
 def _problems(server: Server, folder: Path) -> list[str]:
