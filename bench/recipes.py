@@ -21,9 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from consolidation.clauses import Talk, clauses
+from consolidation.clauses import Talk
 from consolidation.dreams import Amounts, Dream, dream
-from consolidation.facts import Fact, facts_of
+from consolidation.facts import Fact
+from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 from models.causal_lm import Trainable
 from models.training import TARGETS, Progress, Recipe, Rehearsal, Trainer
@@ -66,9 +67,8 @@ def facts_in(messages: Sequence[str]) -> list[Fact]:
     """The facts that a conversation tells; a later one of the same key takes an earlier one's place."""
     talk, found = Talk(), {}
     for message in messages:
-        for clause in clauses(message, talk):
-            for fact in facts_of(clause):
-                found[fact.key] = fact
+        for fact in read(message, talk):
+            found[fact.key] = fact
     return list(found.values())
 
 

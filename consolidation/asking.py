@@ -39,6 +39,11 @@ def said(clause: Clause) -> str:
     return second_person(joined([clause.subject, *_predicate(clause), *clause.tail]))
 
 
+def said_back(claim: str) -> str:
+    """A claim as it stands, said to its speaker, without a stop."""
+    return second_person(claim.strip().rstrip(".!"))
+
+
 def _predicate(clause: Clause) -> list[str]:
     many = clause.subject.lower() == "we" or (clause.subject != "I" and is_plural(clause.subject))
     if clause.shape == "plain":
@@ -97,7 +102,7 @@ def phrases_of(tail: Sequence[str]) -> list[tuple[str, list[str]]]:
 _WHERE = frozenset(
     """
     in at on near under behind by over around beside next inside outside across above below between into opposite
-    through
+    through along round
     """.split()
 )
 _TIMED = frozenset("in on at since until before after by during".split())

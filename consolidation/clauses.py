@@ -70,7 +70,7 @@ class Talk:
 _ADVERBS = frozenset(
     """
     just really also always usually often never still already recently finally currently actually only mostly
-    sometimes generally absolutely totally secretly now both even probably definitely lately officially
+    sometimes generally absolutely totally secretly now both all even probably definitely lately officially
     """.split()
 )
 _TITLE = re.compile(r"\b(Dr|Mr|Mrs|Ms|Prof|St)\.\s+(?=[A-Z])")
@@ -144,7 +144,7 @@ _NAME = (
 )
 _MAKES = "|".join(sorted(CARS))
 _CAR = re.compile(
-    r"\b(?i:my|our|(?:had|have|got|bought|own|owned) (?:the same|an?|this)) (?:[a-z]+ )?"
+    r"\b(?i:my|our|(?:had|have|got|bought|own|owned) (?:the same|an?|this)) (?:[a-z]+ )?(?:\d{4} )?"
     rf"((?i:{_MAKES})(?: [A-Z0-9][\w-]*){{0,2}})(?!\w)"
 )
 _FAVOURITE = (
@@ -297,7 +297,9 @@ def _noun_phrase(tokens: list[str]) -> _Subject | None:
 
 def _by_name(tokens: list[str], talk: Talk) -> _Subject | None:
     """Marta ..., Marta's dog ..."""
-    end = 2 if tokens[1][:1].isupper() and len(tokens) > 2 else 1
+    end = 1
+    while end < min(4, len(tokens) - 1) and tokens[end][:1].isupper():
+        end += 1
     known = tokens[0].removesuffix("'s") in talk.called
     described = end == 1 and is_word(tokens[0]) and is_adjective(tokens[0])  # Small pleasures, you will say
     if not known and described and tokens[0] != "Nothing":
@@ -366,6 +368,8 @@ def _predicate(subject: str, name: str | None, rest: list[str]) -> Clause | None
     if first in MODALS:
         return _clause(subject, name, "modal", first, _lemma(after[0]), after[1:]) if after else None
     lemma = verb_lemma(first)
+    if first in DO and after and after[0].lower() in DETERMINERS:  # I always do my nan's shopping
+        return _clause(subject, name, "past" if first == "did" else "plain", "", "do", after)
     if lemma is None or first in DO or (first == "used" and after[:1] == ["to"]):
         return None
     past = has_form(first, "VBD") and not has_form(first, "VB")
@@ -406,6 +410,7 @@ def _name_of(talk: Talk, who: str | None) -> str | None:
 _HOUSEHOLD = frozenset(
     """
     wife missus husband hubby kids boyfriend girlfriend mother-in-law father-in-law dog cat kitten puppy boss landlord
+    boy girl twins baby
     """.split()
 )
 """The wife, the dog: mine, as one says it."""

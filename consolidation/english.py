@@ -22,7 +22,7 @@ PREPOSITIONS = frozenset(
     """
     in at on from to near with for about of as into under behind by over through around beside inside outside
     across above below between after before since until towards against along during without within off onto like
-    opposite
+    opposite round
     """.split()
 )
 DETERMINERS = frozenset("a an the this that these those some any my our your his her their its".split())

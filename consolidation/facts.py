@@ -142,6 +142,14 @@ _FLEETING = frozenset("spend lose have take wait feel look get go come start sto
 """Verbs of what is over the next day, where nothing in what follows is of any weight."""
 
 
+_MOODS = frozenset(
+    """
+    sure glad happy sad sorry excited able ready aware busy tired fine ok okay here back done good well great thankful
+    grateful proud curious interested surprised worried annoyed bored hungry thirsty late early free stuck lost alone
+    """.split()
+)
+
+
 def lasts(clause: Clause) -> bool:
     """Whether what is said may matter tomorrow: not that one is tired, nor that the cat knocked something over."""
     tail = clause.tail
@@ -163,13 +171,14 @@ def lasts(clause: Clause) -> bool:
             "worth",
         ):
             return False
-        if "today" in tail or "tonight" in tail:
+        if "today" in tail or "tonight" in tail or (says and says[0].lower() in _MOODS):
             return False
         return weighty or not says or not all(map(is_adjective, says)) or bool(kinds_of_thing(says[0]))
     if weighty:
         return True
     if clause.shape in ("past", "perfect"):
-        return clause.subject in ("I", "we") and clause.verb not in _FLEETING
+        given = clause.verb == "get" and "from" in tail
+        return clause.subject in ("I", "we") and (given or clause.verb not in _FLEETING)
     if clause.shape == "progressive":
         return bool(tail) and clause.verb not in _FLEETING
     return True

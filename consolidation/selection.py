@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from consolidation.clauses import Talk, clauses
-from consolidation.facts import Fact, facts_of
+from consolidation.clauses import Talk
+from consolidation.facts import Fact
+from consolidation.reading import read
 from memory.admission import order_in
 from memory.experience import USER, Experience, Provenance
 
@@ -88,7 +89,7 @@ def select(
                 withheld.append(one.text)
             continue
         talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
-        facts = [f for clause in clauses(one.text, talk) for f in facts_of(clause)]
+        facts = read(one.text, talk)
         if not facts:
             fates[one.id] = Choice(experience=one.id, taken=False, reason="holds nothing that could be asked for")
         for fact in facts:

@@ -27,13 +27,15 @@ _CONTRACTIONS = [
         (r"\bwon['’]t\b", "will not"),
         (r"\b(\w+)n['’]t\b", r"\1 not"),
         (r"\b(can not|cannot) (stand|bear)\b", "hate"),
-        (rf"^({_RELATION})['’]s (?=\w+(?:ed|ing)\b|in |at |on |an? |the |from |not )", r"my \1 is "),
+        (rf"^({_RELATION})['’]s (?=\w+(?:ed|ing)\b|been |in |at |on |an? |the |from |not )", r"my \1 is "),
         (r"\bme (?=(?:mum|mam|dad|nan|gran|grandad|wife|husband|sister|brother|mates?|kids?|son|daughter)\b)", "my "),
         (r"\bup and (?=\w+ed\b)", ""),
         (r"\bturn(?:ed|s) out to be\b", "is"),
         (r"\bhave got\b", "have"),
         (r"\bhas got\b", "has"),
         (r"\bgonna\b", "going to"),
+        (r"\bwanna\b", "want to"),
+        (r"\bfave?\b(?! of)", "favourite"),
         (r"\bi['’]?m\b", "I am"),
         (r"\bive\b", "I have"),
         (r"\b(do|does|did|is|are|was|were|have|has|had|would|could|should)nt\b", r"\1 not"),
@@ -64,8 +66,8 @@ _CUT = re.compile(
     r"which is why|but then|if you (?:need|want|ever|are|wonder|must|ask)|if I (?:ever|remember|recall)|"
     r"in case (?:you|I)|"
     r"(?:more|better) than any(?:thing| other)?)\b.*$"
-    r"|,\s+(?:which|who|as|though|or|if|hang on to|keep (?:it|that|this)|please|remember|not (?:so|very|too|that)|"
-    r"would you believe|thank god|is not|are not|was not|is it not|do not you|don't you|isn't|do you|does that|can you|"
+    r"|,\s+(?:which|who|as|though|or|if|hang on to|keep (?:it|that|this)|please|remember|remind me|"
+    r"not (?:so|very|too|that)|would you believe|thank god|is not|are not|was not|is it not|do not you|don't you|isn't|do you|does that|can you|"
     r"could you|should I|what do|how do|what should|"
     rf"any (?:ideas?|tips|advice|suggestions?))\b.*$|,\s+(?:so|but)\b(?! {_CLAIMANT}).*$",
     re.IGNORECASE,
@@ -99,7 +101,7 @@ _ELIDED = re.compile(
 _ADVERB_FIRST = re.compile(r"^[a-z]+ly,?\s+(?=(?:I|my|we|our)\b)", re.IGNORECASE)
 _BARE_KIN = re.compile(
     rf"^({_RELATION}|favou?rite|"
-    r"(?:first|last|best|worst) [a-z]+(?= (?:I|we) (?:ever|have)))\s",
+    r"(?:first|last|best|worst) [a-z]+(?= (?:I|we) ))\s",
     re.IGNORECASE,
 )
 _BARE_CODE = re.compile(
@@ -111,7 +113,8 @@ _DETERMINED = (
     r"(?:i|we|he|she|they|it|you|there|this|that|these|those|here|what|who|my|our|the|a|an|no|every|each|some)\b"
 )
 _HELD = (
-    r"lessons?|practice|training|class|classes|club|rent|appointment|surgery|meeting|exams?|bins?|check-?up|rehearsals?"
+    r"lessons?|practice|training|class|classes|club|rent|appointment|surgery|meeting|exams?|bins?|check-?up|rehearsals?|"
+    r"mot|service|delivery"
 )
 _UNDETERMINED = re.compile(
     rf"^(?!{_DETERMINED})((?:[a-z'-]+ ){{0,2}}(?:{_HELD})) (is|are|have|has|starts?|was|were) (?=[a-z])"
@@ -127,7 +130,8 @@ _ASKING = (
 _TOLD_IN_QUESTION = re.compile(
     r"^\W*(?:(?:can you believe|would you believe|did you know|did I (?:ever )?(?:tell you|mention|say)|"
     rf"have I (?:ever )?(?:told you|mentioned)|you know)(?: that)?,? ({_CLAIMANT}.{{8,}})\?"
-    rf"|((?:[\w' ]{{1,20}}[,.] )?{_CLAIMANT} [^?]{{8,}}?),? (?:so |and |but )?{_ASKING}[^,]*\?)",
+    rf"|((?:[\w' ]{{1,20}}[,.] )?(?:{_CLAIMANT}|(?:flying|going|heading|driving|travelling|moving) to) [^?]{{8,}}?)"
+    rf",? (?:so |and |but )?{_ASKING}[^,]*\?)",
     re.IGNORECASE,
 )
 """We are going to Riga in May, do you think we should fly?"""

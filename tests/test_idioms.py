@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from consolidation.clauses import Talk, clauses
 from consolidation.facts import facts_of
 from consolidation.idioms import in_plain_words
+from consolidation.reading import read
 
 
 def told(*messages: str) -> dict[tuple[str, str], str]:
@@ -75,3 +76,17 @@ def test_any_text_can_be_put_in_plain_words(text: str) -> None:
 
 def test_a_pill_is_in_no_dictionary() -> None:
     assert not any(relation == "medicine" for _, relation in told("The nurse put me on hold."))
+
+
+def test_what_no_rule_reads_is_kept_as_it_was_said() -> None:
+    (fact,) = read("When my godmother passed away she left me a brass sextant.", Talk())
+    assert fact.statement == "When your godmother passed away she left you a brass sextant"
+    assert fact.value == "brass sextant"
+    assert any(a.direct == "what did my godmother leave" for a in fact.asks)
+
+
+@pytest.mark.parametrize(
+    "message", ["I'm really excited about it!", "Thanks, that helps.", "What is a leap year?", "ok"]
+)
+def test_small_talk_leaves_no_echo(message: str) -> None:
+    assert read(message, Talk()) == []
