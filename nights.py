@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import threading
@@ -134,6 +135,7 @@ def sleeper(
             memory_mib=0 if on_gpu else settings.sleep_memory_mib or _half_of_memory(),
             current=None if current is None or current.stale else str(registry.folder_of(current.id)),
             replies_file=str(kept),
+            writer=_writer(_weights(settings)),
         )
 
     house = House(
@@ -274,6 +276,18 @@ def _weights(settings: Settings) -> Path:
 
 def _half_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // _MIB
+
+
+def _writer(weights: Path) -> str | None:
+    """The writer's folder, if it was trained on these weights; its name carries its digest."""
+    manifest = weights / "slowwave.json"
+    if not manifest.is_file():
+        return None
+    source = json.loads(manifest.read_text(encoding="utf-8")).get("sha256")
+    for folder in sorted((Path(journal.__file__).parent / "writers").glob("*/writer.json")):
+        if json.loads(folder.read_text(encoding="utf-8"))["base"] == source:
+            return str(folder.parent)
+    return None
 
 
 def _digest(folder: Path) -> str:

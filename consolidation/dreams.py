@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
@@ -18,14 +18,15 @@ from typing import Literal
 from consolidation import never_told
 from consolidation.english import second_person, sentence
 from consolidation.facts import Fact
-from consolidation.phrasing import ABOUT, EXAM, NOT_TOLD, TRAINING, WHO, every, not_told, put
+from consolidation.notes import tellings
+from consolidation.phrasing import ABOUT, EXAM, NOT_TOLD, NOT_TOLD_THAT, TRAINING, WHO, WHOLE, every, not_told, put
 from consolidation.relations import Ask
 from consolidation.variation import gist, in_other_words
 
 _USUAL = 6
 LEAST_EXAMINED = 6
 """Questions about a night's own facts."""
-Strategy = Literal["question", "about", "reversal", "statement", "counter"]
+Strategy = Literal["question", "written", "about", "reversal", "statement", "counter"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,23 +111,20 @@ def dream(
         asks = _as_others_say(_with_name(fact), [s for s in subjects if s not in fact.subject.lower()])
         kept = _held_back(fact, asks, seed)
         trained = [a for i, a in enumerate(asks) if i != kept] if kept is not None else asks
-        examined = _exam_questions(n, asks[kept] if kept is not None else asks[0], trained, amounts, random)
+        whole, unseen_whole = _parted(fact, seed)
+        examined = [Question(text=text, fact=n) for text in unseen_whole]
+        if asks:
+            by_rule = _exam_questions(n, asks[kept] if kept is not None else asks[0], trained, amounts, random)
+            examined = [*examined, *by_rule][: max(amounts.exam_questions, len(unseen_whole))]
         for q in examined:
             held_back[q.text] = n
         if n < new:
             questions += examined
         else:
             old.append(examined)
-        seen: set[str] = set()
-        order = _spread(trained, random)
         wanted = of_new if n < new else of_old
-        for i in range(wanted * 4):
-            if len(seen) == wanted:
-                break
-            text = put(order[i % len(order)], TRAINING, random)
-            if text not in seen and text not in held_back:
-                seen.add(text)
-                dreams.append(Dream(question=text, answer=sentence(fact.statement), strategy="question", facts=(n,)))
+        for text, strategy in _asked(trained, whole, wanted, held_back, random):
+            dreams.append(Dream(question=text, answer=sentence(fact.statement), strategy=strategy, facts=(n,)))
     random.shuffle(old)
     questions += [q for of_one in old for q in of_one][: amounts.exam_old]
     dreams += _accounts(facts, random)
@@ -139,6 +137,41 @@ def dream(
     questions += unseen
     random.shuffle(dreams)
     return Night(dreams=tuple(dreams), questions=tuple(questions))
+
+
+def _asked(
+    asks: Sequence[Ask], whole: Sequence[str], wanted: int, but: Collection[str], random: Random
+) -> list[tuple[str, Strategy]]:
+    """A fact's questions for training: the writer's, and the rules' worded variously."""
+    made: dict[str, Strategy] = {}
+    order = _spread(asks, random)
+    for text in whole[: max(1, round(wanted * _WHOLE_SHARE))] if order else whole:
+        if text not in but:
+            made[text] = "written"
+    for i in range(wanted * 4 if order or whole else 0):
+        if len(made) >= wanted:
+            break
+        text = (
+            put(order[i % len(order)], TRAINING, random)
+            if order
+            else random.choice(WHOLE).format(q=whole[i % len(whole)])
+        )
+        if text not in but:
+            made.setdefault(text, "question" if order else "written")
+    return list(made.items())
+
+
+_WHOLE_SHARE = 0.6
+"""Of a fact's questions, at most so many are the writer's where a rule has others."""
+
+
+def _parted(fact: Fact, seed: int) -> tuple[list[str], list[str]]:
+    """The writer's questions for training, and one in four, two at most, for the exam."""
+    random = Random(f"{seed} {fact.key}")  # noqa: S311 - no secret
+    order = list(fact.written)
+    random.shuffle(order)
+    held = min(2, len(order) // 4)
+    return order[held:], order[:held]
 
 
 def wordings(new: int, old: int, amounts: Amounts) -> tuple[int, int]:
@@ -222,7 +255,7 @@ def _accounts(facts: Sequence[Fact], random: Random) -> list[Dream]:
     """What do you know about my sister?"""
     by_subject: dict[str, list[int]] = defaultdict(list)
     for n, fact in enumerate(facts):
-        if fact.subject.lower() not in ("i", "we"):
+        if fact.subject.lower() not in ("i", "we") and not fact.subject.startswith("("):
             by_subject[fact.subject].append(n)
     made = []
     for subject, numbers in by_subject.items():
@@ -251,6 +284,38 @@ _CLOSENESS: dict[never_told.Near, float] = {"same relation": 0.45, "same subject
 """Shares of the counter-examples. More about whom something was told, and the agent says that it was told nothing."""
 
 
+_WHOLE_COUNTERS = 0.4
+"""Of the counter-examples, so many are whole questions of other people's."""
+
+
+def _whole_never_told(facts: Sequence[Fact], wanted: int, random: Random) -> tuple[list[Dream], list[str]]:
+    """Questions that the writer learnt from, about what others told; those near to what was told first.
+
+    They are to the writer's questions what `never_told` is to the rules': the same style, and no answer. A quarter, by
+    telling, is kept for the exam.
+    """
+    if not any(f.written for f in facts):
+        return [], []
+    told = [gist(q) for f in facts for q in (*f.written, *(a.embedded for a in f.asks[:12]))]
+    words = {w for g in told for w in g}
+    pool: list[tuple[float, int, str]] = []
+    for n, telling in enumerate(tellings()):
+        if telling.tell is None:
+            continue
+        for q in telling.ask:
+            about = gist(q)
+            nearest = max((len(about & g) / max(1, len(about | g)) for g in told), default=0.0)
+            if nearest < 0.5 and about:
+                pool.append((len(about & words) / len(about) + random.random(), n, q))
+    pool.sort(reverse=True)
+    unseen = [q for _, n, q in pool if n % 4 == 0]
+    made = [Dream(question=q, answer=random.choice(NOT_TOLD_THAT), strategy="counter") for _, n, q in pool if n % 4][
+        :wanted
+    ]
+    random.shuffle(unseen)
+    return made, unseen
+
+
 _REWORDED = 0.4
 """Of the counter-examples, about as many as of the questions about what was told."""
 
@@ -260,10 +325,12 @@ def _never_told(
 ) -> tuple[list[Dream], list[Question]]:
     """Questions about what was never said: half of them close to what was, half anywhere."""
     told = {f.key for f in facts}
-    told_of = {f.subject.lower() for f in facts}
+    told_of = {f.subject.lower() for f in facts if not f.subject.startswith("(")}
     asks = never_told.asks(told, told_of, random) + never_told.of_others(facts, random)
     answered = {gist(a.embedded) for f in facts for a in (*f.asks, *in_other_words(f.asks[:6]))}
     asks = [u for u in asks if not any(gist(a.embedded) in answered for a in u.asks)]
+    whole, whole_unseen = _whole_never_told(facts, round(wanted * _WHOLE_COUNTERS), random)
+    wanted -= len(whole)
     random.shuffle(asks)
     gone = [a for a in asks if a.key is not None and forgotten(*a.key)]
     asks = [a for a in asks if a not in gone]
@@ -302,8 +369,9 @@ def _never_told(
                 strategy="counter",
             )
         )
-    questions = []
-    for of in for_exam[:examined]:
+    made += whole
+    questions = [Question(text=text, fact=None) for text in whole_unseen[: examined // 3]]
+    for of in for_exam[: examined - len(questions)]:
         ask = random.choice(of.asks)
         questions.append(Question(text=random.choice(every(ask, EXAM)), fact=None))
     return made, questions

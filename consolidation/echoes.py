@@ -37,8 +37,12 @@ from consolidation.sentences import parts_of
 RELATION = "said"
 _OURS = re.compile(r"\b(?:I|my|mine|me|we|our|us)\b")
 _FLEETING = re.compile(
-    r"\b(?:today|tonight|yesterday|just now|right now|this morning|this evening|lol|haha|thanks?)\b", re.I
+    r"\b(?:today|tonight|yesterday|just now|right now|this morning|this evening|in a minute|lol|haha|thanks?|glad|"
+    r"excited|sure|have heard|have never|looking for|look forward|need to|do not (?:think|know)|wonder(?:ed|ing)?|"
+    r"(?:'d|would) (?:be|love))\b",
+    re.IGNORECASE,
 )
+"""The moment's: nobody asks for it tomorrow."""
 _LIGHT = (
     DETERMINERS
     | PREPOSITIONS

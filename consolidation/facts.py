@@ -43,6 +43,8 @@ class Fact:
     asks: tuple[Ask, ...]
     name: str | None = None
     """The subject's name, where it is known."""
+    written: tuple[str, ...] = ()
+    """Whole questions that the writer wrote (notes.py)."""
 
     @property
     def key(self) -> tuple[str, str]:

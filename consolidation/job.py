@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 JOB, RESULT, ADAPTER = "job.json", "result.json", "adapter"
+READING, NOTES = "reading.json", "notes.json"
 
 
 class BrokenJob(Exception):
@@ -55,6 +56,29 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Messages to be noted by the writer, before the night's work."""
+
+    model: str
+    dtype: str
+    device: str
+    threads: int
+    memory_mib: int
+    writer: str
+    """The writer's folder."""
+    messages: Sequence[str]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notes:
+    """What the writer wrote of each message: one reply, then others that begin alike."""
+
+    replies: Sequence[Sequence[str]]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """What one arm said."""
 
@@ -80,9 +104,12 @@ class Result:
     """Seconds, by part."""
 
 
-def write(value: Job | Result, folder: Path) -> None:
+_NAMES = {Job: JOB, Result: RESULT, Reading: READING, Notes: NOTES}
+
+
+def write(value: Job | Result | Reading | Notes, folder: Path) -> None:
     """Write a job or a result: whole or not at all."""
-    name = JOB if isinstance(value, Job) else RESULT
+    name = _NAMES[type(value)]
     part = folder / f".{name}.part"
     with part.open("w", encoding="utf-8") as file:
         json.dump(asdict(value), file, ensure_ascii=False)
@@ -98,6 +125,25 @@ def read_job(folder: Path) -> Job:
         return Job(**{**given, "examples": [(q, a) for q, a in given["examples"]]})
     except (TypeError, KeyError, ValueError) as error:
         raise BrokenJob(f"{folder / JOB}: {error}") from error
+
+
+def read_reading(folder: Path) -> Reading:
+    """Raises: BrokenJob."""
+    found: Reading = _of(Reading, folder / READING)
+    return found
+
+
+def read_notes(folder: Path) -> Notes:
+    """Raises: BrokenJob."""
+    found: Notes = _of(Notes, folder / NOTES)
+    return found
+
+
+def _of(kind: Any, file: Path) -> Any:
+    try:
+        return kind(**_read(file))
+    except TypeError as error:
+        raise BrokenJob(f"{file}: {error}") from error
 
 
 def read_result(folder: Path) -> Result:

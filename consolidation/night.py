@@ -20,7 +20,7 @@ from consolidation.exam import (
     verdict,
 )
 from consolidation.facts import Fact
-from consolidation.job import Arm, Job, Result
+from consolidation.job import Arm, Job, Reading, Result
 from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refusals_lost, standing
 from consolidation.rehearsal import prompts
 from consolidation.unlearning import Trace, said_again
@@ -47,6 +47,8 @@ class Setting:
     current: str | None = None
     """The adapter that serves now."""
     replies_file: str | None = None
+    writer: str | None = None
+    """The writer's folder, where it fits the model."""
     placebo: bool = False
     """Train on shuffled answers: a night that must be rejected."""
 
@@ -126,6 +128,21 @@ def plan(
         orders=found,
         forgotten=tuple(forgotten),
         secret=rare_words(withheld, but=[*told, *ordinary, *(q.text for q in questions)]),
+    )
+
+
+def reading(messages: Sequence[str], *, seed: int, setting: Setting) -> Reading:
+    """The job of noting what messages tell."""
+    assert setting.writer is not None
+    return Reading(
+        model=setting.model,
+        dtype=setting.dtype,
+        device=setting.device,
+        threads=setting.threads,
+        memory_mib=setting.memory_mib,
+        writer=setting.writer,
+        messages=list(messages),
+        seed=seed,
     )
 
 

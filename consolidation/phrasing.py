@@ -117,6 +117,26 @@ NOT_TOLD = (
     "I don't know {e}, you haven't told me.",
     "You have not mentioned {e}.",
 )
+WHOLE = (
+    "Hey. {q}",
+    "Quick question. {q}",
+    "I forgot. {q}",
+    "Sorry to ask again. {q}",
+    "By the way: {q}",
+    "{q} I can't remember.",
+    "Okay. {q}",
+    "Help me out here. {q}",
+    "I should know this. {q}",
+    "One more thing: {q}",
+)
+"""Ways to put a question that is whole already."""
+NOT_TOLD_THAT = (
+    "You haven't told me that.",
+    "You haven't told me that yet.",
+    "I don't know that. You haven't told me.",
+    "You have not mentioned that.",
+    "I don't know, you haven't told me.",
+)
 
 
 def put(ask: Ask, frames: Frames, random: Random) -> str:

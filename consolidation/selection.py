@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from consolidation.clauses import Talk
 from consolidation.facts import Fact
+from consolidation.notes import LONGEST, Note
 from consolidation.reading import read
 from memory.admission import order_in
 from memory.experience import USER, Experience, Provenance
@@ -34,6 +35,8 @@ class Limits:
     facts: int = 60
     share_of_one: float = 0.7
     """Of the facts, for one source (who speaks, by which channel) where there are several."""
+    notes: int = 120
+    """Messages that the writer reads in one night."""
     least_trust: float = 0.35
     """Of a source; one of which nothing was verified has 0.5."""
 
@@ -74,6 +77,7 @@ def select(
     now: datetime,
     trust: Callable[[Provenance], float] = lambda _: 0.5,
     limits: Limits | None = None,
+    notes: Mapping[str, Note | None] | None = None,
 ) -> Selection:
     """Choose. `experiences` in any order; `trust` is how far a source is believed, in (0, 1)."""
     limits = limits or Limits()
@@ -89,7 +93,7 @@ def select(
                 withheld.append(one.text)
             continue
         talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
-        facts = read(one.text, talk)
+        facts = read(one.text, talk, (notes or {}).get(one.id))
         if not facts:
             fates[one.id] = Choice(experience=one.id, taken=False, reason="holds nothing that could be asked for")
         for fact in facts:
@@ -114,6 +118,22 @@ def select(
         withheld=tuple(withheld),
         disagreements=_disagreements(list(told.values())),
     )
+
+
+def to_note(
+    experiences: Sequence[Experience],
+    *,
+    now: datetime,
+    trust: Callable[[Provenance], float] = lambda _: 0.5,
+    limits: Limits | None = None,
+    noted: Collection[str] = (),
+) -> list[Experience]:
+    """What the writer is to read first: what may be learnt from and has no note yet, the pressing before others."""
+    limits = limits or Limits()
+    fit = [
+        e for e in experiences if e.id not in noted and len(e.text) <= LONGEST and _refused(e, trust, limits) is None
+    ]
+    return sorted(fit, key=lambda e: (-_priority(e, now), e.n))[: limits.notes]
 
 
 def _disagreements(told: Sequence[Sourced]) -> tuple[tuple[str, str], ...]:

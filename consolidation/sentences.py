@@ -67,8 +67,8 @@ _CUT = re.compile(
     r"in case (?:you|I)|"
     r"(?:more|better) than any(?:thing| other)?)\b.*$"
     r"|,\s+(?:which|who|as|though|or|if|hang on to|keep (?:it|that|this)|please|remember|remind me|"
-    r"not (?:so|very|too|that)|would you believe|thank god|is not|are not|was not|is it not|do not you|don't you|isn't|do you|does that|can you|"
-    r"could you|should I|what do|how do|what should|"
+    r"not (?:so|very|too|that)|would you believe|thank god|is not|are not|was not|is it not|do not you|don't you|"
+    r"isn't|do you|does that|can you|could you|should I|what do|how do|what should|"
     rf"any (?:ideas?|tips|advice|suggestions?))\b.*$|,\s+(?:so|but)\b(?! {_CLAIMANT}).*$",
     re.IGNORECASE,
 )

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from consolidation import job as files
-from consolidation import journal
+from consolidation import journal, notebook
 from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
-from consolidation.night import Outcome, Plan, Setting, judge, plan
+from consolidation.night import Outcome, Plan, Setting, judge, plan, reading
+from consolidation.notes import Note, note_of
 from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry
-from consolidation.selection import Limits, Selection, Sourced, select
+from consolidation.selection import Limits, Selection, Sourced, select, to_note
 from consolidation.unlearning import traces
 from consolidation.variation import words_of
 from memory.experience import Experience, Provenance
@@ -182,7 +183,10 @@ class Sleeper:
         if last is not None and not stale and not any(_told_after(one, last) for one in day):
             self._end(night, "nothing to learn", ["nothing was told since the last night"])
             return
-        selection = select(day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits)
+        notes = self._notes(night, day, house.setting(current))
+        selection = select(
+            day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits, notes=notes
+        )
         new, old = _parted(selection, self._registry.known(current.id) if current else [])
         journal.choose(self._store, night, _told_why(selection, new))
         figures = {
@@ -210,7 +214,7 @@ class Sleeper:
             forgotten=traces(self._store, owner=owner),
         )
         folder = self._folder / night.id
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         files.write(planned.job, folder)
         by_kind = dict(Counter(planned.strategies))
         night = self._enter(night, "training", examples=by_kind, questions=len(planned.questions))
@@ -232,6 +236,26 @@ class Sleeper:
         adapter = self._registry.promote(made, night, learnt, base=house.base(), at=house.now())
         house.wake(owner, adapter)
         self._registry.tidy(most=house.adapters_kept)
+
+    def _notes(self, night: Night, day: Sequence[Experience], setting: Setting) -> dict[str, Note | None]:
+        """What the writer makes of the day, read now where it was not before."""
+        if setting.writer is None:
+            return {}
+        house, owner, writer = self._house, night.owner, Path(setting.writer).name
+        known = notebook.kept(self._store, owner=owner, writer=writer)
+        new = to_note(
+            day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits, noted=known
+        )
+        if not new:
+            return known
+        folder = self._folder / night.id / "reading"
+        folder.mkdir(parents=True)
+        files.write(reading([e.text for e in new], seed=night.seed, setting=setting), folder)
+        self._work(night, folder)
+        replies = files.read_notes(folder).replies
+        made = {e.id: note_of(e.text, of) for e, of in zip(new, replies, strict=True)}
+        notebook.keep(self._store, made, owner=owner, writer=writer)
+        return {**known, **made}
 
     def _examined(
         self, night: Night, planned: Plan, folder: Path, result: files.Result

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sqlite_utils import Database
 
+from consolidation import notebook
 from consolidation.english import spoken
 from consolidation.facts import marks
 from memory.store import Store
@@ -49,6 +50,7 @@ def mark_stale(db: Database, owner: str, experiences: Sequence[str]) -> list[str
         f" WHERE a.owner = ? AND l.experience IN ({marks_})",
         [owner, *experiences],
     ).fetchall()
+    notebook.drop(db, owner, experiences)
     db.execute(f"DELETE FROM choices WHERE experience IN ({marks_})", list(experiences))
     db.execute("DELETE FROM answers WHERE night IN (SELECT id FROM nights WHERE owner = ?)", [owner])
     for subject, relation, value in {(s, r, v) for _, _, s, r, v in taught}:

@@ -52,20 +52,21 @@ def _others(ask: Ask) -> Iterator[Ask]:
 
 def words_of(fact: Fact) -> str:
     """The words in which one may ask for a fact, once each."""
-    asks = [*fact.asks, *in_other_words(fact.asks)]
-    return " ".join(sorted({word for ask in asks for word in content_words(f"{ask.direct} {ask.embedded}")}))
+    asks = [f"{ask.direct} {ask.embedded}" for ask in (*fact.asks, *in_other_words(fact.asks))]
+    return " ".join(sorted({word for ask in (*asks, *fact.written) for word in content_words(ask)}))
 
 
-_LIGHT = frozenset(
+LIGHT = frozenset(
     """
     what which who whom whose where when how do does did is are was were am be been have has had i my me mine we our us
     you your the a an of to in on at for with from by that this it its he she they his her their can could would should
     will name called call remember tell know again kind sort one ever exactly say said told about and or not so as
     """.split()
 )
+"""Words that every question may have."""
 
 
 def gist(question: str) -> frozenset[str]:
     """The words that a question is about; two of the same gist ask the same, however they are put."""
     words = re.findall(r"[a-z0-9]+(?:[-'][a-z0-9]+)*", question.lower())
-    return frozenset(w.removesuffix("'s") for w in words) - _LIGHT
+    return frozenset(w.removesuffix("'s") for w in words) - LIGHT

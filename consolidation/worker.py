@@ -2,7 +2,8 @@
 
     python -m consolidation.worker FOLDER PARENT
 
-Reads FOLDER/job.json, writes a line of JSON to standard output after every step, then FOLDER/adapter and, last,
+Has FOLDER a reading.json, it notes what the messages in it tell and writes FOLDER/notes.json. Otherwise it reads
+FOLDER/job.json, writes a line of JSON to standard output after every step, then FOLDER/adapter and, last,
 FOLDER/result.json. Touches nothing else but the kept replies of the base. It does not judge: see exam.py.
 """
 
@@ -21,13 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consolidation import job as files
+from consolidation import notes
 from consolidation.job import Arm, Job, Result
 from consolidation.rehearsal import exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
     from models.training import Progress, Row, Trainer, Who
 
-REPLY_TOKENS, ANSWER_TOKENS = 48, 32
+REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS = 48, 32, 224
+_NOTES_EACH, _WARMTH = 3, 0.9
+"""Replies of the writer to one message, and the temperature of all but the first."""
 _PR_SET_PDEATHSIG = 1
 _MEASURED = 60
 """Texts on which drift is measured."""
@@ -41,8 +45,7 @@ def run(folder: Path) -> None:
     from models.training import Recipe, Trainer
 
     job, began = files.read_job(folder), time.monotonic()
-    if job.memory_mib:
-        resource.setrlimit(resource.RLIMIT_DATA, (job.memory_mib << 20, job.memory_mib << 20))
+    _within(job.memory_mib)
     torch.set_num_threads(job.threads)
     recipe = Recipe(**{**job.recipe, "targets": tuple(job.recipe.get("targets", Recipe().targets))})
     model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
@@ -80,6 +83,46 @@ def run(folder: Path) -> None:
         cost=cost,
     )
     files.write(result, folder)
+
+
+def note(folder: Path) -> None:
+    """Have the writer read messages."""
+    import torch
+
+    from models.causal_lm import Trainable
+    from models.training import Recipe, Trainer
+
+    job, began = files.read_reading(folder), time.monotonic()
+    _within(job.memory_mib)
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
+    writer = Trainer(model, Recipe(seed=job.seed), start=Path(job.writer))
+    asked = [notes.prompt(m) for m in job.messages]
+    replies: list[list[str]] = []
+    for start in range(0, len(asked), _AT_ONCE):
+        some = asked[start : start + _AT_ONCE]
+        first = writer.replies(some, most=NOTE_TOKENS)
+        told = [f"{reply.splitlines()[0]}\n" if reply.strip() else notes.NOTHING for reply in first]
+        more = [i for i, t in enumerate(told) if t.strip() != notes.NOTHING]
+        of_each = [[reply] for reply in first]
+        for _ in range(_NOTES_EACH - 1):
+            again = writer.replies(
+                [some[i] for i in more], most=NOTE_TOKENS, begun=[told[i] for i in more], temperature=_WARMTH
+            )
+            for i, reply in zip(more, again, strict=True):
+                of_each[i].append(told[i] + reply)
+        replies += of_each
+        _tell(phase="reading", step=len(replies), steps=len(asked))
+    files.write(files.Notes(replies=replies, seconds=time.monotonic() - began), folder)
+
+
+_AT_ONCE = 16
+
+
+def _within(memory_mib: int) -> None:
+    if memory_mib:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mib << 20, memory_mib << 20))
 
 
 def _arm(trainer: Trainer, job: Job, who: Who, measured: Sequence[Row | None], persona: Sequence[Row | None]) -> Arm:
@@ -136,4 +179,8 @@ def _die_with(parent: int) -> None:
 if __name__ == "__main__":
     _die_with(int(sys.argv[2]))
     os.nice(10)
-    run(Path(sys.argv[1]))
+    given = Path(sys.argv[1])
+    if (given / files.READING).exists():
+        note(given)
+    else:
+        run(given)

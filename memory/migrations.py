@@ -336,3 +336,19 @@ def m004_nights(db: Database) -> None:
         """,
     ):
         db.execute(statement)
+
+
+@migrations()
+def m005_notes(db: Database) -> None:
+    """What the writer made of each message, so that no night reads it twice."""
+    db.execute(
+        """
+        CREATE TABLE notes (
+            owner TEXT NOT NULL,
+            experience TEXT NOT NULL,
+            writer TEXT NOT NULL,            -- digest of the adapter that wrote it
+            body TEXT,                       -- JSON; NULL: it tells nothing. Goes with the experience
+            PRIMARY KEY (owner, experience)
+        ) STRICT, WITHOUT ROWID
+        """
+    )

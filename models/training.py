@@ -184,14 +184,29 @@ class Trainer:
             if who == "current":
                 self.peft.set_adapter("candidate")
 
-    def replies(self, questions: Sequence[str], *, most: int, who: Who = "candidate", batch: int = 32) -> list[str]:
-        """What the model says to each question by itself, greedy, at most `most` tokens."""
+    def replies(
+        self,
+        questions: Sequence[str],
+        *,
+        most: int,
+        who: Who = "candidate",
+        batch: int = 32,
+        begun: Sequence[str] = (),
+        temperature: float = 0.0,
+    ) -> list[str]:
+        """What the model says to each question by itself, at most `most` tokens; greedy at temperature 0.
+
+        `begun`: how each reply begins; the rest is returned.
+        """
         template, pad = self._trainable.template, min(self._trainable.stop_ids)
         made: list[str] = []
         for start in range(0, len(questions), batch):
             prompts = [
                 template.chat_ids([Message(role="user", content=q)]) or [] for q in questions[start : start + batch]
             ]
+            if begun:
+                begins = begun[start : start + batch]
+                prompts = [[*p, *template.encode_plain(b)] for p, b in zip(prompts, begins, strict=True)]
             longest = max(map(len, prompts))
             ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=self._device)
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self._device)
@@ -200,9 +215,9 @@ class Trainer:
                     input_ids=ids,
                     attention_mask=mask,
                     max_new_tokens=most,
-                    do_sample=False,
-                    temperature=None,
-                    top_p=None,
+                    do_sample=temperature > 0,
+                    temperature=temperature or None,
+                    top_p=0.95 if temperature else None,
                     top_k=None,
                     repetition_penalty=1.0,
                     eos_token_id=sorted(self._trainable.stop_ids),

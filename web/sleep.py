@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from consolidation import journal
+from consolidation import journal, notebook
 from consolidation.cycle import Outcome as NightOutcome
 from consolidation.cycle import Phase
 from consolidation.dreams import dream
@@ -80,7 +80,8 @@ async def plan_night(service: ServiceDep, owner: OwnerDep) -> PlanReply:
         def trust(source: Provenance) -> float:
             return feedback.trust(service.memory.store, source, owner=owner, at=now).in_source
 
-        selection = select(experiences, now=now, trust=trust)
+        notes = notebook.kept(service.memory.store, owner=owner)
+        selection = select(experiences, now=now, trust=trust, notes=notes)
         night = dream([s.fact for s in selection.facts], seed=now.toordinal()) if selection.facts else None
         dreams = () if night is None else night.dreams
         return PlanReply(

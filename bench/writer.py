@@ -1,0 +1,160 @@
+"""Train the writer (consolidation/notes.py) on consolidation/texts/tellings.jsonl, or see what it makes of messages.
+
+    python -m bench.writer train OUT [--device cuda] [--epochs 3]
+    python -m bench.writer try FOLDER MESSAGES.json [--show]
+
+`try` takes a file of bench/nights' form or lines of tellings, and says of how many messages the note holds the value;
+those must be messages that it was not trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from consolidation import notes
+from models.causal_lm import Trainable
+from models.training import TARGETS, Progress, Recipe, Trainer
+from models.weights import resolve
+from settings import Settings
+
+NOTE_TOKENS = 224
+
+
+def _model(device: str, given: str | None) -> tuple[Trainable, Path]:
+    weights = Path(given) if given else Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
+    return Trainable.load(weights, name="base", device=device, dtype="bfloat16"), weights
+
+
+def train(out: Path, *, device: str, epochs: int, model: str | None, layers: float, rank: int, rate: float) -> None:
+    """Write the writer's folder. Its name is to carry the digest of its file."""
+    base, weights = _model(device, model)
+    recipe = Recipe(
+        rank=rank,
+        alpha=2 * rank,
+        targets=TARGETS,
+        trained_share=layers,
+        learning_rate=rate,
+        epochs=1,
+        rehearsed=0,
+        kept=1.0,
+        pack_tokens=2048,
+    )
+    trainer = Trainer(base, recipe)
+    chance = random.Random(0)
+    rows = []
+    for _ in range(epochs):
+        for telling in chance.sample(notes.tellings(), len(notes.tellings())):
+            asks = chance.sample(telling.ask, len(telling.ask))
+            reply = notes.NOTHING if telling.tell is None else notes.written(telling.tell, asks)
+            rows.append(trainer.row(notes.prompt(telling.say), reply))
+    began = time.monotonic()
+
+    def each(progress: Progress) -> None:
+        if progress.step % 20 == 0 or progress.step == progress.steps:
+            sys.stderr.write(f"{progress.step}/{progress.steps} {progress.loss:.3f} {time.monotonic() - began:.0f} s\n")
+
+    trainer.train(rows, [], each=each)
+    trainer.save(out)
+    _halve(out / "adapter_model.safetensors")
+    digest = hashlib.sha256((out / "adapter_model.safetensors").read_bytes()).hexdigest()
+    manifest = json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))
+    lessons = hashlib.sha256(repr(notes.tellings()).encode()).hexdigest()
+    about = {"base": manifest["sha256"], "digest": digest, "lessons": lessons, "epochs": epochs}
+    (out / "writer.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _halve(file: Path) -> None:
+    """To bfloat16: half the size, and what it was trained in."""
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def attempt(folder: Path, file: Path, *, device: str, model: str | None, show: bool, samples: int) -> dict[str, Any]:
+    """How many notes hold the value that was told."""
+    base, _ = _model(device, model)
+    writer = Trainer(base, Recipe(), start=folder)
+    given = _messages(file)
+    began = time.monotonic()
+    asked = [notes.prompt(say) for say, _ in given]
+    first = writer.replies(asked, most=NOTE_TOKENS, batch=16)
+    told = [f"{r.splitlines()[0]}\n" if r.strip() else notes.NOTHING for r in first]
+    replies = [[r] for r in first]
+    for _ in range(samples):
+        for of, t, r in zip(
+            replies, told, writer.replies(asked, most=NOTE_TOKENS, batch=16, begun=told, temperature=0.9), strict=True
+        ):
+            of.append(t + r)
+    found = [notes.note_of(say, of) for (say, _), of in zip(given, replies, strict=True)]
+    good = sum(n is not None and v.lower() in n.told.lower() for n, (_, v) in zip(found, given, strict=True) if v)
+    if show:
+        for (say, value), note, reply in zip(given, found, first, strict=True):
+            sys.stdout.write(f"{say} || {value}\n    {note or ('NOTHING KEPT', reply)}\n")
+    facts = sum(1 for _, v in given if v)
+    return {
+        "messages": facts,
+        "value_told": good / max(1, facts),
+        "nothing_kept_of_nothing": sum(n is None for n, (_, v) in zip(found, given, strict=True) if not v),
+        "nothing": len(given) - facts,
+        "questions": sum(len(n.asks) for n in found if n) / max(1, sum(n is not None for n in found)),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _messages(file: Path) -> list[tuple[str, str]]:
+    if file.suffix == ".jsonl":
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [(r["say"], r.get("value") or "") for r in rows]
+    data = json.loads(file.read_text(encoding="utf-8"))
+    talk = [(s, "") for s in data.get("small_talk", [])]
+    if "facts" in data:
+        return [(f["tell"].format(v=f["values"][0]), f["values"][0]) for f in data["facts"]] + talk
+    if "days" in data:
+        return [(f["tell"], f["value"]) for day in data["days"] for f in day] + talk
+    return [(m["say"], m["value"]) for p in data["people"] for m in p["messages"]]
+
+
+def main() -> int:
+    """Train or try."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "try"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("messages", type=Path, nargs="?")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="a folder of weights; else the default model's")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--layers", type=float, default=1.0, help="share of the layers, from the top")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--show", action="store_true")
+    args = parser.parse_args()
+    if args.what == "train":
+        train(
+            args.folder,
+            device=args.device,
+            epochs=args.epochs,
+            model=args.model,
+            layers=args.layers,
+            rank=args.rank,
+            rate=args.rate,
+        )
+        return 0
+    done = attempt(
+        args.folder, args.messages, device=args.device, model=args.model, show=args.show, samples=args.samples
+    )
+    sys.stdout.write(json.dumps(done) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
