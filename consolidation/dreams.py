@@ -69,7 +69,7 @@ class Amounts:
     """A night of few facts words each in more ways, up to `most_questions`: against as many counter-examples as it
     needs, 32 were too few (five facts: recall .76, .80 with 64)."""
     most_questions: int = 128
-    in_all: int = 1200
+    in_all: int = 1000
     """So many wordings a night has time for; more facts are worded in fewer ways each."""
     least_questions: int = 20
     """Of a new fact, however many there are."""

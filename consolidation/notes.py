@@ -81,7 +81,7 @@ def _borne_out(told: str, message: str) -> bool:
     if any(_specific(w) and w not in said for w in content):
         return False
     stems = {w[:4] for w in said}
-    return sum(w in said or w[:4] in stems for w in content) >= 0.5 * len(content)
+    return sum(w in said or w[:4] in stems for w in content) >= 0.4 * len(content)
 
 
 def _specific(word: str) -> bool:
