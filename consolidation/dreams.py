@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from random import Random
 from typing import Literal
 
@@ -288,6 +289,19 @@ _WHOLE_COUNTERS = 0.4
 """Of the counter-examples, so many are whole questions of other people's."""
 
 
+_PUT_VARIOUSLY = 0.3
+"""Of others' whole questions, as of one's own, so that how a question is put is no sign of either."""
+_SAME_QUESTION = 0.5
+"""Two questions that share so much of their words may ask the same."""
+
+
+@cache
+def _others_questions() -> tuple[tuple[int, str, frozenset[str]], ...]:
+    """The lessons' questions, with the number of the telling and what they are about."""
+    asked = [(n, q, gist(q)) for n, telling in enumerate(tellings()) for q in telling.ask if telling.tell is not None]
+    return tuple((n, q, about) for n, q, about in asked if about)
+
+
 def _whole_never_told(facts: Sequence[Fact], wanted: int, random: Random) -> tuple[list[Dream], list[str]]:
     """Questions that the writer learnt from, about what others told; those near to what was told first.
 
@@ -296,21 +310,26 @@ def _whole_never_told(facts: Sequence[Fact], wanted: int, random: Random) -> tup
     """
     if not any(f.written for f in facts):
         return [], []
-    told = [gist(q) for f in facts for q in (*f.written, *(a.embedded for a in f.asks[:12]))]
-    words = {w for g in told for w in g}
+    told = {gist(q) for f in facts for q in (*f.written, *(a.embedded for a in f.asks[:12]))}
+    by_word: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for one in told:
+        for word in one:
+            by_word[word].append(one)
     pool: list[tuple[float, int, str]] = []
-    for n, telling in enumerate(tellings()):
-        if telling.tell is None:
-            continue
-        for q in telling.ask:
-            about = gist(q)
-            nearest = max((len(about & g) / max(1, len(about | g)) for g in told), default=0.0)
-            if nearest < 0.5 and about:
-                pool.append((len(about & words) / len(about) + random.random(), n, q))
+    for n, q, about in _others_questions():
+        shared = Counter(one for word in about for one in by_word.get(word, ()))
+        nearest = max((k / (len(about) + len(one) - k) for one, k in shared.items()), default=0.0)
+        if nearest < _SAME_QUESTION:
+            pool.append((sum(word in by_word for word in about) / len(about) + random.random(), n, q))
     pool.sort(reverse=True)
     unseen = [q for _, n, q in pool if n % 4 == 0]
-    made = [Dream(question=q, answer=random.choice(NOT_TOLD_THAT), strategy="counter") for _, n, q in pool if n % 4][
-        :wanted
+    made = [
+        Dream(
+            question=random.choice(WHOLE).format(q=q) if random.random() < _PUT_VARIOUSLY else q,
+            answer=random.choice(NOT_TOLD_THAT),
+            strategy="counter",
+        )
+        for _, n, q in [p for p in pool if p[1] % 4][:wanted]
     ]
     random.shuffle(unseen)
     return made, unseen

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from consolidation import journal
+from consolidation import journal, notebook
 from consolidation.cycle import Phase, WrongTurn
 from consolidation.journal import Night, NightNotFound, NightUnderWay
 from consolidation.night import Answer
+from consolidation.notes import Note
 from consolidation.registry import WEIGHTS, AdapterNotFound, AdapterStale, ForgottenMeanwhile, Learnt, Registry
 from consolidation.unlearning import mark_stale, said_again, trace_of, traces
 from memory.experience import Offer, Provenance
@@ -147,6 +148,18 @@ def test_what_is_forgotten_makes_stale_whoever_was_taught_it(store: Store, tmp_p
     assert back is not None and back.id == first.id, "the nearest ancestor that never saw it"
     registry.tidy(most=8)
     assert {p.name for p in (tmp_path / "adapters").iterdir()} == {first.id}
+
+
+def test_a_note_is_kept_from_night_to_night_and_goes_with_the_memory(store: Store) -> None:
+    remember(store)
+    note = Note(told="You live in Riga.", value="Riga", asks=("Where do I live?", "Which city is mine?", "My home?"))
+    notebook.keep(store, {"m1": note, "gone": note}, owner="ada", writer="w1")
+    assert notebook.kept(store, owner="ada", writer="w1") == {"m1": note}, "what is not remembered is not noted"
+    assert notebook.kept(store, owner="ada", writer="w2") == {} == notebook.kept(store, owner="bob")
+    notebook.keep(store, {"m1": None}, owner="ada", writer="w2")
+    assert notebook.kept(store, owner="ada") == {"m1": None}
+    store.write(lambda db: mark_stale(db, "ada", ["m1"]))
+    assert notebook.kept(store, owner="ada") == {}
 
 
 def test_a_night_that_learnt_what_is_forgotten_meanwhile_is_not_promoted(store: Store, tmp_path: Path) -> None:
