@@ -35,7 +35,8 @@ def _with_note(facts: list[Fact], note: Note) -> list[Fact]:
         noted = Fact(subject=subject, relation=NOTED, value=note.value, statement=told, asks=(), written=note.asks)
         return [noted, *(f for f in facts if _common(f))]
     first = max(same, key=lambda i: (_common(facts[i]), len(marks(facts[i].value) & value)))
-    joined = replace(facts[first], written=note.asks)
+    bears = marks(facts[first].value) <= marks(told)
+    joined = replace(facts[first], statement=told if bears else facts[first].statement, written=note.asks)
     return [joined, *(f for i, f in enumerate(facts) if i != first and (_common(f) or i in same))]
 
 
