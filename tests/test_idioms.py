@@ -90,3 +90,7 @@ def test_what_no_rule_reads_is_kept_as_it_was_said() -> None:
 )
 def test_small_talk_leaves_no_echo(message: str) -> None:
     assert read(message, Talk()) == []
+
+
+def test_a_number_is_no_name() -> None:
+    assert told("My uncle is 97.") == {("my uncle", "age"): "97"}
