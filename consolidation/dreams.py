@@ -74,7 +74,7 @@ class Amounts:
     """So many wordings a night has time for; more facts are worded in fewer ways each."""
     least_questions: int = 20
     """Of a new fact, however many there are."""
-    counter_share: float = 0.7
+    counter_share: float = 1.0
     """Counter-examples, as a share of all that is made from facts."""
     least_counters: int = 320
     """A night of few facts needs more: with five, a horse was called what the dog is."""
