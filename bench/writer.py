@@ -22,12 +22,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from consolidation import notes
+from consolidation.worker import written_of
 from models.causal_lm import Trainable
 from models.training import TARGETS, Progress, Recipe, Trainer
 from models.weights import resolve
 from settings import Settings
-
-NOTE_TOKENS = 224
 
 
 def _model(device: str, given: str | None) -> tuple[Trainable, Path]:
@@ -79,26 +78,18 @@ def _halve(file: Path) -> None:
     save_file(weights, file, metadata={"format": "pt"})
 
 
-def attempt(folder: Path, file: Path, *, device: str, model: str | None, show: bool, samples: int) -> dict[str, Any]:
+def attempt(folder: Path, file: Path, *, device: str, model: str | None, show: bool) -> dict[str, Any]:
     """How many notes hold the value that was told."""
     base, _ = _model(device, model)
     writer = Trainer(base, Recipe(), start=folder)
     given = _messages(file)
     began = time.monotonic()
-    asked = [notes.prompt(say) for say, _ in given]
-    first = writer.replies(asked, most=NOTE_TOKENS, batch=16)
-    told = [f"{r.splitlines()[0]}\n" if r.strip() else notes.NOTHING for r in first]
-    replies = [[r] for r in first]
-    for _ in range(samples):
-        for of, t, r in zip(
-            replies, told, writer.replies(asked, most=NOTE_TOKENS, batch=16, begun=told, temperature=0.9), strict=True
-        ):
-            of.append(t + r)
+    replies = written_of(writer, [say for say, _ in given])
     found = [notes.note_of(say, of) for (say, _), of in zip(given, replies, strict=True)]
     good = sum(n is not None and v.lower() in n.told.lower() for n, (_, v) in zip(found, given, strict=True) if v)
     if show:
-        for (say, value), note, reply in zip(given, found, first, strict=True):
-            sys.stdout.write(f"{say} || {value}\n    {note or ('NOTHING KEPT', reply)}\n")
+        for (say, value), note, reply in zip(given, found, replies, strict=True):
+            sys.stdout.write(f"{say} || {value}\n    {note or ('NOTHING KEPT', reply[0])}\n")
     facts = sum(1 for _, v in given if v)
     return {
         "messages": facts,
@@ -135,7 +126,6 @@ def main() -> int:
     parser.add_argument("--layers", type=float, default=1.0, help="share of the layers, from the top")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     if args.what == "train":
@@ -149,9 +139,7 @@ def main() -> int:
             rate=args.rate,
         )
         return 0
-    done = attempt(
-        args.folder, args.messages, device=args.device, model=args.model, show=args.show, samples=args.samples
-    )
+    done = attempt(args.folder, args.messages, device=args.device, model=args.model, show=args.show)
     sys.stdout.write(json.dumps(done) + "\n")
     return 0
 

@@ -140,7 +140,7 @@ _NAMED_IN_PASSING = re.compile(
 
 _NAME = (
     r"(?!(?:It|They|That|This|He|She|We|I|You|There)\b)"
-    r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the))*(?<! of)(?<! the)"
+    r"[A-Z][\w'-]+(?: (?:[A-Z][\w'-]+|de|van|von|of|the)){0,5}(?<! of)(?<! the)"
 )
 _MAKES = "|".join(sorted(CARS))
 _CAR = re.compile(

@@ -4,8 +4,7 @@ A question comes in two forms: as asked (`where does my sister live`) and as it 
 sister lives`). What has a name of its own has a third: `my sister's address`.
 
 In the patterns, {s} is the subject, {o} the same as an object, {sp} its possessive, {v} the value that a question takes
-for granted; {do}, {be},
-{was}, {have} agree with the subject, and so does {live_} for any verb.
+for granted; {do}, {be}, {was}, {have} agree with the subject, and so does {live_} for any verb.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +98,15 @@ def note(folder: Path) -> None:
     torch.manual_seed(job.seed)
     model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
     writer = Trainer(model, Recipe(seed=job.seed), start=Path(job.writer))
-    asked = [notes.prompt(m) for m in job.messages]
+    replies = written_of(writer, job.messages, each=lambda n: _tell(phase="reading", step=n, steps=len(job.messages)))
+    files.write(files.Notes(replies=replies, seconds=time.monotonic() - began), folder)
+
+
+def written_of(
+    writer: Trainer, messages: Sequence[str], *, each: Callable[[int], None] = lambda _: None
+) -> list[list[str]]:
+    """The writer's replies to each message: one, then others that begin with what the first says was told."""
+    asked = [notes.prompt(m) for m in messages]
     replies: list[list[str]] = []
     for start in range(0, len(asked), _AT_ONCE):
         some = asked[start : start + _AT_ONCE]
@@ -113,8 +121,8 @@ def note(folder: Path) -> None:
             for i, reply in zip(more, again, strict=True):
                 of_each[i].append(told[i] + reply)
         replies += of_each
-        _tell(phase="reading", step=len(replies), steps=len(asked))
-    files.write(files.Notes(replies=replies, seconds=time.monotonic() - began), folder)
+        each(len(replies))
+    return replies
 
 
 _AT_ONCE = 16

@@ -94,3 +94,8 @@ def test_small_talk_leaves_no_echo(message: str) -> None:
 
 def test_a_number_is_no_name() -> None:
     assert told("My uncle is 97.") == {("my uncle", "age"): "97"}
+
+
+@pytest.mark.timeout(60)
+def test_a_long_row_of_capitals_does_not_hold_up_a_night() -> None:
+    assert read("Aa " * 6000, Talk()) == []
