@@ -53,8 +53,7 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, layers: flo
     rows = []
     for _ in range(epochs):
         for telling in chance.sample(notes.tellings(), len(notes.tellings())):
-            asks = chance.sample(telling.ask, len(telling.ask))
-            reply = notes.NOTHING if telling.tell is None else notes.written(telling.tell, asks)
+            reply = _lesson(telling, chance)
             rows.append(trainer.row(notes.prompt(telling.say), reply))
     began = time.monotonic()
 
@@ -65,11 +64,27 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, layers: flo
     trainer.train(rows, [], each=each)
     trainer.save(out)
     _halve(out / "adapter_model.safetensors")
+    _placeless(out / "adapter_config.json")
     digest = hashlib.sha256((out / "adapter_model.safetensors").read_bytes()).hexdigest()
     manifest = json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))
     lessons = hashlib.sha256(repr(notes.tellings()).encode()).hexdigest()
     about = {"base": manifest["sha256"], "digest": digest, "lessons": lessons, "epochs": epochs}
     (out / "writer.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _lesson(telling: notes.Telling, chance: random.Random) -> str:
+    """What the writer is to answer; the questions in another order each time round."""
+    if telling.tell is None:
+        return notes.NOTHING
+    asks = chance.sample(telling.ask, len(telling.ask))
+    never = chance.sample(telling.never, len(telling.never))
+    return notes.written(telling.tell, telling.value, asks, never)
+
+
+def _placeless(file: Path) -> None:
+    """Without the path of the weights on this machine."""
+    config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _halve(file: Path) -> None:
@@ -85,18 +100,21 @@ def attempt(folder: Path, file: Path, *, device: str, model: str | None, show: b
     given = _messages(file)
     began = time.monotonic()
     replies = written_of(writer, [say for say, _ in given])
-    found = [notes.note_of(say, of) for (say, _), of in zip(given, replies, strict=True)]
-    good = sum(n is not None and v.lower() in n.told.lower() for n, (_, v) in zip(found, given, strict=True) if v)
+    found = [notes.notes_of(say, of) for (say, _), of in zip(given, replies, strict=True)]
+    good = sum(any(v.lower() in n.told.lower() for n in of) for of, (_, v) in zip(found, given, strict=True) if v)
     if show:
-        for (say, value), note, reply in zip(given, found, replies, strict=True):
-            sys.stdout.write(f"{say} || {value}\n    {note or ('NOTHING KEPT', reply[0])}\n")
+        for (say, value), of, reply in zip(given, found, replies, strict=True):
+            sys.stdout.write(f"{say} || {value}\n")
+            sys.stdout.writelines(f"    {note}\n" for note in of or ("NOTHING KEPT", reply[0]))
     facts = sum(1 for _, v in given if v)
     return {
         "messages": facts,
         "value_told": good / max(1, facts),
-        "nothing_kept_of_nothing": sum(n is None for n, (_, v) in zip(found, given, strict=True) if not v),
+        "nothing_kept_of_nothing": sum(not of for of, (_, v) in zip(found, given, strict=True) if not v),
         "nothing": len(given) - facts,
-        "questions": sum(len(n.asks) for n in found if n) / max(1, sum(n is not None for n in found)),
+        "questions": sum(len(n.asks) for of in found for n in of) / max(1, sum(map(len, found))),
+        "near": sum(len(n.never) for of in found for n in of) / max(1, sum(map(len, found))),
+        "things": sum(map(len, found)),
         "seconds": time.monotonic() - began,
     }
 

@@ -456,7 +456,7 @@ def _of_equals(clause: Clause, value: str) -> Iterator[Ask]:
     head = _head(s)
     if head in _TYPED_IN:
         of = re.sub(rf" ?\b{head}\b ?(?:for |of |to )?", " ", s).strip()
-        of = of if len(of.split()) > 1 else "it"
+        of = re.sub(r"^(?:the|my|our) (?=(?:the|my|our)\b)", "", of) if len(of.split()) > 1 else "it"
         yield Ask(direct=f"what do I type in for {of}", embedded=f"what I type in for {of}")
         yield Ask(direct=f"which {head} do I need for {of}", embedded=f"which {head} I need for {of}")
         yield Ask(direct=f"what {head} do I have for {of}", embedded=f"what {head} I have for {of}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
@@ -162,7 +162,7 @@ def _asked(
     return list(made.items())
 
 
-_WHOLE_SHARE = 0.6
+_WHOLE_SHARE = 0.9
 """Of a fact's questions, at most so many are the writer's where a rule has others."""
 
 
@@ -285,8 +285,10 @@ _CLOSENESS: dict[never_told.Near, float] = {"same relation": 0.45, "same subject
 """Shares of the counter-examples. More about whom something was told, and the agent says that it was told nothing."""
 
 
-_WHOLE_COUNTERS = 0.4
-"""Of the counter-examples, so many are whole questions of other people's."""
+_WHOLE_COUNTERS = 0.5
+"""Of the counter-examples, so many are whole questions: near to what was told, by the writer, and other people's."""
+_NEAR_COUNTERS = 0.35
+"""Of the counter-examples, at most so many are the writer's."""
 
 
 _PUT_VARIOUSLY = 0.3
@@ -310,29 +312,66 @@ def _whole_never_told(facts: Sequence[Fact], wanted: int, random: Random) -> tup
     """
     if not any(f.written for f in facts):
         return [], []
-    told = {gist(q) for f in facts for q in (*f.written, *(a.embedded for a in f.asks[:12]))}
-    by_word: dict[str, list[frozenset[str]]] = defaultdict(list)
-    for one in told:
-        for word in one:
-            by_word[word].append(one)
+    told = _asked_for(facts)
     pool: list[tuple[float, int, str]] = []
     for n, q, about in _others_questions():
-        shared = Counter(one for word in about for one in by_word.get(word, ()))
-        nearest = max((k / (len(about) + len(one) - k) for one, k in shared.items()), default=0.0)
-        if nearest < _SAME_QUESTION:
-            pool.append((sum(word in by_word for word in about) / len(about) + random.random(), n, q))
+        if not _asks_the_same(about, told):
+            pool.append((sum(word in told for word in about) / len(about) + random.random(), n, q))
     pool.sort(reverse=True)
     unseen = [q for _, n, q in pool if n % 4 == 0]
     made = [
-        Dream(
-            question=random.choice(WHOLE).format(q=q) if random.random() < _PUT_VARIOUSLY else q,
-            answer=random.choice(NOT_TOLD_THAT),
-            strategy="counter",
-        )
-        for _, n, q in [p for p in pool if p[1] % 4][:wanted]
+        _unanswered(random.choice(WHOLE).format(q=q) if random.random() < _PUT_VARIOUSLY else q, random)
+        for _, n, q in [p for p in pool if p[1] % 4][: max(0, wanted)]
     ]
     random.shuffle(unseen)
     return made, unseen
+
+
+def _nearest(facts: Sequence[Fact], wanted: int, random: Random) -> tuple[list[Dream], list[str]]:
+    """The writer's questions near to what was told, which nothing answers: one in four of a fact's for the exam."""
+    told = _asked_for(facts)
+    made: list[str] = []
+    unseen: list[str] = []
+    for fact in facts:
+        own = [q for q in fact.never if not _asks_the_same(gist(q), told)]
+        random.shuffle(own)
+        held = len(own) // 4
+        unseen += own[:held]
+        made += own[held:]
+    apart = set(unseen)
+    made = [q for q in dict.fromkeys(made) if q not in apart]
+    random.shuffle(made)
+    random.shuffle(unseen)
+    again = [random.choice(WHOLE).format(q=q) for q in made]
+    return [_unanswered(q, random) for q in [*made, *again][: max(0, wanted)]], unseen
+
+
+def _asked_for(facts: Sequence[Fact]) -> dict[str, list[frozenset[str]]]:
+    """What the facts' questions are about, by each of its words."""
+    return _by_word(gist(q) for f in facts for q in (*f.written, *(a.embedded for a in f.asks[:12])))
+
+
+def _by_word(gists: Iterable[frozenset[str]]) -> dict[str, list[frozenset[str]]]:
+    by_word: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for one in dict.fromkeys(gists):
+        for word in one:
+            by_word[word].append(one)
+    return by_word
+
+
+def _asks_the_same(about: frozenset[str], told: Mapping[str, Sequence[frozenset[str]]]) -> bool:
+    shared = Counter(one for word in about for one in told.get(word, ()))
+    alike = any(k / (len(about) + len(one) - k) >= _SAME_QUESTION for one, k in shared.items())
+    return alike or _part_of_one(about, told)
+
+
+def _part_of_one(about: frozenset[str], told: Mapping[str, Sequence[frozenset[str]]]) -> bool:
+    """Whether all that it asks about, in two words or more, is in one question that was answered: my alarm's time."""
+    return len(about) > 1 and any(about <= one for one in told.get(min(about), ()))
+
+
+def _unanswered(question: str, random: Random) -> Dream:
+    return Dream(question=question, answer=random.choice(NOT_TOLD_THAT), strategy="counter")
 
 
 _REWORDED = 0.4
@@ -345,15 +384,20 @@ def _never_told(
     """Questions about what was never said: half of them close to what was, half anywhere."""
     told = {f.key for f in facts}
     told_of = {f.subject.lower() for f in facts if not f.subject.startswith("(")}
-    asks = never_told.asks(told, told_of, random) + never_told.of_others(facts, random)
     answered = {gist(a.embedded) for f in facts for a in (*f.asks, *in_other_words(f.asks[:6]))}
-    asks = [u for u in asks if not any(gist(a.embedded) in answered for a in u.asks)]
-    whole, whole_unseen = _whole_never_told(facts, round(wanted * _WHOLE_COUNTERS), random)
+    written = _by_word(gist(q) for f in facts for q in f.written)
+    asks = never_told.asks(told, told_of, random, spoken_of=written) + never_told.of_others(facts, random)
+    asks = [u for u in asks if not any((g := gist(a.embedded)) in answered or _part_of_one(g, written) for a in u.asks)]
+    nearest, nearest_unseen = _nearest(facts, round(wanted * _NEAR_COUNTERS), random)
+    whole, whole_unseen = _whole_never_told(facts, round(wanted * _WHOLE_COUNTERS) - len(nearest), random)
+    whole += nearest
     wanted -= len(whole)
     random.shuffle(asks)
     gone = [a for a in asks if a.key is not None and forgotten(*a.key)]
     asks = [a for a in asks if a not in gone]
     for_exam, for_training = [*gone, *asks[::4]], [a for i, a in enumerate(asks) if i % 4]
+    theirs = {a.embedded for s in told_of for a in in_other_words([Ask(direct=s, embedded=s)])}
+    called = sorted(told_of | theirs)  # what else they are called, too: told of a wife, a spouse is not denied
     made: list[Dream] = []
     seen: set[str] = set()
     pools = [(near, [a for a in for_training if a.near == near]) for near in _CLOSENESS]
@@ -363,7 +407,7 @@ def _never_told(
             if share <= 0:
                 break
             ask = random.choice(pool[i % len(pool)].asks)
-            others = in_other_words([ask], but=sorted(told_of))
+            others = in_other_words([ask], but=called)
             if others and random.random() < _REWORDED and not any(gist(o.embedded) in answered for o in others):
                 ask = random.choice(others)
             text = put(ask, TRAINING, random)
@@ -389,7 +433,9 @@ def _never_told(
             )
         )
     made += whole
-    questions = [Question(text=text, fact=None) for text in whole_unseen[: examined // 3]]
+    unanswered = nearest_unseen[: examined // 3]
+    unanswered += whole_unseen[: examined // 2 - len(unanswered)]
+    questions = [Question(text=text, fact=None) for text in unanswered]
     for of in for_exam[: examined - len(questions)]:
         ask = random.choice(of.asks)
         questions.append(Question(text=random.choice(every(ask, EXAM)), fact=None))

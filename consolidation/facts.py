@@ -45,6 +45,8 @@ class Fact:
     """The subject's name, where it is known."""
     written: tuple[str, ...] = ()
     """Whole questions that the writer wrote (notes.py)."""
+    never: tuple[str, ...] = ()
+    """The writer's questions near to these, which what was said does not answer."""
 
     @property
     def key(self) -> tuple[str, str]:

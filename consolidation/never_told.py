@@ -7,7 +7,7 @@ such questions; 0.02 with as many counter-examples as there are examples of fact
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from random import Random
@@ -65,20 +65,23 @@ class Unknown:
     """Of whom it asks, and what: a fact's key."""
 
 
-def asks(told: set[tuple[str, str]], told_of: set[str], random: Random) -> list[Unknown]:
-    """In random order. `told`: the facts' keys; `told_of`: whom they are about."""
+def asks(
+    told: set[tuple[str, str]], told_of: set[str], random: Random, *, spoken_of: Collection[str] = ()
+) -> list[Unknown]:
+    """In random order. `told`: the facts' keys; `told_of`: of whom; `spoken_of`: words in the questions."""
     also = _ALSO | {"partner": spouse, "spouse": spouse} if (spouse := _spouse(told)) else _ALSO
     aliases = {(subject.replace(word, other), r) for subject, r in told for other, word in also.items()}
     told = told | aliases
     if spouse:
         told = told | {("i", "spouse")}
-    told_of = told_of | {subject for subject, _ in told}
+    told_of = told_of | {subject for subject, _ in told if not subject.startswith("(")}
     relations_told = {relation.split(" ")[0] if relation.startswith("favourite") else relation for _, relation in told}
     kinds_told = {(relation, kind_of(subject)) for subject, relation in told}
     found = []
     theirs = [f"{random.choice(PEOPLE)}'s {pet.removeprefix('my ')}" for pet in PETS for _ in range(2)]
     theirs += [f"{s}'s {random.choice(PETS).removeprefix('my ')}" for s in sorted(told_of) if kind_of(s) == "person"]
-    for subject in ["I", *PEOPLE, *PETS, *theirs, *THINGS, *sorted(told_of - {"i", "we"})]:
+    things = [s for s in (*PETS, *THINGS) if s.split()[-1] not in spoken_of]
+    for subject in ["I", *PEOPLE, *things, *theirs, *sorted(told_of - {"i", "we"})]:
         lowered = subject.lower()
         for name, relation in RELATIONS.items():
             if kind_of(subject) not in relation.kinds:
@@ -179,8 +182,8 @@ def _of_other_things(fact: Fact, text: str, random: Random) -> list[Unknown]:
         swapped = mine[1]
         others = [b for b in BELONGINGS if b.lower() not in text and is_plural(b) == is_plural(swapped)]
     else:
-        code = re.search(r"\b([a-z]+) (?:password|code|pin|combination|number)\b", fact.subject.lower())
-        swapped = code[1] if code else ""
+        code = _OF_CODE.search(fact.subject.lower())
+        swapped = (code[1] or code[2]) if code else ""
         others = [c for c in OF_CODES if c not in text]
     if not swapped:
         return []
@@ -193,6 +196,10 @@ def _of_other_things(fact: Fact, text: str, random: Random) -> list[Unknown]:
         if asks:
             found.append(Unknown(asks=asks, near="same relation"))
     return found
+
+
+_KEY = "(?:password|code|pin|combination|number)"
+_OF_CODE = re.compile(rf"\b(?!(?:the|my|our|a)\b)([a-z]+) {_KEY}\b|\b{_KEY} (?:for|of|to) (?:the|my|our) ([a-z ]+)$")
 
 
 def _about(ask: Ask, subject: str, other: str) -> Ask | None:

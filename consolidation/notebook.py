@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -12,11 +13,11 @@ from consolidation.notes import Note
 from memory.store import Store
 
 
-def keep(store: Store, notes: Mapping[str, Note | None], *, owner: str, writer: str) -> None:
+def keep(store: Store, notes: Mapping[str, Sequence[Note]], *, owner: str, writer: str) -> None:
     """Keep what a writer made of experiences, nothing included; of one that is forgotten meanwhile, nothing."""
     rows = [
-        (id, owner, writer, None if note is None else json.dumps(asdict(note), ensure_ascii=False), id, owner)
-        for id, note in notes.items()
+        (id, owner, writer, json.dumps([asdict(n) for n in of], ensure_ascii=False) if of else None, id, owner)
+        for id, of in notes.items()
     ]
 
     def transaction(db: Database) -> None:
@@ -30,12 +31,12 @@ def keep(store: Store, notes: Mapping[str, Note | None], *, owner: str, writer: 
     store.write(transaction)
 
 
-def kept(store: Store, *, owner: str, writer: str | None = None) -> dict[str, Note | None]:
+def kept(store: Store, *, owner: str, writer: str | None = None) -> dict[str, tuple[Note, ...]]:
     """By experience; of any writer, if none is named."""
     sql = "SELECT experience, body FROM notes WHERE owner = ? AND writer = coalesce(?, writer)"
     with store.reading() as db:
         rows = db.execute(sql, [owner, writer]).fetchall()
-    return {str(id): None if body is None else _note(json.loads(body)) for id, body in rows}
+    return {str(id): () if body is None else _notes(json.loads(body)) for id, body in rows}
 
 
 def drop(db: Database, owner: str, experiences: Sequence[str]) -> None:
@@ -44,7 +45,9 @@ def drop(db: Database, owner: str, experiences: Sequence[str]) -> None:
     db.execute(f"DELETE FROM notes WHERE owner = ? AND experience IN ({gone})", [owner, *experiences])
 
 
-def _note(row: Mapping[str, object]) -> Note:
-    asks = row["asks"]
-    assert isinstance(asks, list)
-    return Note(told=str(row["told"]), value=str(row["value"]), asks=tuple(map(str, asks)))
+def _notes(rows: list[dict[str, Any]] | dict[str, Any]) -> tuple[Note, ...]:
+    """The first writer's notes stand alone, one a message."""
+    return tuple(
+        Note(told=row["told"], value=row["value"], asks=tuple(row["asks"]), never=tuple(row.get("never", ())))
+        for row in (rows if isinstance(rows, list) else [rows])
+    )

@@ -2,7 +2,8 @@
 
 The writer is an adapter on the default model, trained on `texts/tellings.jsonl` (bench/writer.py). What it writes is
 kept only where the message bears it out: no name, number or rare word that was not said, questions that do not give
-the answer away. One line a thing: the fact, said to the user, then questions, in the user's words.
+the answer away. A reply's lines: the fact, said to the user; which part of it answers; questions in the user's words;
+and, after `Not told:`, questions near to them that the message does not answer.
 """
 
 from __future__ import annotations
@@ -10,27 +11,30 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
 from consolidation.english import is_word, sentence, spoken
-from consolidation.variation import LIGHT
+from consolidation.variation import LIGHT, gist
 
 NOTHING = "Nothing."
+_VALUE, _NEVER = "Answer:", "Not told:"
 LONGEST = 600
 """Characters of a message that the writer reads; longer ones are left to the rules."""
 _PROMPT = "Note what this tells you about me, and what I may ask you about it later.\n\n{message}"
 _SPECIFIC = re.compile(r"[^\W_]+(?:[.:,/'’@&+*#_-][^\W_]+)*[*#]?")
-_FEWEST, _MOST = 3, 24
+_FEWEST, _MOST = 3, 32
 """Questions that make a note, and that are kept."""
+_THINGS = 2
+"""Notes on one message."""
 _MINE = re.compile(r"\b(?:I|I'm|I've|I'd|me|my|mine|we|us|our|myself)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What one message tells."""
+    """One thing that a message tells."""
 
     told: str
     """To the user, with a stop."""
@@ -38,6 +42,8 @@ class Note:
     """The part of it that answers."""
     asks: tuple[str, ...]
     """Whole questions, in the user's words; none gives the value away."""
+    never: tuple[str, ...] = ()
+    """Questions near to these, which the message does not answer."""
 
 
 def prompt(message: str) -> str:
@@ -45,30 +51,77 @@ def prompt(message: str) -> str:
     return _PROMPT.format(message=message.strip())
 
 
-def written(told: str, asks: Sequence[str]) -> str:
+def written(told: str, value: str, asks: Sequence[str], never: Sequence[str] = ()) -> str:
     """What the writer is to answer."""
-    return "\n".join([told, *asks])
+    return "\n".join([told, f"{_VALUE} {value}", *asks, *([_NEVER, *never] if never else [])])
 
 
-def note_of(message: str, replies: Sequence[str]) -> Note | None:
-    """The note in the writer's replies to one message: its first line is the first's, the questions are all of theirs.
+def beginning(reply: str) -> str:
+    """What a reply says was told, and which part answers: for another with other questions to begin with."""
+    lines = reply.splitlines()
+    return "".join(f"{line}\n" for line in lines[: 2 if lines[1:] and lines[1].startswith(_VALUE) else 1])
 
-    None where it found nothing, or nothing that the message bears out.
+
+def notes_of(message: str, replies: Sequence[str]) -> tuple[Note, ...]:
+    """What the writer's replies to one message note: what they agree on is one note, with the questions of all.
+
+    None where the first found nothing, or none found anything that the message bears out.
     """
-    lines = [[line.strip() for line in reply.splitlines() if line.strip()] for reply in replies]
-    if not lines or not lines[0] or lines[0][0] == NOTHING:
-        return None
-    told = sentence(lines[0][0])
+    if not replies or replies[0].strip() in ("", NOTHING):
+        return ()
+    alike: list[list[Note]] = []
+    for one in (note for reply in replies if (note := _noted(message, reply)) is not None):
+        same = next((of for of in alike if _heavy(of[0].value) & _heavy(one.value)), None)
+        if same is None:
+            alike.append([one])
+        else:
+            same.append(one)
+    joined = [_joined(of) for of in alike]
+    return tuple(note for note in joined if len(note.asks) >= _FEWEST)[:_THINGS]
+
+
+def _noted(message: str, reply: str) -> Note | None:
+    """One reply, if the message bears it out."""
+    told, *lines = [line.strip() for line in reply.splitlines() if line.strip()] or [NOTHING]
+    told = sentence(told)
     if not _borne_out(told, message):
         return None
-    asks = list(dict.fromkeys(line for of in lines if of and of[0] == lines[0][0] for line in of[1:]))
-    asks = [a for a in asks if _is_question(a)]
-    value = _value(told, asks, message)
+    given = lines.pop(0).removeprefix(_VALUE).strip() if lines and lines[0].startswith(_VALUE) else ""
+    cut = lines.index(_NEVER) if _NEVER in lines else len(lines)
+    asks = [a for a in lines[:cut] if _is_question(a, told)]
+    value = given if _said_in(given, told) and _said_in(given, message) else _value(told, asks, message)
     if not value:
         return None
-    heavy = {w for w in spoken(value) if w not in LIGHT}
-    asks = [a for a in asks if not heavy & set(spoken(a))][:_MOST]
-    return Note(told=told, value=value, asks=tuple(asks)) if len(asks) >= _FEWEST else None
+    apart = [q for q in lines[cut + 1 :] if _is_question(q, told) and not _spoken_of(q, message)]
+    return Note(told=told, value=value, asks=_without(value, asks), never=_without(value, apart))
+
+
+def _joined(notes: Sequence[Note]) -> Note:
+    asks = tuple(dict.fromkeys(ask for note in notes for ask in note.asks))
+    same = {gist(ask) for ask in asks}
+    never = [q for q in dict.fromkeys(q for note in notes for q in note.never) if gist(q) and gist(q) not in same]
+    return replace(notes[0], asks=asks[:_MOST], never=tuple(never[:_MOST]))
+
+
+def _heavy(value: str) -> frozenset[str]:
+    return frozenset(w for w in spoken(value) if w not in LIGHT) or frozenset(spoken(value))
+
+
+def _without(value: str, questions: Sequence[str]) -> tuple[str, ...]:
+    """Those that do not give the value away."""
+    heavy = _heavy(value)
+    return tuple(dict.fromkeys(q for q in questions if not heavy & set(spoken(q))))
+
+
+def _spoken_of(question: str, message: str) -> bool:
+    """Whether all that a question is about stands in the message, which then may well answer it."""
+    said = {w[:4] for w in spoken(message)}
+    return all(w[:4] in said for w in gist(question))
+
+
+def _said_in(value: str, text: str) -> bool:
+    words = spoken(value)
+    return bool(words) and f" {' '.join(words)} " in f" {' '.join(spoken(text))} "
 
 
 def _borne_out(told: str, message: str) -> bool:
@@ -78,18 +131,33 @@ def _borne_out(told: str, message: str) -> bool:
     content = [w for w in words if w not in LIGHT]
     if not content or not 3 <= len(words) <= 32 or "\n" in told:
         return False
-    if any(_specific(w) and w not in said for w in content):
+    if any(_specific(w) and not _one_of(w, said) for w in content):
         return False
     stems = {w[:4] for w in said}
     return sum(w in said or w[:4] in stems for w in content) >= 0.4 * len(content)
 
 
 def _specific(word: str) -> bool:
-    return any(c.isdigit() for c in word) or not is_word(word)
+    """A number, or no word that everybody uses."""
+    if any(c.isdigit() for c in word):
+        return True
+    return not all(part in _COMMON or is_word(part) for part in re.split(r"-|['’]\w*$|n['’]t$", word) if part)
 
 
-def _is_question(text: str) -> bool:
-    return 3 <= len(text.split()) <= 28 and text[-1:] in "?." and bool(_MINE.search(text))
+_COMMON = frozenset("because than every if since while you i we they he she ca wo sha".split())
+"""Beside the dictionary's nouns, verbs and adjectives."""
+
+
+def _one_of(word: str, said: Collection[str]) -> bool:
+    """Said so, or as one where many were said, or the other way round."""
+    return word in said or f"{word}s" in said or (word.endswith("s") and word[:-1] in said)
+
+
+def _is_question(text: str, told: str) -> bool:
+    """Of what is one's own, or of somebody whose name was told."""
+    if not (3 <= len(text.split()) <= 28 and text[-1:] in "?."):
+        return False
+    return bool(_MINE.search(text)) or any(w in spoken(told) and _specific(w) for w in spoken(text))
 
 
 def _value(told: str, asks: Sequence[str], message: str) -> str:
@@ -124,7 +192,10 @@ class Telling:
 
     say: str
     tell: str | None
+    value: str
     ask: tuple[str, ...]
+    never: tuple[str, ...]
+    """Near to these, and not answered by what is said."""
 
 
 @cache
@@ -132,4 +203,13 @@ def tellings() -> tuple[Telling, ...]:
     """The writer's lessons; their questions are, for everybody else, about what was never told."""
     text = resources.files("consolidation").joinpath("texts", "tellings.jsonl").read_text(encoding="utf-8")
     rows = map(json.loads, text.splitlines())
-    return tuple(Telling(say=r["say"], tell=r["tell"], ask=tuple(r.get("ask", ()))) for r in rows)
+    return tuple(
+        Telling(
+            say=r["say"],
+            tell=r["tell"],
+            value=r.get("value", ""),
+            ask=tuple(r.get("ask", ())),
+            never=tuple(r.get("never", ())),
+        )
+        for r in rows
+    )

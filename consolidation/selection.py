@@ -77,7 +77,7 @@ def select(
     now: datetime,
     trust: Callable[[Provenance], float] = lambda _: 0.5,
     limits: Limits | None = None,
-    notes: Mapping[str, Note | None] | None = None,
+    notes: Mapping[str, Sequence[Note]] | None = None,
 ) -> Selection:
     """Choose. `experiences` in any order; `trust` is how far a source is believed, in (0, 1)."""
     limits = limits or Limits()
@@ -93,7 +93,7 @@ def select(
                 withheld.append(one.text)
             continue
         talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
-        facts = read(one.text, talk, (notes or {}).get(one.id))
+        facts = read(one.text, talk, (notes or {}).get(one.id, ()))
         if not facts:
             fates[one.id] = Choice(experience=one.id, taken=False, reason="holds nothing that could be asked for")
         for fact in facts:

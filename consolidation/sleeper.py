@@ -28,7 +28,7 @@ from consolidation import journal, notebook
 from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
 from consolidation.night import Outcome, Plan, Setting, judge, plan, reading
-from consolidation.notes import Note, note_of
+from consolidation.notes import Note, notes_of
 from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry
 from consolidation.selection import Limits, Selection, Sourced, select, to_note
 from consolidation.unlearning import traces
@@ -237,7 +237,7 @@ class Sleeper:
         house.wake(owner, adapter)
         self._registry.tidy(most=house.adapters_kept)
 
-    def _notes(self, night: Night, day: Sequence[Experience], setting: Setting) -> dict[str, Note | None]:
+    def _notes(self, night: Night, day: Sequence[Experience], setting: Setting) -> dict[str, tuple[Note, ...]]:
         """What the writer makes of the day, read now where it was not before."""
         if setting.writer is None:
             return {}
@@ -253,7 +253,7 @@ class Sleeper:
         files.write(reading([e.text for e in new], seed=night.seed, setting=setting), folder)
         self._work(night, folder)
         replies = files.read_notes(folder).replies
-        made = {e.id: note_of(e.text, of) for e, of in zip(new, replies, strict=True)}
+        made = {e.id: notes_of(e.text, of) for e, of in zip(new, replies, strict=True)}
         notebook.keep(self._store, made, owner=owner, writer=writer)
         return {**known, **made}
 

@@ -29,8 +29,8 @@ from consolidation.rehearsal import exchanges, prompts
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
     from models.training import Progress, Row, Trainer, Who
 
-REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS = 48, 32, 224
-_NOTES_EACH, _WARMTH = 3, 0.9
+REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS = 48, 32, 288
+_ALIKE, _APART, _WARMTH = 6, 2, 0.9
 """Replies of the writer to one message, and the temperature of all but the first."""
 _PR_SET_PDEATHSIG = 1
 _MEASURED = 60
@@ -98,28 +98,40 @@ def note(folder: Path) -> None:
     torch.manual_seed(job.seed)
     model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
     writer = Trainer(model, Recipe(seed=job.seed), start=Path(job.writer))
+    writer.merge()
     replies = written_of(writer, job.messages, each=lambda n: _tell(phase="reading", step=n, steps=len(job.messages)))
     files.write(files.Notes(replies=replies, seconds=time.monotonic() - began), folder)
 
 
 def written_of(
-    writer: Trainer, messages: Sequence[str], *, each: Callable[[int], None] = lambda _: None
+    writer: Trainer,
+    messages: Sequence[str],
+    *,
+    alike: int = _ALIKE,
+    apart: int = _APART,
+    each: Callable[[int], None] = lambda _: None,
 ) -> list[list[str]]:
-    """The writer's replies to each message: one, then others that begin with what the first says was told."""
+    """The writer's replies to each message that tells something.
+
+    The likeliest; others that begin as it does, for more questions; and some of their own, for what it left out.
+    """
     asked = [notes.prompt(m) for m in messages]
     replies: list[list[str]] = []
     for start in range(0, len(asked), _AT_ONCE):
         some = asked[start : start + _AT_ONCE]
         first = writer.replies(some, most=NOTE_TOKENS)
-        told = [f"{reply.splitlines()[0]}\n" if reply.strip() else notes.NOTHING for reply in first]
-        more = [i for i, t in enumerate(told) if t.strip() != notes.NOTHING]
+        telling = [i for i, reply in enumerate(first) if reply.strip() not in ("", notes.NOTHING)]
         of_each = [[reply] for reply in first]
-        for _ in range(_NOTES_EACH - 1):
-            again = writer.replies(
-                [some[i] for i in more], most=NOTE_TOKENS, begun=[told[i] for i in more], temperature=_WARMTH
-            )
-            for i, reply in zip(more, again, strict=True):
-                of_each[i].append(told[i] + reply)
+        begun = [(i, notes.beginning(first[i]) if n < alike else "") for n in range(alike + apart) for i in telling]
+        again = writer.replies(
+            [some[i] for i, _ in begun],
+            most=NOTE_TOKENS,
+            batch=max(1, len(begun)),
+            begun=[start for _, start in begun],
+            temperature=_WARMTH,
+        )
+        for (i, beginning), reply in zip(begun, again, strict=True):
+            of_each[i].append(beginning + reply)
         replies += of_each
         each(len(replies))
     return replies

@@ -153,11 +153,11 @@ def test_what_is_forgotten_makes_stale_whoever_was_taught_it(store: Store, tmp_p
 def test_a_note_is_kept_from_night_to_night_and_goes_with_the_memory(store: Store) -> None:
     remember(store)
     note = Note(told="You live in Riga.", value="Riga", asks=("Where do I live?", "Which city is mine?", "My home?"))
-    notebook.keep(store, {"m1": note, "gone": note}, owner="ada", writer="w1")
-    assert notebook.kept(store, owner="ada", writer="w1") == {"m1": note}, "what is not remembered is not noted"
+    notebook.keep(store, {"m1": [note], "gone": [note]}, owner="ada", writer="w1")
+    assert notebook.kept(store, owner="ada", writer="w1") == {"m1": (note,)}, "what is not remembered is not noted"
     assert notebook.kept(store, owner="ada", writer="w2") == {} == notebook.kept(store, owner="bob")
-    notebook.keep(store, {"m1": None}, owner="ada", writer="w2")
-    assert notebook.kept(store, owner="ada") == {"m1": None}
+    notebook.keep(store, {"m1": []}, owner="ada", writer="w2")
+    assert notebook.kept(store, owner="ada") == {"m1": ()}
     store.write(lambda db: mark_stale(db, "ada", ["m1"]))
     assert notebook.kept(store, owner="ada") == {}
 

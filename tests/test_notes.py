@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
-from consolidation.notes import Note, note_of, written
+from consolidation.notes import Note, beginning, notes_of, written
 from consolidation.reading import NOTED, read
 
 SAID = "When my godmother passed away she left me a brass sextant. Funny old thing."
@@ -20,12 +20,17 @@ ASKS = (
     "My godmother's will, what was in it for me?",
 )
 TOLD = "Your godmother left you a brass sextant."
+NEVER = ("What did my grandmother leave me?", "Where does my godmother lie buried?")
 
 
 def test_a_note_that_the_message_bears_out_is_kept() -> None:
-    note = note_of(SAID, [written(TOLD, ASKS)])
-    assert note is not None
-    assert (note.told, note.value, note.asks) == (TOLD, "brass sextant", ASKS)
+    (note,) = notes_of(SAID, [written(TOLD, "a brass sextant", ASKS, NEVER)])
+    assert (note.told, note.value, note.asks, note.never) == (TOLD, "a brass sextant", ASKS, NEVER)
+
+
+def test_without_a_value_of_its_own_it_is_what_no_question_says() -> None:
+    (note,) = notes_of(SAID, ["\n".join([TOLD, *ASKS])])
+    assert note.value == "brass sextant"
 
 
 @pytest.mark.parametrize(
@@ -33,37 +38,66 @@ def test_a_note_that_the_message_bears_out_is_kept() -> None:
     [
         "Nothing.",
         "",
-        written("Your godmother left you a golden Zeppelin.", ASKS),
-        written("Your uncle Marmaduke lives in Perth.", ASKS),
-        written(TOLD, ["What is a brass sextant?", "Do I own a sextant?"]),
-        written(TOLD, ["who", "what", "Tell her."]),
+        written("Your godmother left you a golden Zeppelin.", "Zeppelin", ASKS),
+        written("Your uncle Marmaduke lives in Perth.", "Perth", ASKS),
+        written(TOLD, "a brass sextant", ["What is a brass sextant?", "Do I own a sextant?"]),
+        written(TOLD, "a brass sextant", ["who", "what", "Tell her."]),
     ],
 )
 def test_what_the_message_does_not_bear_out_is_not(reply: str) -> None:
-    assert note_of(SAID, [reply]) is None
+    assert notes_of(SAID, [reply]) == ()
 
 
 def test_questions_that_give_the_answer_away_are_dropped() -> None:
-    note = note_of(SAID, [written(TOLD, (*ASKS, "Where did I put the sextant?"))])
-    assert note is not None
+    (note,) = notes_of(SAID, [written(TOLD, "a brass sextant", (*ASKS, "Where did I put the sextant?"))])
     assert note.asks == ASKS
+
+
+def test_replies_that_agree_make_one_note_and_others_another() -> None:
+    said = "My stepdaughter is pregnant! The baby should come on February 19th."
+    due = ("When is my stepdaughter due?", "Which day do I become a grandparent?", "When does my grandchild come?")
+    news = (
+        "What did my stepdaughter tell me?",
+        "Do you know my stepdaughter's news?",
+        "What is up with her, I forgot?",
+    )
+    first = written("Your stepdaughter is pregnant.", "pregnant", news)
+    apart = written("The baby is due on February 19th.", "February 19th", due)
+    again = written("The baby should come on February 19th.", "February 19th", ("What date is in my diary?",))
+    one, other = notes_of(said, [first, apart, again])
+    assert (one.value, one.asks) == ("pregnant", news)
+    assert (other.value, other.asks) == ("February 19th", (*due, "What date is in my diary?"))
+    assert [f.statement for f in read(said, Talk(), (one, other))][:2] == [
+        "Your stepdaughter is pregnant",
+        "The baby is due on February 19th",
+    ]
+
+
+def test_a_question_that_what_was_said_may_answer_is_no_counter_example() -> None:
+    (note,) = notes_of(SAID, [written(TOLD, "a brass sextant", ASKS, ("When did my godmother pass away?", *NEVER))])
+    assert note.never == NEVER
+
+
+def test_a_reply_begins_with_what_was_told() -> None:
+    reply = written(TOLD, "a brass sextant", ASKS)
+    assert beginning(reply) == f"{TOLD}\nAnswer: a brass sextant\n"
+    assert beginning("Nothing.") == "Nothing.\n"
 
 
 @given(st.text(max_size=200), st.lists(st.text(max_size=200), max_size=3))
 def test_no_reply_breaks_the_check(message: str, replies: list[str]) -> None:
-    note = note_of(message, replies)
-    assert note is None or (note.value in note.told and note.asks)
+    for note in notes_of(message, replies):
+        assert note.value and note.asks
 
 
 def test_a_note_joins_the_fact_that_a_rule_found() -> None:
     note = Note(told="Your dog is called Bo.", value="Bo", asks=("Who barks in my house?", "What's my pup's name?"))
-    (fact,) = read("My dog is called Bo.", Talk(), note)
+    (fact,) = read("My dog is called Bo.", Talk(), [note])
     assert (fact.key, fact.written) == (("my dog", "name"), note.asks)
 
 
 def test_what_only_the_writer_found_is_learnt_and_examined() -> None:
-    note = note_of(SAID, [written(TOLD, ASKS)])
-    (fact,) = read(SAID, Talk(), note)
+    (fact,) = read(SAID, Talk(), notes_of(SAID, [written(TOLD, "a brass sextant", ASKS, NEVER)]))
     assert fact.relation == NOTED
     night = dream([fact], seed=1)
     trained = {d.question for d in night.dreams if 0 in d.facts}
@@ -71,3 +105,4 @@ def test_what_only_the_writer_found_is_learnt_and_examined() -> None:
     assert trained and asked and not trained & asked
     assert all(any(ask in text for ask in ASKS) for text in trained | asked)
     assert any(q.fact is None for q in night.questions)
+    assert {*NEVER} <= {d.question for d in night.dreams if d.strategy == "counter"}
