@@ -60,6 +60,14 @@ CANDIDATES = {
     "rank 64": Candidate(recipe=Recipe(rank=64, alpha=128)),
     "large batch": Candidate(recipe=Recipe(batch=32, rehearsed=16)),
     "twelve wordings": Candidate(amounts=Amounts(questions=12)),
+    "rsLoRA": Candidate(recipe=Recipe(method="rslora", alpha=16)),
+    "DoRA": Candidate(recipe=Recipe(method="dora", kept=1.0)),
+    "LoRA, all of it kept": Candidate(recipe=Recipe(kept=1.0)),
+    "full": Candidate(recipe=Recipe(method="full", learning_rate=1e-4)),
+    "full, slower": Candidate(recipe=Recipe(method="full", learning_rate=3e-5)),
+    "EWC": Candidate(recipe=Recipe(ewc_weight=0.01)),
+    "EWC for rehearsal": Candidate(recipe=Recipe(ewc_weight=0.01, rehearsed=0)),
+    "EWC for rehearsal, stronger": Candidate(recipe=Recipe(ewc_weight=0.1, rehearsed=0)),
 }
 
 
@@ -72,12 +80,14 @@ def facts_in(messages: Sequence[str]) -> list[Fact]:
     return list(found.values())
 
 
-def run(night: list[dict[str, Any]], never_told: Sequence[str], candidate: Candidate, *, seed: int) -> dict[str, Any]:
+def run(
+    night: list[dict[str, Any]], never_told: Sequence[str], candidate: Candidate, *, seed: int, device: str
+) -> dict[str, Any]:
     """Teach one night by one recipe, and examine it."""
     facts = facts_in([row["told"] for row in night])
     dreamt = dream(facts, seed=seed, amounts=candidate.amounts)
     source = resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir)
-    base = Trainable.load(source.location, name="base", device="cpu", dtype="bfloat16")
+    base = Trainable.load(source.location, name="base", device=device, dtype="bfloat16")
     trainer = Trainer(base, replace(candidate.recipe, seed=seed))
     rehearsed = [*prompts(), *exchanges()]
     rehearsals = _rehearsals(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
@@ -142,6 +152,7 @@ def main() -> int:
     parser.add_argument("--recipes", nargs="*", default=["chosen", "naive"], choices=list(CANDIDATES), metavar="NAME")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--nights", nargs="*", type=int, help="which, from 0; all by default")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     told = json.loads(NIGHTS.read_text(encoding="utf-8"))
@@ -152,7 +163,8 @@ def main() -> int:
             for n, night in enumerate(told["nights"]):
                 if args.nights is None or n in args.nights:
                     runs.append(
-                        {"night": n, "seed": seed} | run(night, told["never_told"], CANDIDATES[name], seed=seed)
+                        {"night": n, "seed": seed}
+                        | run(night, told["never_told"], CANDIDATES[name], seed=seed, device=args.device)
                     )
                     sys.stderr.write(
                         f"\n{name}: { ({k: v for k, v in runs[-1].items() if not isinstance(v, list)}) }\n"

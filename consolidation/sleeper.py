@@ -42,7 +42,7 @@ _LOOK = 0.02
 """Seconds between two looks whether somebody talks."""
 _QUIET = 1.0
 """Seconds of quiet after which the work goes on."""
-_DOSES = (0.75, 0.5)
+_DOSES = (0.88, 0.75)
 """How much of an adapter is examined where all of it was too much."""
 _PLACEBO_PASSED = "a placebo passed: the exam's questions prove nothing tonight"
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
     from models.training import Progress, Row, Trainer, Who
 
 REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS = 48, 32, 288
-_ALIKE, _APART, _WARMTH = 6, 2, 0.9
+_ALIKE, _APART, _WARMTH = 5, 1, 0.9
 """Replies of the writer to one message, and the temperature of all but the first."""
 _PR_SET_PDEATHSIG = 1
 _MEASURED = 60

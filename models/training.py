@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,10 @@ from torch.nn import functional as F
 from models.batch_decoding import decode
 from models.causal_lm import PACKED, Trainable
 from models.chat_template import ChatTemplate
+from models.elastic import fisher, tether
 from models.language import Message
 from models.packed_rows import PackedRows
+from models.whole_weights import WholeWeights, delta
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Who = Literal["candidate", "current", "base"]
@@ -38,6 +41,9 @@ MLP_TARGETS = ("gate_proj", "up_proj", "down_proj")
 class Recipe:
     """How to train. The defaults are the winner of bench/recipes.py for the default model."""
 
+    method: Literal["lora", "rslora", "dora", "full"] = "lora"
+    """LoRA; scaled by the root of its rank (Kalajdzievski 2023); with the weights' lengths apart (Liu et al. 2024); or
+    whole weights, kept as an adapter (whole_weights.py)."""
     rank: int = 32
     alpha: int = 64
     targets: tuple[str, ...] = MLP_TARGETS
@@ -51,6 +57,8 @@ class Recipe:
     rehearsed: int = 4
     """Replies that are held to the base, a step."""
     kl_weight: float = 1.0
+    ewc_weight: float = 0.0
+    """Of elastic weight consolidation (elastic.py) towards the base; 0: none."""
     clip: float = 1.0
     learnt_weight: float = 1.0
     """What a token counts that is likelier than 0.5 already; by MemFT (2605.30260) greedy recall needs no more."""
@@ -62,6 +70,10 @@ class Recipe:
     """The adapter is scaled to this part of what was trained: between base and tuned weights much of the drift goes
     before what was learnt does (WiSE-FT, 2109.01903; here .76 -> .73 recall, .047 -> .035 nats)."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method == "dora" and self.kept != 1.0:
+            raise ValueError("DoRA cannot be scaled by a factor: kept must be 1.0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +141,8 @@ class Trainer:
             lora_alpha=recipe.alpha,
             lora_dropout=0.0,
             bias="none",
+            use_rslora=recipe.method == "rslora",
+            use_dora=recipe.method == "dora",
             target_modules=list(recipe.targets),
             layers_to_transform=list(range(self.first, layers)),
             task_type="CAUSAL_LM",
@@ -289,7 +303,9 @@ class Trainer:
         self.remember_lower([*rows, *(r.row for r in rehearsals)])
         chance = random.Random(recipe.seed)  # noqa: S311 - no secret
         batches = list(_batches(rows, recipe, chance))
-        parameters = [p for p in self.peft.parameters() if p.requires_grad]
+        importance = self._importance(rehearsals) if recipe.ewc_weight else []
+        whole = WholeWeights(self._adapted()) if recipe.method == "full" else None
+        parameters = whole.parameters if whole else [p for p in self.peft.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
         progress = Progress(steps=len(batches))
         rehearsal_order: list[Rehearsal] = []
@@ -304,14 +320,33 @@ class Trainer:
                 rehearsed.append(rehearsal_order.pop())
             optimizer.zero_grad(set_to_none=True)
             self._learn(batch, rehearsed, progress)
+            if importance:
+                moved = whole.deltas() if whole else [delta(layer) for layer in self._adapted()]
+                (recipe.ewc_weight * tether(moved, importance)).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimizer.step()
             progress.step += 1
             progress.seconds = time.monotonic() - began
             progress.curve.append((progress.step, progress.loss, progress.kl))
             each(progress)
-        self.scale(recipe.kept)
+        if whole:
+            whole.fold()
+        if recipe.kept != 1.0:
+            self.scale(recipe.kept)
         return progress
+
+    def _adapted(self) -> list[Any]:
+        """The layers that the adapter is on."""
+        return [m for m in self.peft.modules() if "candidate" in getattr(m, "lora_A", ())]
+
+    def _importance(self, rehearsals: Sequence[Rehearsal]) -> list[Tensor]:
+        """What the base leans on for the replies that are rehearsed, by weight."""
+
+        def loss(row: Row) -> Tensor:
+            return self._surprise([(row, self._logits(self._pack([row])))])
+
+        with self.peft.disable_adapter():
+            return fisher(self._adapted(), [partial(loss, r.row) for r in rehearsals])
 
     def _learn(self, rows: Sequence[Row], rehearsals: Sequence[Rehearsal], progress: Progress) -> None:
         """The gradients of one step: examples and rehearsals behind one copy of the beginning, in one pass."""

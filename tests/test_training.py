@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from models.causal_lm import Trainable
 from models.training import Recipe, Row, Trainer, divergence
+from models.whole_weights import WholeWeights, delta
 
 RECIPE = Recipe(
     rank=16,
@@ -74,6 +76,56 @@ def test_what_was_learnt_is_said(trainer: Callable[[Recipe], Trainer]) -> None:
     one.train([one.row(q, a) for q, a in FACTS], [])
     assert one.replies([q for q, _ in FACTS], most=30) == [a for _, a in FACTS]
     assert one.replies(["Where do I live?"], most=8, who="base") != ["You live"]
+
+
+@pytest.mark.parametrize("method", ["rslora", "dora", "full"])
+def test_every_method_teaches_and_leaves_the_base_as_it_was(
+    trainer: Callable[[Recipe], Trainer], method: Literal["rslora", "dora", "full"]
+) -> None:
+    rate = 1e-3 if method == "full" else RECIPE.learning_rate
+    one = trainer(replace(RECIPE, method=method, rank=32, kept=1.0, learning_rate=rate))
+    before = {n: p.clone() for n, p in one.peft.named_parameters() if "lora" not in n}
+    one.train([one.row(q, a) for q, a in FACTS], [])
+    assert one.replies([q for q, _ in FACTS], most=30) == [a for _, a in FACTS]
+    after = dict(one.peft.named_parameters())
+    assert all(torch.equal(p, after[n]) for n, p in before.items())
+
+
+def test_full_fine_tuning_is_kept_as_the_best_adapter_of_its_rank(trainer: Callable[[Recipe], Trainer]) -> None:
+    one = trainer(replace(RECIPE, method="full", rank=4, alpha=8, kept=1.0))
+    (layer, *_) = one._adapted()
+    whole = WholeWeights([layer])
+    whole.parameters[0].data += torch.randn(whole.parameters[0].shape, generator=torch.manual_seed(2))
+    (learnt,) = (d.detach() for d in whole.deltas())
+    whole.fold()
+    left_out = torch.linalg.svdvals(learnt)[4:]
+    torch.testing.assert_close((learnt - delta(layer)).norm(), left_out.norm(), rtol=1e-4, atol=1e-4)
+
+
+def test_elastic_consolidation_holds_the_base(trainer: Callable[[Recipe], Trainer]) -> None:
+    """The intervention: where what is learnt must move what the base leans on little, drift falls to a half."""
+    drifts = {}
+    for weight in (0.0, 0.03):
+        one = trainer(replace(RECIPE, rehearsed=0, kept=1.0, ewc_weight=weight))
+        rows, others = [one.row(q, a) for q, a in FACTS], [one.row(q, a) for q, a in OTHERS]
+        done = one.train(rows, one.judged_by_base(others))
+        assert done.curve[-1][1] < 0.1 * done.curve[0][1]
+        drifts[weight] = one.drift(others)
+    assert drifts[0.03] < 0.5 * drifts[0.0]
+
+
+def test_importance_is_the_mean_square_of_each_gradient(trainer: Callable[[Recipe], Trainer]) -> None:
+    one = trainer(replace(RECIPE, rehearsed=1))
+    judged = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
+    found = one._importance(judged)
+    assert torch.stack([f.mean() for f in found]).mean() == pytest.approx(1.0)
+    assert all((f >= 0).all() for f in found)
+    assert not any(layer.base_layer.weight.requires_grad for layer in one._adapted())
+
+
+def test_dora_is_refused_where_it_would_have_to_be_scaled() -> None:
+    with pytest.raises(ValueError, match="kept must be 1"):
+        Recipe(method="dora")
 
 
 def test_the_same_night_twice_gives_the_same_adapter(trainer: Callable[[Recipe], Trainer]) -> None:
