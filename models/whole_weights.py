@@ -28,7 +28,7 @@ class WholeWeights:
         self._layers = layers
         self._before = [layer.base_layer.weight for layer in layers]
         for layer, weight in zip(layers, self._before, strict=True):
-            layer.base_layer.weight = nn.Parameter(weight.detach().float())
+            layer.base_layer.weight = nn.Parameter(weight.detach().to(torch.float32, copy=True))
 
     @property
     def parameters(self) -> list[nn.Parameter]:
