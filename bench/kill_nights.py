@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pysqlite3
 
 from bench import tiny
@@ -50,7 +51,7 @@ def run(kills: int, seed: int) -> dict[str, Any]:
             talker = Talker(server.url)
             problems += _finished(folder)
             talker.say(talker.session(), f"My boat number {n} is called {_name(chance)}.", max_tokens=2)
-            talker.call("POST", "/v1/sleep", json={})
+            _fall_asleep(talker)
             wanted = PHASES[n % len(PHASES)]
             _wait(folder, wanted, chance)
             server.kill()
@@ -63,6 +64,19 @@ def run(kills: int, seed: int) -> dict[str, Any]:
             sys.stderr.write(f"\r{n + 1} kills, {len(problems)} problems, met {dict(met)}   ")
         server.kill()
     return {"kills": kills, "met": dict(met), "nights_ended": dict(outcomes), "problems": problems}
+
+
+def _fall_asleep(talker: Talker, seconds: float = 60) -> None:
+    """Once the night before has wound up: its row is closed a moment before its thread is."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            talker.call("POST", "/v1/sleep", json={})
+            return
+        except httpx.HTTPStatusError as refused:
+            if refused.response.status_code != 409 or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def _name(chance: random.Random) -> str:

@@ -68,8 +68,8 @@ class Bars:
     old: float = 0.05
     """At most so much less recall of earlier nights than now."""
     invented: float = 0.15
-    """At most. Of 60 questions, and at the rate of 0.08 that adapters come to, one night in four has more than 0.10 by
-    chance, one in thirty more than this."""
+    """At most. Of 60 questions, and at the rate of 0.08 that adapters come to, one night in five has more than 0.10 by
+    chance, one in fifty more than this."""
     drift: float = 0.08
     """At most."""
     repetition: float = 0.10
