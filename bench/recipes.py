@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from consolidation.clauses import Talk
-from consolidation.dreams import Amounts, Dream, dream
+from consolidation.dreams import dream
+from consolidation.examples import Amounts, Dream
 from consolidation.facts import Fact
 from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from consolidation.dreams import Amounts, Question, dream
+from consolidation.dreams import dream
 from consolidation.exam import (
     Bars,
     Marks,
@@ -19,6 +19,7 @@ from consolidation.exam import (
     repetition,
     verdict,
 )
+from consolidation.examples import Amounts, Question
 from consolidation.facts import Fact
 from consolidation.job import Arm, Job, Reading, Result
 from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refusals_lost, standing

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consolidation.clauses import Talk, clauses
-from consolidation.dreams import Amounts, Night, dream
+from consolidation.dreams import dream
+from consolidation.examples import Amounts, Night
 from consolidation.facts import Fact, facts_of
 from consolidation.phrasing import EXAM, TRAINING
 from consolidation.rehearsal import exchanges, prompts

@@ -1,0 +1,70 @@
+"""A night's material: what it trains on, what it is asked, and how much of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LEAST_EXAMINED = 6
+"""Questions about a night's own facts."""
+
+Strategy = Literal["question", "written", "about", "reversal", "statement", "counter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dream:
+    """One training example."""
+
+    question: str
+    answer: str
+    strategy: Strategy
+    facts: tuple[int, ...] = ()
+    """Which of the night's facts it is made from; none for what was never told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question of the exam."""
+
+    text: str
+    fact: int | None
+    """Which fact answers it; None: nothing does, and any value in the reply is invented."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """What a night trains on, and what it is asked."""
+
+    dreams: tuple[Dream, ...]
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """How many examples of each kind."""
+
+    questions: int = 32
+    """Wordings of questions, a fact that is new."""
+    old_questions: int = 12
+    """The same, a fact of an earlier night, at least; as many as of a new one while `in_all` allows."""
+    least_in_all: int = 320
+    """A night of few facts words each in more ways, up to `most_questions`: against as many counter-examples as it
+    needs, 32 were too few (five facts: recall .76, .80 with 64)."""
+    most_questions: int = 128
+    in_all: int = 1000
+    """So many wordings a night has time for; more facts are worded in fewer ways each."""
+    least_questions: int = 20
+    """Of a new fact, however many there are."""
+    counter_share: float = 1.0
+    """Counter-examples, as a share of all that is made from facts."""
+    least_counters: int = 320
+    """A night of few facts needs more: with five, a horse was called what the dog is."""
+    exam_questions: int = 3
+    """Unseen wordings, a fact; more where there are so few facts that they would be no evidence."""
+    exam_old: int = 60
+    """Questions about facts of earlier nights, at most."""
+    exam_never_told: int = 60
+
+
+AMOUNTS = Amounts()
+"""Unless told otherwise."""
