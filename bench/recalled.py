@@ -110,6 +110,7 @@ def hit(text: str) -> Hit:
         recorded_at=at,
         copies=1,
         pinned=False,
+        private=False,
         quarantined=None,
         superseded_by=None,
         salience=None,

@@ -196,6 +196,9 @@ def forget(
 def mark(
     id: str,
     pin: Annotated[bool | None, typer.Option("--pin/--unpin", help="Never let it go by itself.")] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--not-private", help="It may be recalled, and no night may learn it.")
+    ] = None,
     release: Annotated[bool, typer.Option("--release", help="From quarantine.")] = False,
     true: Annotated[
         bool | None, typer.Option("--true/--false", help="It proved so: moves trust in its source.")
@@ -203,10 +206,11 @@ def mark(
     url: Url = None,
     json_output: Json = False,
 ) -> None:
-    """Pin, release from quarantine, or say that a memory proved true or false."""
-    changes = ({"pinned": pin} if pin is not None else {}) | ({"quarantined": False} if release else {})
+    """Pin, keep out of the nights, release from quarantine, or say that a memory proved true or false."""
+    asked = {"pinned": pin, "private": private, "quarantined": False if release else None}
+    changes = {name: value for name, value in asked.items() if value is not None}
     if not changes and true is None:
-        raise Failure("nothing to do: give --pin, --unpin, --release, --true or --false", USAGE)
+        raise Failure("nothing to do: give --pin, --unpin, --private, --release, --true or --false", USAGE)
     with connect(url) as client:
         if true is not None:
             call(client, "POST", f"/v1/memories/{id}/verify", json={"true": true})
@@ -222,7 +226,7 @@ def _show_memories(memories: list[dict[str, Any]], *, json_output: bool) -> None
         return
     table = Table("id", "memory", "from", "when", "salience")
     for m in memories:
-        marks = [name for name, on in (("pinned", m["pinned"]), ("quarantined", m["quarantined"])) if on]
+        marks = [name for name in ("pinned", "private", "quarantined") if m[name]]
         salience = "-" if m["salience"] is None else f"{m['salience']['total']:.2f}"
         text = escape(m["text"]) + (f" [yellow]({', '.join(marks)})[/yellow]" if marks else "")
         table.add_row(escape(m["id"]), text, escape(m["speaker"]), m["at"][:16], salience)

@@ -116,8 +116,10 @@ class Registry:
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     [id, *astuple(one)],
                 )
-            if not _all_there(db, [one.experience for one in learnt]):
-                raise ForgottenMeanwhile("something that this night learnt from has been forgotten meanwhile")
+            if not _all_may_be_learnt(db, [one.experience for one in learnt]):
+                raise ForgottenMeanwhile(
+                    "something that this night learnt from has been forgotten or made private meanwhile"
+                )
             db.execute("DELETE FROM unlearning WHERE owner = ?", [night.owner])
             end_within(db, night, "promoted", [], at=at, figures={"adapter": id})
             return _find(db, id, night.owner)
@@ -220,10 +222,11 @@ class Registry:
         return digest
 
 
-def _all_there(db: Database, experiences: Sequence[str]) -> bool:
+def _all_may_be_learnt(db: Database, experiences: Sequence[str]) -> bool:
     wanted = set(experiences)
     found = db.execute(
-        f"SELECT count(DISTINCT id) FROM experiences WHERE id IN ({','.join('?' for _ in wanted)})", sorted(wanted)
+        f"SELECT count(DISTINCT id) FROM experiences WHERE private = 0 AND id IN ({','.join('?' for _ in wanted)})",
+        sorted(wanted),
     ).fetchone()
     return int(found[0]) == len(wanted)
 

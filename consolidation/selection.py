@@ -147,6 +147,8 @@ def _disagreements(told: Sequence[Sourced]) -> tuple[tuple[str, str], ...]:
 
 
 def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limits) -> str | None:
+    if one.private:
+        return "private: it may be recalled, and is never learnt"
     if one.quarantined is not None:
         return f"in quarantine: {one.quarantined}"
     if one.provenance.author == "model":

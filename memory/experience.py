@@ -83,6 +83,8 @@ class Experience:
     copies: int
     """How often it was said, in these words or others."""
     pinned: bool
+    private: bool
+    """It may be recalled, and no night may learn it."""
     quarantined: str | None
     superseded_by: str | None
     salience: Salience | None

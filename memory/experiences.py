@@ -106,8 +106,19 @@ class Experiences:
             )
             return [experience_of(r) for r in rows]
 
-    def mark(self, id: str, *, owner: str, pinned: bool | None = None, release: bool = False) -> Experience:
-        """Pin or unpin an experience; `release` it from quarantine.
+    def mark(
+        self,
+        id: str,
+        *,
+        owner: str,
+        pinned: bool | None = None,
+        private: bool | None = None,
+        release: bool = False,
+        unlearn: Callable[[Database, Sequence[str]], object] = lambda db, events: None,
+    ) -> Experience:
+        """Pin or unpin an experience, keep it out of the nights or let it in; `release` it from quarantine.
+
+        `unlearn` is part of the transaction: it takes what was made elsewhere from what becomes private.
 
         Raises:
             MemoryNotFound: there is none, or it is another owner's.
@@ -117,6 +128,10 @@ class Experiences:
             one = find(db, id, owner=owner)
             if pinned is not None:
                 db.execute("UPDATE experiences SET pinned = ? WHERE n = ?", [int(pinned), one.n])
+            if private is not None:
+                db.execute("UPDATE experiences SET private = ? WHERE n = ?", [int(private), one.n])
+            if private and not one.private:
+                unlearn(db, [one.id])
             if release:
                 db.execute("UPDATE experiences SET quarantined = NULL WHERE n = ?", [one.n])
             return find(db, one.id, owner=owner)
@@ -172,11 +187,13 @@ class Experiences:
             for record, outcome in zip(records, outcomes, strict=True):
                 if outcome.fate in ("stored", "replaced", "quarantined"):
                     db.execute(
-                        "UPDATE experiences SET copies = ?, pinned = ?, quarantined = coalesce(?, quarantined),"
-                        " superseded_by = ? WHERE owner = (SELECT n FROM owners WHERE name = ?) AND id = ?",
+                        "UPDATE experiences SET copies = ?, pinned = ?, private = ?,"
+                        " quarantined = coalesce(?, quarantined), superseded_by = ?"
+                        " WHERE owner = (SELECT n FROM owners WHERE name = ?) AND id = ?",
                         [
                             record.get("copies") or 1,
                             int(record.get("pinned") or False),
+                            int(record.get("private") or False),
                             record.get("quarantined"),
                             record.get("superseded_by"),
                             owner,
@@ -240,6 +257,7 @@ def record_of(one: Experience) -> dict[str, Any]:
         "author": where.author if where.author != "user" else None,
         "copies": one.copies if one.copies != 1 else None,
         "pinned": True if one.pinned else None,
+        "private": True if one.private else None,
         "quarantined": one.quarantined,
         "superseded_by": one.superseded_by,
     }
@@ -287,6 +305,7 @@ def experience_of(row: Mapping[str, Any]) -> Experience:
         recorded_at=datetime.fromisoformat(row["recorded_at"]),
         copies=row["copies"],
         pinned=bool(row["pinned"]),
+        private=bool(row["private"]),
         quarantined=row["quarantined"],
         superseded_by=row["superseded_by"],
         salience=None if row["scored_at"] is None else _salience(row),

@@ -352,3 +352,9 @@ def m005_notes(db: Database) -> None:
         ) STRICT, WITHOUT ROWID
         """
     )
+
+
+@migrations()
+def m006_private(db: Database) -> None:
+    """What may be recalled and never learnt."""
+    db.execute("ALTER TABLE experiences ADD COLUMN private INTEGER NOT NULL DEFAULT 0")

@@ -215,7 +215,7 @@ def test_an_export_comes_back_byte_for_byte(store: Store, tmp_path: Path) -> Non
     memories.add([said("I live in Munich.", "b")], owner="alice")
     memories.add([said("Hi!", "D1:1", session="s1", speaker="Ana", merge=False)], owner="alice")
     memories.add([said("Hi!", "D1:2", session="s1", speaker="Ben", merge=False)], owner="alice")
-    memories.mark("a", owner="alice", pinned=True)
+    memories.mark("a", owner="alice", pinned=True, private=True)
     exported = [json.dumps(r, ensure_ascii=False) for r in memories.export(owner="alice")]
     other = Store(tmp_path / "other.db")
     elsewhere = Experiences(other, now=clock(AT + timedelta(days=3)))

@@ -57,6 +57,9 @@ def test_taught_found_explained_changed_and_forgotten(alice: httpx.Client) -> No
     total = sum(t["contribution"] for t in reasons["terms"].values()) + reasons["neighbours"]
     assert best["score"] == pytest.approx(reasons["factor"] * total, abs=1e-5)
     assert alice.patch("/v1/memories/bike", json={"pinned": True}).json()["pinned"] is True
+    changed = alice.patch("/v1/memories/bike", json={"private": True}).json()
+    assert changed["private"] is True and changed["pinned"] is True
+    assert alice.get("/v1/memories", params={"query": "bicycle"}).json()["data"][0]["private"] is True
     assert alice.get("/v1/memories/bike/why-not", params={"query": "bicycle"}).json()["reason"] == "found"
     assert alice.post("/v1/memories/bike/verify", json={"true": True}).json()["trust"] == 0.6
     assert alice.get("/v1/memories/bike").json()["trust"] == 0.6

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from consolidation import journal, notebook
 from consolidation.cycle import Phase, WrongTurn
@@ -129,6 +131,25 @@ def test_promotion_and_rollback(store: Store, tmp_path: Path) -> None:
     with pytest.raises(AdapterNotFound, match="changed"):
         registry.activate(first.id, owner="ada", at=AT)
     assert registry.active("ada") == again
+
+
+def test_what_becomes_private_makes_stale_whoever_was_taught_it_and_stays_in_memory(
+    store: Store, tmp_path: Path
+) -> None:
+    remember(store)
+    registry, memories = Registry(store, tmp_path / "adapters"), Experiences(store, now=lambda: AT)
+    taught = registry.promote(made(tmp_path, "one"), promoting(store), [FACT], base="b", at=AT)
+
+    def unlearn(db: Database, events: Sequence[str]) -> None:
+        mark_stale(db, "ada", events)
+
+    assert memories.mark("m1", owner="ada", private=False, unlearn=unlearn).private is False
+    assert registry.lineage("ada")[0].stale is False
+    assert memories.mark("m1", owner="ada", private=True, unlearn=unlearn).private is True
+    assert registry.lineage("ada")[0].stale is True and registry.known(taught.id) == []
+    assert memories.get("m1", owner="ada").text == "I live in Riga."
+    with pytest.raises(ForgottenMeanwhile):  # as a night would that was promoting just then
+        registry.promote(made(tmp_path, "two"), promoting(store, 1), [FACT], base="b", at=AT)
 
 
 def test_what_is_forgotten_makes_stale_whoever_was_taught_it(store: Store, tmp_path: Path) -> None:

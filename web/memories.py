@@ -154,10 +154,22 @@ async def get_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> Memo
 
 @router.patch("/memories/{id}")
 async def change_memory(id: MemoryId, body: Changes, service: ServiceDep, owner: OwnerDep) -> Memory:
-    """Pin or unpin; release from quarantine. The text never changes: teach a new one that `supersedes` it."""
+    """Pin or unpin; keep it out of the nights; release from quarantine.
+
+    The text never changes: teach a new one that `supersedes` it. What becomes private and was learnt is unlearnt.
+    """
 
     def work() -> Memory:
-        one = service.memory.experiences.mark(id, owner=owner, pinned=body.pinned, release=body.quarantined is False)
+        if body.private:
+            service.sleep.sleeper.interrupt(owner, "something became private; the next night does not learn it")
+        one = service.memory.experiences.mark(
+            id,
+            owner=owner,
+            pinned=body.pinned,
+            private=body.private,
+            release=body.quarantined is False,
+            unlearn=lambda db, events: mark_stale(db, owner, events),
+        )
         service.memory.recall.refresh(owner, [one.id])
         return shown(one)
 
@@ -246,6 +258,7 @@ def shown(one: Experience) -> Memory:
         turn=where.turn,
         copies=one.copies,
         pinned=one.pinned,
+        private=one.private,
         quarantined=one.quarantined,
         superseded_by=one.superseded_by,
         accesses=one.accesses,

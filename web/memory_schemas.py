@@ -71,6 +71,7 @@ class MemoryRecord(_Strict):
     author: Literal["user", "model", "other"] | None = None
     copies: Annotated[int, Field(ge=1, le=1 << 30)] | None = None
     pinned: bool | None = None
+    private: bool | None = None
     quarantined: Annotated[str, Field(max_length=500)] | None = None
     superseded_by: Annotated[str, Field(pattern=MEMORY_ID)] | None = None
 
@@ -109,6 +110,7 @@ class Memory(BaseModel):
     turn: str | None
     copies: int
     pinned: bool
+    private: bool
     quarantined: str | None
     superseded_by: str | None
     accesses: int
@@ -145,6 +147,7 @@ class Changes(_Strict):
     """`PATCH /v1/memories/{id}`."""
 
     pinned: bool | None = None
+    private: bool | None = Field(None, description="true: it may be recalled, and no night may learn it.")
     quarantined: Literal[False] | None = Field(None, description="false: release it.")
 
 

@@ -55,6 +55,7 @@ function card(memory) {
   const buttons = element("div", "buttons");
   buttons.append(
     button(memory.pinned ? "Unpin" : "Pin", () => change(memory, { pinned: !memory.pinned })),
+    button(memory.private ? "Let it be learnt" : "Never learn", () => change(memory, { private: !memory.private })),
     button("Correct", () => correct(memory)),
     ...(memory.quarantined ? [button("Release", () => change(memory, { quarantined: false }))] : []),
     button("Forget", () => forget(memory, item)),
@@ -96,6 +97,7 @@ function chips(memory) {
     ...(memory.copies > 1 ? [`said ${memory.copies} times`] : []),
     ...(memory.accesses ? [`used ${memory.accesses} times`] : []),
     ...(memory.pinned ? ["pinned"] : []),
+    ...(memory.private ? ["private"] : []),
     ...(memory.superseded_by ? ["replaced"] : []),
     ...(memory.quarantined ? [`quarantined: ${memory.quarantined}`] : []),
   ]) list.append(element("li", "", text));
