@@ -118,6 +118,19 @@ def is_word(word: str) -> bool:
     return lowered in closed or bool(lemminflect.getAllLemmas(lowered))
 
 
+def is_intelligible(text: str) -> bool:
+    """Whether at least half of the lower-cased words are the dictionary's; a text of names and numbers is."""
+    words = [w for w in _PLAIN.findall(text) if w.islower()]
+    return not words or 2 * sum(w in PRONOUNS or w in _UNLISTED or is_word(w) for w in words) >= len(words)
+
+
+_PLAIN = re.compile(r"[^\W\d_]+(?=[^\w'’]|['’]|$)")
+_UNLISTED = frozenset(
+    "the a an and or but if because than so as that this these those what which who is are was".split()
+)
+"""Words that the dictionary of inflections leaves out."""
+
+
 def is_noun(word: str) -> bool:
     """Whether the dictionary has the word as a noun."""
     return bool(lemminflect.getAllLemmas(word.lower(), upos="NOUN"))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from consolidation.clauses import Talk
+from consolidation.english import is_intelligible
 from consolidation.facts import Fact
 from consolidation.notes import LONGEST, Note
 from consolidation.reading import read
@@ -165,6 +166,8 @@ def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limi
     believed = trust(one.provenance)
     if believed < limits.least_trust:
         return f"its source is not believed ({believed:.2f})"
+    if not is_intelligible(one.text):
+        return "hardly a word of it is in the dictionary"
     return None
 
 

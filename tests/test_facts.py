@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consolidation.clauses import Talk, clauses
+from consolidation.english import is_intelligible
 from consolidation.facts import Fact, facts_of
 
 
@@ -156,3 +157,18 @@ def test_what_stands_in_other_places_is_read_too(message: str, subject: str, val
 )
 def test_what_is_over_tomorrow_is_left_alone(message: str) -> None:
     assert told(message) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("My dog is called Zebulon Quibblewick.", True),
+        ("im putting 40 quid aside evry month for a pottery kiln", True),
+        ("Zork Blint Fnord", True),
+        ("7391", True),
+        ("wjx qpovk zz trelm abqo fd.", False),
+        ("my wjx is qpovk zzt trelm abqo.", False),
+    ],
+)
+def test_gibberish_is_not_taken_for_words(text: str, known: bool) -> None:
+    assert is_intelligible(text) is known
