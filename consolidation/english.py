@@ -124,7 +124,7 @@ def is_intelligible(text: str) -> bool:
     return not words or 2 * sum(w in PRONOUNS or w in _UNLISTED or is_word(w) for w in words) >= len(words)
 
 
-_PLAIN = re.compile(r"[^\W\d_]+(?=[^\w'’]|['’]|$)")
+_PLAIN = re.compile(r"[^\W\d_]+(?!\w)")
 _UNLISTED = frozenset(
     "the a an and or but if because than so as that this these those what which who is are was".split()
 )
