@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -228,6 +229,13 @@ def settled(store: Store, *, owner: str, active: str | None) -> datetime | None:
         ).fetchall()
     promoted = next((id for id, outcome, _ in rows if outcome == "promoted"), None)
     return datetime.fromisoformat(rows[0][2]) if rows and promoted == active else None
+
+
+def missed(store: Store, *, owner: str, nights: int = 50) -> Counter[str]:
+    """By experience, in how many of the last nights its fact was taught and then not answered in the exam."""
+    ended = newest(store, owner=owner, limit=nights)
+    taught = [n for n in ended if n.outcome in ("promoted", "rejected") and not n.placebo]
+    return Counter(experience for night in taught for experience in night.figures.get("missed", ()))
 
 
 def dates(store: Store, *, owner: str) -> frozenset[str]:

@@ -44,6 +44,8 @@ _QUIET = 1.0
 """Seconds of quiet after which the work goes on."""
 _DOSES = (0.88, 0.75)
 """How much of an adapter is examined where all of it was too much."""
+_TRIES = 2
+"""Nights after which a fact that none of them got into the weights is left to memory alone."""
 _PLACEBO_PASSED = "a placebo passed: the exam's questions prove nothing tonight"
 
 
@@ -187,8 +189,9 @@ class Sleeper:
         selection = select(
             day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits, notes=notes
         )
-        new, old = _parted(selection, self._registry.known(current.id) if current else [])
-        journal.choose(self._store, night, _told_why(selection, new))
+        known = self._registry.known(current.id) if current else []
+        new, old = parted(selection, known, journal.missed(self._store, owner=owner))
+        journal.choose(self._store, night, _told_why(selection, new, old))
         figures = {
             "experiences": len(selection.choices),
             "facts": len(new),
@@ -222,8 +225,9 @@ class Sleeper:
         if night.phase == "training":
             night = self._enter(night, "examining")
         first = files.read_result(folder)
-        made, outcome, doses = self._examined(night, planned, folder, first)
-        figures = {**_figures(outcome, first), "doses": doses}
+        made, outcome, doses, answered = self._examined(night, planned, folder, first)
+        missed = {s.experience.id for n, s in enumerate(new) if n in outcome.recalled and n not in answered}
+        figures = {**_figures(outcome, first), "doses": doses, "missed": sorted(missed)}
         journal.keep_answers(self._store, night, outcome.answers)
         if not outcome.verdict.passed or night.placebo:
             reasons = outcome.verdict.reasons if not outcome.verdict.passed else (_PLACEBO_PASSED,)
@@ -259,10 +263,11 @@ class Sleeper:
 
     def _examined(
         self, night: Night, planned: Plan, folder: Path, result: files.Result
-    ) -> tuple[Path, Outcome, list[dict[str, Any]]]:
-        """The verdict on what was made; where less of it may pass, on less of it."""
+    ) -> tuple[Path, Outcome, list[dict[str, Any]], set[int]]:
+        """The verdict on what was made; where less of it may pass, on less of it; and what any dose of it answers."""
         made = folder / files.ADAPTER
         outcome = judge(planned, result, bars=self._house.bars, seed=night.seed)
+        answered = _mastered(outcome)
         doses: list[dict[str, Any]] = []
         for scale in _DOSES:
             if outcome.verdict.passed or not outcome.verdict.may_rescale:
@@ -274,7 +279,8 @@ class Sleeper:
             self._work(night, again)
             outcome = judge(planned, files.read_result(again), bars=self._house.bars, seed=night.seed)
             made = again / files.ADAPTER
-        return made, outcome, doses
+            answered |= _mastered(outcome)
+        return made, outcome, doses, answered
 
     def _enter(self, night: Night, phase: Any, **figures: Any) -> Night:
         if night.id in self._cancelled:
@@ -333,28 +339,46 @@ def _told_after(one: Experience, at: datetime) -> bool:
     return one.provenance.author == "user" and one.recorded_at > at
 
 
-def _told_why(selection: Selection, new: Sequence[Sourced]) -> list[tuple[str, bool, str]]:
+def _told_why(selection: Selection, new: Sequence[Sourced], old: Sequence[Sourced]) -> list[tuple[str, bool, str]]:
     """Why each experience is in or out, without its text: what is forgotten must not stand here."""
-    fresh = {s.experience.id for s in new}
-    return [
-        (
-            c.experience,
-            c.taken,
-            ("told something new" if c.experience in fresh else "told what is known") if c.taken else c.reason,
-        )
-        for c in selection.choices
-    ]
+    fresh, known = ({s.experience.id for s in some} for some in (new, old))
+    told = []
+    for choice in selection.choices:
+        if not choice.taken:
+            told.append((choice.experience, False, choice.reason))
+        elif choice.experience in fresh:
+            told.append((choice.experience, True, "told something new"))
+        elif choice.experience in known:
+            told.append((choice.experience, True, "told what is known"))
+        else:
+            told.append((choice.experience, False, f"taught in {_TRIES} nights, and answered after none"))
+    return told
 
 
-def _parted(selection: Selection, known: Sequence[Learnt]) -> tuple[list[Sourced], list[Sourced]]:
-    """The facts that are new, changed or not yet mastered, and those that the serving adapter holds."""
-    held = {(k.subject, k.relation): k.statement for k in known if (k.recalled or 0.0) >= MASTERED}
+def parted(
+    selection: Selection, known: Sequence[Learnt], missed: Mapping[str, int]
+) -> tuple[list[Sourced], list[Sourced]]:
+    """The facts that are new, changed or not yet mastered, and those that the serving adapter holds.
+
+    What so many nights were taught in vain is not new any more: it would have them rejected together with what can be
+    learnt. Where the serving adapter was taught it, it is rehearsed with the rest; else it is in neither.
+    """
+    taught = {(k.subject, k.relation): k for k in known}
     new: list[Sourced] = []
     old: list[Sourced] = []
     for sourced in selection.facts:
-        key = (sourced.fact.subject, sourced.fact.relation)
-        (old if held.get(key) == sourced.fact.statement else new).append(sourced)
+        before = taught.get((sourced.fact.subject, sourced.fact.relation))
+        same = before is not None and before.statement == sourced.fact.statement
+        tried = missed.get(sourced.experience.id, 0) >= _TRIES
+        if before is not None and same and (tried or (before.recalled or 0.0) >= MASTERED):
+            old.append(sourced)
+        elif not tried:
+            new.append(sourced)
     return new, old
+
+
+def _mastered(outcome: Outcome) -> set[int]:
+    return {fact for fact, share in outcome.recalled.items() if share >= MASTERED}
 
 
 def _learnt(planned: Plan, outcome: Outcome, sources: Mapping[tuple[str, str], str]) -> list[Learnt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 from sqlite_utils import Database
 
 from consolidation import journal, notebook
-from consolidation.cycle import Phase, WrongTurn
+from consolidation.cycle import Outcome, Phase, WrongTurn
 from consolidation.journal import Night, NightNotFound, NightUnderWay
 from consolidation.night import Answer
 from consolidation.notes import Note
 from consolidation.registry import WEIGHTS, AdapterNotFound, AdapterStale, ForgottenMeanwhile, Learnt, Registry
+from consolidation.selection import select
+from consolidation.sleeper import parted
 from consolidation.unlearning import mark_stale, said_again, trace_of, traces
 from memory.experience import Offer, Provenance
 from memory.experiences import Experiences
@@ -102,6 +105,38 @@ def test_choices_and_answers_are_kept_for_the_morning(store: Store) -> None:
         ("m2", False, "the agent's own words"),
     ]
     assert journal.answers(store, one.id) == kept
+
+
+def test_what_two_nights_taught_in_vain_is_not_new_any_more(store: Store) -> None:
+    """Placebos and what was not examined do not count; what an adapter was taught is rehearsed with the rest."""
+
+    def ended(n: int, outcome: Outcome, missed: list[str], *, placebo: bool = False) -> None:
+        at = AT + timedelta(hours=n)
+        one = journal.begin(store, owner="ada", date="2026-11-22", asked=True, at=at, placebo=placebo)
+        for phase in TO_PROMOTING[:-1]:
+            one = journal.move(store, one, phase, at=at)
+        journal.finish(store, one, outcome, [], at=at, figures={"missed": missed})
+
+    ended(0, "rejected", ["m1", "m2"])
+    ended(1, "rejected", ["m1"], placebo=True)
+    ended(2, "interrupted", ["m1"])
+    assert journal.missed(store, owner="ada") == {"m1": 1, "m2": 1}
+    ended(3, "rejected", ["m1"])
+    missed = journal.missed(store, owner="ada")
+    assert missed == {"m1": 2, "m2": 1} and journal.missed(store, owner="bob") == {}
+
+    texts = {"m1": "I live in Riga.", "m2": "My dog is called Biscuit."}
+    offers = [Offer(id=id, text=text, at=AT, provenance=Provenance(channel="chat")) for id, text in texts.items()]
+    memories = Experiences(store, now=lambda: AT)
+    memories.add(offers, owner="ada")
+    chosen = select(memories.newest(owner="ada", limit=9), now=AT)
+    assert [s.experience.id for some in parted(chosen, [], missed) for s in some] == ["m2"]
+    fact = next(s.fact for s in chosen.facts if s.experience.id == "m1")
+    half = replace(FACT, subject=fact.subject, relation=fact.relation, statement=fact.statement, recalled=0.3)
+    new, old = parted(chosen, [half], missed)
+    assert [s.experience.id for s in new] == ["m2"] and [s.experience.id for s in old] == ["m1"]
+    new, old = parted(chosen, [half], {})
+    assert {s.experience.id for s in new} == {"m1", "m2"} and not old
 
 
 def remember(store: Store) -> None:

@@ -143,6 +143,9 @@ def test_nights_over_http(http: httpx.Client) -> None:
     assert rebuilt["outcome"] == "promoted", rebuilt
     assert not any("Biscuit" in f["statement"] for f in rebuilt["learnt"]) and len(rebuilt["learnt"]) == 3
     assert rebuilt["figures"]["marks"]["candidate"]["unlearnt"] is not None
+    # What two nights taught in vain is rehearsed, and not new any more; the brother was taught in one.
+    assert (rebuilt["figures"]["facts"], rebuilt["figures"]["known"]) == (1, 2)
+    assert rebuilt["figures"]["missed"] == second_night["figures"]["missed"][-1:]
     assert [a["id"] for a in http.get("/v1/adapters").json()["data"] if not a["stale"]] == [serving(http)]
 
 
