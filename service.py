@@ -137,6 +137,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     sleeper=nights,
                     registry=registry,
                     date=ticking.date,
+                    zone=ticking.zone,
                     wake=serving.wake,
                     load=serving.load,
                 ),

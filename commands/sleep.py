@@ -156,6 +156,11 @@ def _show(night: dict[str, Any], *, json_output: bool) -> None:
         for fact in facts:
             known = "" if fact["recalled"] is None else f" [dim]({fact['recalled']:.0%} of its questions)[/dim]"
             out.print(f"  [dim]{title}:[/dim] {escape(fact['statement'])}{known}", soft_wrap=True)
+    for pattern in report["patterns"]:
+        words = escape(", ".join(pattern["words"]))
+        out.print(f"  [dim]came up on {pattern['days']} days:[/dim] {words}", soft_wrap=True)
+    for one, other in report["contradictions"]:
+        out.print(f"  [yellow]told differently:[/yellow] {one} and {other}", soft_wrap=True)
     for reason in report["why"]:
         mark = "in " if reason["taken"] else "out"
         out.print(f"  [dim]{mark} {reason['experiences']:>4}  {escape(reason['reason'])}[/dim]", soft_wrap=True)

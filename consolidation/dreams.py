@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from random import Random
 
+from consolidation.corrections import corrections
 from consolidation.counter_examples import counter_examples
 from consolidation.english import second_person, sentence
 from consolidation.examples import AMOUNTS, LEAST_EXAMINED, Amounts, Dream, Night, Question, Strategy
@@ -70,6 +71,9 @@ def dream(
     questions += [q for of_one in old for q in of_one][: amounts.exam_old]
     dreams += _accounts(facts, random)
     dreams += _reversals(facts, random)
+    changed, asked = corrections(facts, random)
+    dreams += changed
+    questions += asked
     wanted = round(len(dreams) * amounts.counter_share)
     if wanted:
         wanted = max(wanted, amounts.least_counters)

@@ -170,6 +170,23 @@ def second_person(text: str) -> str:
     )
 
 
+def running(statement: str) -> str:
+    """As it stands within a sentence: without a stop, and small where its first word is always written so."""
+    text = statement.rstrip(".")
+    return text[:1].lower() + text[1:] if re.match(r"(You|Your|You're|The|A|An)\b", text) else text
+
+
+_FIRST = {"your": "my", "yours": "mine", "yourself": "myself", "you're": "I'm", "you've": "I've", "you'd": "I'd"}
+
+
+def first_person(statement: str) -> str:
+    """What was said to the speaker, as they say it themselves: your -> my, you are -> I am. Of one plain statement."""
+    text = re.sub(r"\byou (are|were)\b", lambda m: f"I {'am' if m[1] == 'are' else 'was'}", running(statement))
+    text = re.sub(r"(^|\b(?:and|but|that|which|who|when|where|because|if) )you\b", r"\1I", text)
+    text = re.sub(r"\byou(?:r|rs|rself|'re|'ve|'d)\b", lambda m: _FIRST[m[0].lower()], text, flags=re.IGNORECASE)
+    return re.sub(r"\byou\b", "me", text)
+
+
 def _agreeing(found: re.Match[str]) -> str:
     return f"you {found[2] or ''}{'are' if found[3] == 'am' else 'were'}"
 

@@ -8,7 +8,7 @@ from typing import Literal
 LEAST_EXAMINED = 6
 """Questions about a night's own facts."""
 
-Strategy = Literal["question", "written", "about", "reversal", "statement", "counter"]
+Strategy = Literal["question", "written", "about", "reversal", "statement", "counter", "correction"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

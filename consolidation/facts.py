@@ -47,6 +47,8 @@ class Fact:
     """Whole questions that the writer wrote (notes.py)."""
     never: tuple[str, ...] = ()
     """The writer's questions near to these, which what was said does not answer."""
+    was: str = ""
+    """What was told of the same before this, as `statement`; empty: nothing else was."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -108,6 +108,19 @@ ABOUT = (
     "What do you remember about {s}?",
 )
 WHO = ("Who is {n}?", "Do you know who {n} is?", "Remind me who {n} is.", "Who's {n} again?")
+STILL = (
+    "Is it still true that {was}?",
+    "Am I right that {was}?",
+    "Do you still have it down that {was}?",
+    "I thought {was}. Is that so?",
+    "Didn't I say that {was}?",
+    "Last I told you, {was}. Does that still hold?",
+    "{Was}, right?",
+    "As far as I remember {was}, is that up to date?",
+)
+"""Whether something still holds."""
+STILL_EXAM = ("Is it the case that {was}?", "So {was}, still?", "If I told somebody that {was}, would that be right?")
+STILL_SO, NOT_ANY_MORE = ("Yes, {statement}.", "That's right, {statement}."), "Not any more: {statement}."
 NOT_TOLD = (
     "You haven't told me {e}.",
     "You haven't told me {e}.",

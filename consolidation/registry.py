@@ -18,6 +18,7 @@ from typing import Literal
 
 from sqlite_utils import Database
 
+from consolidation.facts import Fact
 from consolidation.journal import Night, NightFault, end_within
 from memory.ids import new_id
 from memory.store import Store
@@ -53,6 +54,19 @@ class Learnt:
     """The words in which one may ask for it."""
     recalled: float | None
     """Share of its questions in the exam that were answered; under `MASTERED` it is taught again."""
+
+
+def former(experience: str, fact: Fact) -> Learnt:
+    """The row of what was told of a fact before it was corrected: in questions of the night, and in no answer."""
+    return Learnt(
+        experience=experience,
+        subject=fact.subject,
+        relation=f"{fact.relation} before",
+        value=fact.value,
+        statement="",
+        asked="",
+        recalled=None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +189,7 @@ class Registry:
         with self._store.reading() as db:
             rows = db.execute(
                 "SELECT experience, subject, relation, value, statement, asked, recalled FROM learnt WHERE adapter = ?"
-                " ORDER BY subject, relation",
+                " AND statement <> '' ORDER BY subject, relation",
                 [id],
             ).fetchall()
         names = [f.name for f in fields(Learnt)]

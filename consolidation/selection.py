@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from consolidation.clauses import Talk
@@ -52,12 +52,21 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Former:
+    """What was told of the same before a fact, and the experience that told it."""
+
+    fact: Fact
+    experience: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sourced:
     """A fact, and the experience that told it last."""
 
     fact: Fact
     experience: Experience
     priority: float
+    former: Former | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +95,16 @@ def select(
     told: dict[tuple[str, str, str], Sourced] = {}
     talks: dict[tuple[str | None, str], Talk] = {}
     withheld: list[str] = []
+    replaced: dict[str, list[Former]] = {}
     for one in sorted(experiences, key=lambda e: (e.at, e.n)):
         refusal = _refused(one, trust, limits)
         if refusal is not None:
             fates[one.id] = Choice(experience=one.id, taken=False, reason=refusal)
             if one.provenance.author != "model" and one.superseded_by is None:
                 withheld.append(one.text)
+            if one.superseded_by is not None and _refused(replace(one, superseded_by=None), trust, limits) is None:
+                was = read(one.text, Talk(), (notes or {}).get(one.id, ()))
+                replaced.setdefault(one.superseded_by, []).extend(Former(fact=f, experience=one.id) for f in was)
             continue
         talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
         facts = read(one.text, talk, (notes or {}).get(one.id, ()))
@@ -106,7 +119,9 @@ def select(
             if earlier is not None and earlier.experience.id != one.id:
                 reason = f"corrected by {one.id}"
                 fates[earlier.experience.id] = Choice(experience=earlier.experience.id, taken=False, reason=reason)
-            told[key] = Sourced(fact=fact, experience=one, priority=_priority(one, now))
+            former = _former(fact, earlier, replaced.get(one.id, ()))
+            known = replace(fact, was=former.fact.statement if former else "")
+            told[key] = Sourced(fact=known, experience=one, priority=_priority(one, now), former=former)
     kept, crowded_out = _within(list(told.values()), limits)
     for sourced, reason in crowded_out:
         fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=False, reason=reason)
@@ -119,6 +134,15 @@ def select(
         withheld=tuple(withheld),
         disagreements=_disagreements(list(told.values())),
     )
+
+
+def _former(fact: Fact, earlier: Sourced | None, replaced: Sequence[Former]) -> Former | None:
+    """What was told of the same before: by the fact that it corrects, or by the memory that its own replaced."""
+    if earlier is not None and earlier.fact.value.lower() != fact.value.lower():
+        return Former(fact=earlier.fact, experience=earlier.experience.id)
+    same = [f for f in replaced if f.fact.key == fact.key] or replaced[:1]
+    before = next((f for f in same if f.fact.value.lower() != fact.value.lower()), None)
+    return before or (earlier.former if earlier is not None else None)
 
 
 def to_note(

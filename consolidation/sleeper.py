@@ -29,7 +29,7 @@ from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
 from consolidation.night import Outcome, Plan, Setting, judge, plan, reading
 from consolidation.notes import Note, notes_of
-from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry
+from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry, former
 from consolidation.selection import Limits, Selection, Sourced, select, to_note
 from consolidation.unlearning import traces
 from consolidation.variation import words_of
@@ -235,8 +235,7 @@ class Sleeper:
             return
         house.prove(made)
         night = self._enter(night, "promoting", **figures)
-        sources = {(s.fact.subject, s.fact.relation): s.experience.id for s in chosen}
-        learnt = _learnt(planned, outcome, sources)
+        learnt = _learnt(planned, outcome, {s.fact.key: s for s in chosen})
         adapter = self._registry.promote(made, night, learnt, base=house.base(), at=house.now())
         house.wake(owner, adapter)
         self._registry.tidy(most=house.adapters_kept)
@@ -381,19 +380,24 @@ def _mastered(outcome: Outcome) -> set[int]:
     return {fact for fact, share in outcome.recalled.items() if share >= MASTERED}
 
 
-def _learnt(planned: Plan, outcome: Outcome, sources: Mapping[tuple[str, str], str]) -> list[Learnt]:
-    return [
-        Learnt(
-            experience=sources[fact.subject, fact.relation],
-            subject=fact.subject,
-            relation=fact.relation,
-            value=fact.value,
-            statement=fact.statement,
-            asked=words_of(fact),
-            recalled=outcome.recalled.get(n),
+def _learnt(planned: Plan, outcome: Outcome, sources: Mapping[tuple[str, str], Sourced]) -> list[Learnt]:
+    learnt = []
+    for n, fact in enumerate(planned.facts):
+        source = sources[fact.key]
+        learnt.append(
+            Learnt(
+                experience=source.experience.id,
+                subject=fact.subject,
+                relation=fact.relation,
+                value=fact.value,
+                statement=fact.statement,
+                asked=words_of(fact),
+                recalled=outcome.recalled.get(n),
+            )
         )
-        for n, fact in enumerate(planned.facts)
-    ]
+        if source.former is not None:  # it stood in questions: whoever forgets it is to be rid of that, too
+            learnt.append(former(source.former.experience, source.former.fact))
+    return learnt
 
 
 def _figures(outcome: Outcome, result: files.Result) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 from hypothesis import given, settings
@@ -135,3 +136,30 @@ def test_names_agree_in_all_forms() -> None:
         for d in night.dreams:
             assert "{" not in d.question + d.answer
             assert "  " not in d.question + d.answer
+
+
+def told_before(*messages: str) -> list[Fact]:
+    """Facts, and of those told again what they were before."""
+    known: dict[tuple[str, str], Fact] = {}
+    for message in messages:
+        for fact in facts_of(clauses(message, Talk())[0]):
+            known[fact.key] = replace(fact, was=known[fact.key].statement if fact.key in known else "")
+    return list(known.values())
+
+
+def test_what_changed_is_asked_for_as_it_was_and_nothing_where_nothing_changed() -> None:
+    told = ("My dog's name is Rex.", "My sister Marta works as a beekeeper.", "I live in Tartu.", "I live in Narva.")
+    facts = told_before(*told)
+    home = next(n for n, f in enumerate(facts) if f.was)
+    night = dream(facts, seed=1)
+    made = [d for d in night.dreams if d.strategy == "correction"]
+    changed = {d.question: d.answer for d in made if d.facts == (home,)}
+    assert changed["Is it still true that I live in Tartu?"] == "Not any more: you live in Narva."
+    assert len(changed) == 8 and set(changed.values()) == {"Not any more: you live in Narva."}
+    same = [d for d in made if d.facts and d.facts != (home,)]
+    assert same and all("Tartu" not in d.question and d.answer.startswith(("Yes, ", "That's right, ")) for d in same)
+    assert any(not d.facts for d in made), "and something that was never told"
+    assert not any("Tartu" in d.answer for d in night.dreams), "what was is never an answer"
+    unseen = [q for q in night.questions if "Tartu" in q.text]
+    assert [q.fact for q in unseen] == [home] and not {q.text for q in unseen} & {d.question for d in night.dreams}
+    assert not any(d.strategy == "correction" for d in dream(told_before(*told[:3]), seed=1).dreams)

@@ -11,11 +11,13 @@ import pytest
 from sqlite_utils import Database
 
 from consolidation import journal, notebook
+from consolidation.clauses import Talk, clauses
 from consolidation.cycle import Outcome, Phase, WrongTurn
+from consolidation.facts import facts_of
 from consolidation.journal import Night, NightNotFound, NightUnderWay
 from consolidation.night import Answer
 from consolidation.notes import Note
-from consolidation.registry import WEIGHTS, AdapterNotFound, AdapterStale, ForgottenMeanwhile, Learnt, Registry
+from consolidation.registry import WEIGHTS, AdapterNotFound, AdapterStale, ForgottenMeanwhile, Learnt, Registry, former
 from consolidation.selection import select
 from consolidation.sleeper import parted
 from consolidation.unlearning import mark_stale, said_again, trace_of, traces
@@ -105,6 +107,23 @@ def test_choices_and_answers_are_kept_for_the_morning(store: Store) -> None:
         ("m2", False, "the agent's own words"),
     ]
     assert journal.answers(store, one.id) == kept
+
+
+def test_forgetting_what_was_before_a_correction_reaches_the_adapter_that_was_asked_about_it(
+    store: Store, tmp_path: Path
+) -> None:
+    remember(store)
+    before = Offer(id="m0", text="I live in Ghent.", at=AT, provenance=Provenance(channel="chat"))
+    Experiences(store, now=lambda: AT).add([before], owner="ada")
+    registry = Registry(store, tmp_path / "adapters")
+    [was] = facts_of(clauses("I live in Ghent.", Talk())[0])
+    now = replace(FACT, subject=was.subject, relation=was.relation)
+    taught = registry.promote(made(tmp_path, "one"), promoting(store), [now, former("m0", was)], base="b", at=AT)
+    assert registry.known(taught.id) == [now], "what was is not known"
+    waiting = store.write(lambda db: mark_stale(db, "ada", ["m0"]))
+    assert [w.split()[0] for w in waiting] == [taught.id] and registry.lineage("ada")[0].stale
+    assert registry.known(taught.id) == [now]
+    assert said_again(["You live in Ghent."], traces(store, owner="ada")) == 1.0
 
 
 def test_what_two_nights_taught_in_vain_is_not_new_any_more(store: Store) -> None:

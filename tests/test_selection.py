@@ -66,6 +66,24 @@ def reasons(selection: Selection) -> dict[str, str]:
     return {c.experience: c.reason for c in selection.choices}
 
 
+def test_what_was_told_before_a_correction_is_known_from_talk_and_from_memory() -> None:
+    """A later fact of the same key, or a memory that took another's place; what is private stays out of both."""
+    told = [
+        one("I live in Ghent.", 1),
+        one("I live in Riga.", 2),
+        one("My sister is a nurse.", 3, superseded_by="m5"),
+        one("My dog is called Tom.", 4, superseded_by="m6", private=True),
+        one("My sister is a potter.", 5),
+        one("My dog is called Rex.", 6),
+        one("I live in Riga.", 7),
+    ]
+    found = {s.fact.statement: s for s in select(told, now=NOW).facts}
+    assert found["you live in Riga"].fact.was == "you live in Ghent"
+    formers = {statement: s.former.experience for statement, s in found.items() if s.former}
+    assert formers == {"you live in Riga": "m1", "your sister is a potter": "m3"}
+    assert found["your dog is called Rex"].fact.was == ""
+
+
 def test_every_experience_gets_a_reason() -> None:
     told = [
         one("My dog's name is Rex.", 1),

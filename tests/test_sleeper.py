@@ -7,8 +7,10 @@ that exactly one adapter serves whatever is cancelled, killed, forgotten or roll
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,7 @@ def test_nights_over_http(http: httpx.Client) -> None:
     report = night["report"]
     assert {w["reason"]: w["experiences"] for w in report["why"] if w["taken"]} == {"told something new": 3}
     assert len(report["learnt"]) + len(report["not_yet"]) == 3 and report["answers"]
+    assert report["contradictions"] == [] == report["patterns"]
     assert say(http, "Hello.", adapter="none")["adapter"] == "none"
     # The store is the authority, and this model learns nothing: the base answers; without recall, the weights alone.
     assert say(http, "What is my dog called?")["adapter"] == "none"
@@ -147,6 +150,14 @@ def test_nights_over_http(http: httpx.Client) -> None:
     assert (rebuilt["figures"]["facts"], rebuilt["figures"]["known"]) == (1, 2)
     assert rebuilt["figures"]["missed"] == second_night["figures"]["missed"][-1:]
     assert [a["id"] for a in http.get("/v1/adapters").json()["data"] if not a["stale"]] == [serving(http)]
+
+    # What kept coming up, found when the report is read: if this night closed a week or a month.
+    days = [datetime.now(UTC) - timedelta(days=n + 0.5) for n in range(6)]
+    lines = [json.dumps({"text": f"Kilometre {n} of my marathon.", "at": at.isoformat()}) for n, at in enumerate(days)]
+    assert http.post("/v1/memories/import", content="\n".join(lines)).status_code == 200
+    again = http.get(f"/v1/sleep/cycles/{rebuilt['id']}").json()
+    found = [p for p in again["report"]["patterns"] if "marathon" in p["words"]]
+    assert [(p["days"], len(p["memories"])) for p in found] == ([] if again["rhythm"] == "daily" else [(6, 6)])
 
 
 def test_killed_and_begun_again(server: Server, http: httpx.Client) -> None:

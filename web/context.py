@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +51,8 @@ class SleepAccess:
     registry: Registry
     date: Callable[[], str]
     """The local date that a night begun now belongs to."""
+    zone: tzinfo
+    """Where days begin and end."""
     wake: Callable[[str, Registered | None], None]
     """Let an adapter serve an owner from the next reply on; None: the base."""
     load: Callable[[str], None]

@@ -16,6 +16,7 @@ from consolidation.cycle import Outcome as NightOutcome
 from consolidation.cycle import Phase
 from consolidation.dreams import dream
 from consolidation.journal import Night
+from consolidation.patterns import PERIODS, patterns
 from consolidation.registry import MASTERED
 from consolidation.schedule import Rhythm, rhythm
 from consolidation.selection import LOOKED_AT, select
@@ -133,6 +134,14 @@ class Counted(BaseModel):
     experiences: int
 
 
+class PatternReply(BaseModel):
+    """Something that kept coming up."""
+
+    words: list[str]
+    days: int
+    memories: list[str]
+
+
 class Report(BaseModel):
     """What to read in the morning."""
 
@@ -144,6 +153,10 @@ class Report(BaseModel):
     """Of the experiences that were looked at."""
     answers: list[ExamAnswer]
     """What went wrong in the exam, and some of what went well."""
+    patterns: list[PatternReply]
+    """What kept coming up in the week or the month that this night closed; a daily night has none."""
+    contradictions: list[tuple[str, str]]
+    """Memories of different speakers that tell different things of the same."""
 
 
 class SleepNow(BaseModel):
@@ -234,7 +247,8 @@ async def get_night(id: NightId, service: ServiceDep, owner: OwnerDep) -> NightR
     def work() -> NightReply:
         night = journal.find(service.memory.store, id, owner=owner)
         shown = _shown(service, night)
-        return shown.model_copy(update={"report": _report(service, shown)}) if night.outcome else shown
+        report = _report(service, owner, night, shown) if night.outcome else None
+        return shown.model_copy(update={"report": report})
 
     return await run_in_threadpool(work)
 
@@ -316,8 +330,10 @@ def _shown(service: Service, night: Night) -> NightReply:
     )
 
 
-def _report(service: Service, night: NightReply) -> Report:
+def _report(service: Service, owner: str, slept: Night, night: NightReply) -> Report:
     store = service.memory.store
+    experiences = service.memory.experiences.newest(owner=owner, limit=LOOKED_AT) if night.rhythm in PERIODS else []
+    found = patterns(experiences, night.rhythm, until=slept.started_at, zone=service.sleep.zone)
     learnt = [fact for fact in night.learnt if (fact.recalled or 0.0) >= MASTERED]
     counted = Counter((reason, taken) for _, taken, reason in journal.choices(store, night.id))
     return Report(
@@ -326,6 +342,8 @@ def _report(service: Service, night: NightReply) -> Report:
         not_yet=[fact for fact in night.learnt if fact not in learnt],
         why=[Counted(reason=reason, taken=taken, experiences=n) for (reason, taken), n in counted.most_common()],
         answers=[ExamAnswer.model_validate(asdict(a)) for a in journal.answers(store, night.id)],
+        patterns=[PatternReply(words=list(p.words), days=p.days, memories=list(p.memories)) for p in found],
+        contradictions=[(a, b) for a, b in night.figures.get("disagreements", [])],
     )
 
 

@@ -61,6 +61,8 @@ async function openReport(item, id) {
   box.append(
     list("Known by heart", night.report.learnt.map(told)),
     list("Not yet", night.report.not_yet.map(told)),
+    list("Kept coming up", night.report.patterns.map((p) => `${p.words.join(", ")} (on ${p.days} days)`)),
+    list("Told differently", night.report.contradictions.map(([one, other]) => `${one} and ${other}`)),
     list("Why", night.report.why.map((w) => `${w.experiences} ${w.taken ? "in" : "out"}: ${w.reason}`)),
     list("From the exam", night.report.answers.map((a) => `${a.good ? "✓" : "✗"} ${a.question} → ${a.after}`)),
   );
