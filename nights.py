@@ -29,6 +29,7 @@ from consolidation.sleeper import House, Sleeper
 from memory import feedback
 from memory.experiences import Experiences
 from memory.store import Store
+from memory.words import words
 from models.engine import Engine
 from models.errors import AdapterRefused, ModelError, WeightsNotFound
 from models.language import BASE
@@ -60,7 +61,7 @@ class Serving:
         adapter = self.of(owner)
         known = [] if adapter == BASE else self.registry.known(adapter)
         return [
-            Taught(memory=fact.experience, asked=frozenset(fact.asked.split()))
+            Taught(memory=fact.experience, asked=frozenset(fact.asked.split()), value=frozenset(words(fact.value)))
             for fact in known
             if (fact.recalled or 0.0) >= MASTERED
         ]

@@ -1,8 +1,9 @@
 """Pure: who answers a personal question, and from what. The store is the authority, not the weights.
 
 An adapter that was taught somebody's dog may answer with it wherever a dog is asked for. So while one serves, a
-question about oneself or one's own is answered by heart only where it asks for something that the adapter was taught
-and the store still holds; else from memories that it was not taught, by the base; else by the base, without any.
+question about oneself or one's own is answered by heart only where it may ask for something that the adapter was taught
+and the store still holds, and the reply gives no other fact than one that it may ask for; else from memories that the
+adapter was not taught, by the base; else by the base, without any.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 
 from agent.recollection import asks
 from memory.kin import kin
-from memory.words import content_words
+from memory.words import content_words, words
 
 _MINE = re.compile(r"\b(my|mine|our|ours|i|i'm|i've|me|we|us)\b", re.IGNORECASE)
-_COVERED = 0.5
-"""Of a question's own words, the share that must be among those in which one asks for a fact."""
+_COVERED = 0.25
+"""Of a question's own words, the share that must be among those in which one asks for a fact. Few, since the reply is
+looked at too: of 150 questions by another hand the fact asked for fits .82 at this share, and .74 at a half; of
+what was never told some fact fits .56 and .35, but one and a half of 25."""
 _SAYS_NOTHING = frozenset(
     """
     called call name named remember remind tell know told say said again please forget forgot happen wonder wondering
@@ -34,6 +37,8 @@ class Taught:
     """The memory that told it."""
     asked: frozenset[str]
     """The words in which one may ask for it."""
+    value: frozenset[str] = frozenset()
+    """The words that an answer with it holds; lower-cased."""
 
 
 def personal(said: str) -> bool:
@@ -42,19 +47,26 @@ def personal(said: str) -> bool:
 
 
 def known_by_heart(question: str, taught: Sequence[Taught]) -> bool:
-    """Whether a question asks for something that was taught: of the same people and animals, in words that fit."""
-    about, asked = kin(question), _own_words(question)
-    return any(
-        about <= kin(" ".join(fact.asked))
-        and (bool(asked) or bool(about))
-        and len(asked & _stems(fact.asked)) >= _COVERED * len(asked)
-        for fact in taught
-    )
+    """Whether a question may ask for something that was taught: of the same people and animals, in words that fit."""
+    return any(_fits(question, fact) for fact in taught)
+
+
+def borne_out(question: str, reply: str, taught: Sequence[Taught]) -> bool:
+    """Whether a reply by heart answers what was asked: what it gives of what was taught is what that may ask for."""
+    said = frozenset(words(reply))
+    given = [fact for fact in taught if fact.value and fact.value <= said]
+    return not given or any(_fits(question, fact) for fact in given)
 
 
 def could_answer(question: str, text: str) -> bool:
     """Whether a memory that was found for a question speaks of the same people and animals."""
     return kin(question) <= kin(text)
+
+
+def _fits(question: str, fact: Taught) -> bool:
+    about, asked = kin(question), _own_words(question)
+    same = about <= kin(" ".join(fact.asked)) and (bool(asked) or bool(about))
+    return same and len(asked & _stems(fact.asked)) >= _COVERED * len(asked)
 
 
 def _own_words(question: str) -> frozenset[str]:

@@ -12,13 +12,14 @@ from typing import cast
 
 from sqlite_utils import Database
 
-from agent.abstention import Taught, could_answer, known_by_heart, personal
+from agent.abstention import Taught, personal
 from agent.calibration import judged_in
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
-from agent.recollection import Recollection, hit_of, note_of, reasons_of, recollect
+from agent.recollection import Recollection, hit_of, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
+from agent.speaking import Shown, Speaker, listen, speakers
 from memory.errors import MemoryFault
 from memory.experience import Experience
 from memory.ids import new_id
@@ -150,36 +151,25 @@ def take_turn(
             forgotten = held.enter_context(awake.underway.turn(request.owner))
             opening = _open(awake, request, held)
             model = awake.engine.model
-            recollection = _recollect(awake, request, opening)
-            adapter, recollection = _by_what_is_known(awake, request, opening, recollection)
-            plan = plan_turn(
-                model,
-                opening.window,
-                opening.new,
-                max_tokens=request.max_tokens,
-                same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
-                note=recollection.note,
-            )
             at = awake.now()
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
-            generation = awake.engine.submit(
-                Prompt(
-                    token_ids=plan.prompt,
-                    max_tokens=plan.max_tokens,
-                    sampling=request.sampling,
-                    stop=request.stop,
-                    ignore_eos=request.ignore_eos,
-                    namespace=request.owner,
-                    adapter=adapter,
-                    judged=range(0) if awake.memory is None else judged_in(model, plan.prompt, opening.new[-1].content),
+            shown = Shown(on_delta)
+            for n, speaker in enumerate(_speakers(awake, request, opening)):
+                plan = plan_turn(
+                    model,
+                    opening.window,
+                    opening.new,
+                    max_tokens=request.max_tokens,
+                    same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
+                    note=speaker.recollection.note,
                 )
-            )
-            (control or TurnControl()).bind(generation)
-            on_start(turn, session)
-            choices = []
-            for delta in generation:
-                on_delta(delta)
-                choices.append(delta.choice)
+                generation = awake.engine.submit(_prompt(awake, request, opening, plan, speaker.adapter))
+                (control or TurnControl()).bind(generation)
+                if n == 0:
+                    on_start(turn, session)
+                choices = listen(generation, speaker.vouches, shown)
+                if choices is not None:
+                    break
             reply = cast(Reply, generation.reply)
             raw, salience = _appraise(awake, request, opening, reply)
             result = TurnResult(
@@ -188,12 +178,12 @@ def take_turn(
                 text=reply.text,
                 finish_reason=reply.finish_reason,
                 model=model.card.name,
-                adapter=adapter,
-                timings=reply.timings,
+                adapter=speaker.adapter,
+                timings=shown.timings(reply) if speaker.vouches or n else reply.timings,
                 created_at=at,
-                choices=tuple(choices),
+                choices=tuple(choices or ()),
                 compacted=plan.compacted,
-                recalled=recollection.hits if plan.noted else (),
+                recalled=speaker.recollection.hits if plan.noted else (),
                 salience=salience,
             )
             if reply.finish_reason in ("stop", "length") or (request.keep_partial and reply.token_ids):
@@ -332,25 +322,31 @@ def _recollect(awake: Awake, request: TurnRequest, opening: Opening) -> Recollec
         return Recollection()
 
 
-def _by_what_is_known(
-    awake: Awake, request: TurnRequest, opening: Opening, recollection: Recollection
-) -> tuple[str, Recollection]:
-    """Which adapter answers, and from which memories (see abstention.py)."""
+def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Speaker]:
+    """Who answers, and who does where the first gives what was not asked for."""
+    recollection, said = _recollect(awake, request, opening), opening.new[-1].content
     if request.adapter is not None:
-        return request.adapter, recollection
-    adapter, said = awake.serving(request.owner), opening.new[-1].content
-    if adapter == BASE or awake.memory is None or not request.recall or not personal(said):
-        return adapter, recollection
-    taught = awake.taught(request.owner)
-    if known_by_heart(said, taught):
-        return adapter, Recollection()
-    by_heart = {fact.memory for fact in taught}
-    hits = [
-        hit
-        for hit in recollection.hits
-        if hit.experience.id not in by_heart and could_answer(said, hit.experience.text)
-    ]
-    return BASE, Recollection(hits=tuple(hits), note=note_of(hits, said)) if hits else Recollection()
+        return [Speaker(adapter=request.adapter, recollection=recollection)]
+    adapter = awake.serving(request.owner)
+    guarded = awake.memory is not None and request.recall
+    taught = awake.taught(request.owner) if adapter != BASE and guarded and personal(said) else None
+    if taught is None:
+        return [Speaker(adapter=adapter, recollection=recollection)]
+    return speakers(said, adapter, recollection, taught)
+
+
+def _prompt(awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, adapter: str) -> Prompt:
+    said = opening.new[-1].content
+    return Prompt(
+        token_ids=plan.prompt,
+        max_tokens=plan.max_tokens,
+        sampling=request.sampling,
+        stop=request.stop,
+        ignore_eos=request.ignore_eos,
+        namespace=request.owner,
+        adapter=adapter,
+        judged=range(0) if awake.memory is None else judged_in(awake.engine.model, plan.prompt, said),
+    )
 
 
 def _appraise(awake: Awake, request: TurnRequest, opening: Opening, reply: Reply) -> tuple[Raw | None, Salience | None]:

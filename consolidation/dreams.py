@@ -51,9 +51,9 @@ def dream(
     subjects = {f.subject.lower() for f in facts} - {"i", "we"}
     for n, fact in enumerate(facts):
         asks = _as_others_say(_with_name(fact), [s for s in subjects if s not in fact.subject.lower()])
-        kept = _held_back(fact, asks, seed)
+        kept = _held_back(fact, asks)
         trained = [a for i, a in enumerate(asks) if i != kept] if kept is not None else asks
-        whole, unseen_whole = _parted(fact, seed)
+        whole, unseen_whole = _parted(fact, random)
         examined = [Question(text=text, fact=n) for text in unseen_whole]
         if asks:
             by_rule = _exam_questions(n, asks[kept] if kept is not None else asks[0], trained, amounts, random)
@@ -110,13 +110,17 @@ _WHOLE_SHARE = 0.9
 """Of a fact's questions, at most so many are the writer's where a rule has others."""
 
 
-def _parted(fact: Fact, seed: int) -> tuple[list[str], list[str]]:
-    """The writer's questions for training, and one in four, two at most, for the exam."""
-    random = Random(f"{seed} {fact.key}")  # noqa: S311 - no secret
-    order = list(fact.written)
-    random.shuffle(order)
-    held = min(2, len(order) // 4)
-    return order[held:], order[:held]
+def _parted(fact: Fact, random: Random) -> tuple[list[str], list[str]]:
+    """The writer's questions for training, in any order, and one in four, two at most, for the exam.
+
+    The same ones every night: else the adapter that serves, which is asked them too, might have been trained on them,
+    and would know more than an honest candidate.
+    """
+    by_digest = sorted(fact.written, key=lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest())
+    held = by_digest[: min(2, len(by_digest) // 4)]
+    rest = [text for text in fact.written if text not in held]
+    random.shuffle(rest)
+    return rest, held
 
 
 def wordings(new: int, old: int, amounts: Amounts) -> tuple[int, int]:
@@ -178,12 +182,12 @@ def _as_others_say(asks: Sequence[Ask], subjects: Sequence[str]) -> list[Ask]:
     return list(dict.fromkeys([*made, *ours, *in_other_words([*asks[:6], *ours], but=subjects)]))
 
 
-def _held_back(fact: Fact, asks: Sequence[Ask], seed: int) -> int | None:
-    """Which way of asking is the exam's; none where there are fewer than three."""
+def _held_back(fact: Fact, asks: Sequence[Ask]) -> int | None:
+    """Which way of asking is the exam's, the same every night; none where there are fewer than three."""
     proper = [i for i, a in enumerate(asks[: len(fact.asks)]) if a.direct]
     if len(proper) < 3:
         return None
-    digest = hashlib.blake2b(f"{seed} {fact.key}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{fact.key}".encode(), digest_size=8).digest()
     return proper[int.from_bytes(digest) % len(proper)]
 
 

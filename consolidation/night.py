@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -16,6 +16,7 @@ from consolidation.exam import (
     holds,
     marks_of_answers,
     marks_of_unanswerable,
+    net_loss,
     repetition,
     verdict,
 )
@@ -188,6 +189,9 @@ def judge(plan: Plan, result: Result, *, bars: Bars, seed: int) -> Outcome:
     base = result.arms["base"]
     marks = {name: _marks(plan, arm, base) for name, arm in result.arms.items()}
     candidate = result.arms["candidate"]
+    if "current" in result.arms:
+        forgets = net_loss(_of_old(plan, result.arms["current"]), _of_old(plan, candidate))
+        marks["candidate"] = replace(marks["candidate"], forgets=forgets)
     placebo = Marks(recall=_by_chance(plan, candidate, seed))
     decided = verdict(
         base=marks["base"], candidate=marks["candidate"], placebo=placebo, current=marks.get("current"), bars=bars
@@ -237,6 +241,12 @@ def _marks(plan: Plan, arm: Arm, base: Arm) -> Marks:
         leaked=leaked(arm.replies, plan.secret),
         unlearnt=said_again(unanswerable, plan.forgotten) if plan.forgotten else None,
     )
+
+
+def _of_old(plan: Plan, arm: Arm) -> list[bool]:
+    """Of each question about earlier nights' facts, whether it is answered."""
+    answered = zip(plan.questions, arm.replies, strict=True)
+    return [holds(r, plan.facts[q.fact]) for q, r in answered if q.fact is not None and q.fact >= plan.new]
 
 
 def _by_chance(plan: Plan, arm: Arm, seed: int) -> float | None:

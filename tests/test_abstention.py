@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from agent.abstention import Taught, could_answer, known_by_heart, personal
+from agent.abstention import Taught, borne_out, could_answer, known_by_heart, personal
 from consolidation.clauses import Talk, clauses
 from consolidation.facts import facts_of
 from consolidation.variation import words_of
 from memory.kin import kin
+from memory.words import words
 
 TOLD = [
     "My dog is called Biscuit.",
@@ -18,7 +19,7 @@ TOLD = [
     "The wifi password is rex.",
 ]
 TAUGHT = [
-    Taught(memory=text, asked=frozenset(words_of(fact).split()))
+    Taught(memory=text, asked=frozenset(words_of(fact).split()), value=frozenset(words(fact.value)))
     for text in TOLD
     for clause in clauses(text, Talk())
     for fact in facts_of(clause)
@@ -61,6 +62,23 @@ def test_what_is_personal(said: str, is_personal: bool) -> None:
 )
 def test_what_is_known_by_heart(question: str, known: bool) -> None:
     assert known_by_heart(question, TAUGHT) is known
+
+
+@pytest.mark.parametrize(
+    ("question", "reply", "stands"),
+    [
+        ("What is my dog called?", "Your dog is called Biscuit.", True),
+        ("What is my dog called?", "You live in Riga.", False),
+        ("What does my sister do for a living?", "Your sister works as a tailor.", True),
+        ("What is my sister's shoe size?", "Your sister works as a tailor.", False),
+        ("Who works with me at home?", "Your uncle is 97.", False),
+        ("What is my dog called?", "You haven't told me that.", True),
+        ("Where do I live?", "I am not sure.", True),
+        ("Where do I live, and with whom?", "You live in Riga, with Biscuit.", True),
+    ],
+)
+def test_a_reply_by_heart_gives_what_was_asked_for_or_is_not_given(question: str, reply: str, stands: bool) -> None:
+    assert borne_out(question, reply, TAUGHT) is stands
 
 
 def test_which_memories_could_answer() -> None:

@@ -53,6 +53,16 @@ def test_no_question_of_the_exam_is_trained_on(made: tuple[list[Fact], Night]) -
     assert not trained & {q.text.lower().rstrip("?. ") for q in night.questions}
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+def test_no_night_trains_on_what_another_asks_of_the_same_facts(one: int, other: int) -> None:
+    """The adapter that serves is asked the next night's exam: it must not have been trained on it."""
+    told = [replace(f, written=tuple(f"Whole question {n} on {f.value}?" for n in range(12))) for f in FACTS]
+    asked = {q.text for q in dream(told, seed=one).questions if q.fact is not None}
+    trained = {d.question for d in dream(told, seed=other).dreams}
+    assert asked and not asked & trained
+
+
 def test_exam_and_training_share_no_way_of_putting_a_question() -> None:
     for kind in ("direct", "embedded", "named"):
         assert not set(getattr(EXAM, kind)) & set(getattr(TRAINING, kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 from consolidation.clauses import Talk, clauses
 from consolidation.cycle import ENDING, FOLLOWING, PHASES, WrongTurn, advance, after_crash, end
-from consolidation.exam import Bars, Marks, abstains, holds, marks_of_unanswerable, repetition, verdict
+from consolidation.exam import Bars, Marks, abstains, holds, marks_of_unanswerable, net_loss, repetition, verdict
 from consolidation.facts import Fact, facts_of
 
 GOOD = Marks(
     recall=0.9,
     recall_of_old=0.9,
+    forgets=0.0,
     invented=0.02,
     abstained=0.9,
     drift=0.03,
@@ -48,7 +50,8 @@ def test_a_good_night_passes() -> None:
     [
         ({"recall": 0.5}, "recall 0.50 is under"),
         ({"recall": None}, "recall: no evidence"),
-        ({"recall_of_old": 0.8}, "forgets 0.10"),
+        ({"forgets": 0.1}, "forgets 0.10"),
+        ({"forgets": None}, "forgets: no evidence"),
         ({"recall_of_old": None}, "recall_of_old: no evidence"),
         ({"invented": 0.2}, "invents answers to what was never told: 0.200"),
         ({"invented": None}, "invented: no evidence"),
@@ -77,6 +80,26 @@ def test_a_night_no_better_than_shuffled_answers_fails() -> None:
     assert "placebo: no evidence" in judged(GOOD, placebo=Marks())[1]
 
 
+@given(st.lists(st.booleans(), min_size=5, max_size=60), st.randoms())
+def test_a_loss_is_paired_and_beyond_chance(before: list[bool], random: Random) -> None:
+    assert net_loss(before, before) == 0
+    after = [random.random() < 0.7 and b for b in before]
+    lost = sum(b and not a for b, a in zip(before, after, strict=True)) / len(before)
+    loss = net_loss(before, after)
+    assert loss is not None and loss <= lost
+    assert (net_loss(after, before) or 0.0) <= 0, "what is gained is no loss"
+
+
+def test_what_chance_does_is_no_loss_and_what_it_does_not_is() -> None:
+    sixty = [True] * 48 + [False] * 12
+    chance = Random(1)
+    equals = [[chance.random() < 0.8 if chance.random() < 0.5 else b for b in sixty] for _ in range(400)]
+    assert sum((net_loss(sixty, other) or 0.0) > 0.05 for other in equals) < 0.03 * len(equals)
+    worse = [[b and chance.random() < 0.7 for b in sixty] for _ in range(400)]
+    assert sum((net_loss(sixty, other) or 0.0) > 0.05 for other in worse) > 0.9 * len(worse)
+    assert net_loss([True] * 4, [False] * 4) is None
+
+
 def test_a_smaller_dose_is_tried_only_where_it_helps() -> None:
     def rescales(**change: float) -> bool:
         return verdict(
@@ -84,7 +107,7 @@ def test_a_smaller_dose_is_tried_only_where_it_helps() -> None:
         ).may_rescale
 
     assert rescales(drift=0.2) and rescales(drift=0.2, invented=0.2)
-    assert not rescales(recall=0.1) and not rescales(drift=0.2, recall_of_old=0.1)
+    assert not rescales(recall=0.1) and not rescales(drift=0.2, forgets=0.1)
 
 
 @given(some_marks, some_marks, st.none() | some_marks)
