@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from consolidation.asking import asked_of, bare, phrases_of, said
+from consolidation.asking import asked_of, said
 from consolidation.clauses import Clause, introduced
 from consolidation.english import (
     DETERMINERS,
@@ -27,6 +27,7 @@ from consolidation.english import (
     spoken,
 )
 from consolidation.lexicon import INSTRUMENTS, SCHOOLS, SPORTS, Kind, is_trade, kind_of, kinds_of_thing
+from consolidation.phrases import bare, phrases_of
 from consolidation.relations import RELATIONS, Ask, agreement
 
 
