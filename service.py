@@ -31,11 +31,12 @@ from agent.remembering import Memory
 from agent.turn import Awake
 from consolidation.registry import Registry
 from memory import data_dir
+from memory.adding import Quotas
 from memory.alarms import sounding
 from memory.background import Background
 from memory.binding import Binder, load_calibration, save_calibration
 from memory.errors import EmbedderAway, MemoryFault
-from memory.experiences import Experiences, Quotas
+from memory.experiences import Experiences
 from memory.forgetting import finish_forgetting
 from memory.recall import Embedder, Recall
 from memory.store import Store

@@ -28,9 +28,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from memory.adding import Quotas
 from memory.binding import Binder
 from memory.experience import Offer, Provenance
-from memory.experiences import Experiences, Quotas
+from memory.experiences import Experiences
 from memory.forgetting import forget
 from memory.recall import Embedder, Recall
 from memory.store import Store

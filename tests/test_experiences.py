@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memory import fulltext
+from memory.adding import Quotas
 from memory.binding import Binder, load_statistics
 from memory.errors import MemoryNotFound
 from memory.experience import Offer, Provenance
-from memory.experiences import Experiences, Quotas, neighbours
+from memory.experiences import Experiences, neighbours
 from memory.feedback import confirm, rate, trust
 from memory.forgetting import evict, forget, occurrences, receipts
 from memory.fulltext import window_text
