@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from commands import chat, memory, sessions, sleep
+from commands import chat, checkpoint, memory, sessions, sleep
 from commands.terminal import FAILED, INTERRUPTED, USAGE, Failure, Json, err, out, print_json
 from settings import Settings, SettingsError, load
 
@@ -29,6 +29,7 @@ app.command()(chat.chat)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(memory.app, name="memory")
 app.add_typer(sleep.app, name="sleep")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings, else SLOWWAVE_CONFIG.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="All state of one agent.")]

@@ -120,9 +120,7 @@ def sleeper(
     recipe = _numbers("sleep_recipe", settings.sleep_recipe, _RECIPE)
     registry.tidy(most=settings.adapters_kept)
 
-    @cache
-    def base() -> str:
-        return _digest(_weights(settings))
+    base = base_digest(settings)
 
     def setting(current: Registered | None) -> Setting:
         kept = settings.cache_dir / "replies" / f"{base()[:16]}.json"
@@ -264,6 +262,16 @@ def _numbers(setting: str, given: Sequence[str], known: Mapping[str, int | float
         except ValueError as error:
             raise SettingsError(f"{setting}: {name} = {value!r} is no number that it can be") from error
     return found
+
+
+def base_digest(settings: Settings) -> Callable[[], str]:
+    """What tells the digest of the base's weights, read when first asked; of the scripted model, its name."""
+
+    @cache
+    def base() -> str:
+        return settings.model if settings.model == "scripted" else _digest(_weights(settings))
+
+    return base
 
 
 def _weights(settings: Settings) -> Path:

@@ -27,6 +27,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from agent.calibration import calibrate, key_of, shipped
+from agent.checkpoint import Checkpoints
 from agent.remembering import Memory
 from agent.turn import Awake
 from consolidation.registry import Registry
@@ -44,7 +45,7 @@ from memory.transcripts import Transcripts
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
-from nights import Serving, clock, sleeper
+from nights import Serving, base_digest, clock, sleeper
 from settings import Settings, SettingsError
 from web import errors, memories, openai, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
@@ -125,15 +126,27 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         pool = TurnPool(settings.max_batch + settings.max_waiting + 8)
         drain = threading.Event()
         try:
+            transcripts = Transcripts(store)
+            checkpoints = Checkpoints(
+                folder=settings.data_dir / "checkpoints",
+                engine=engine,
+                transcripts=transcripts,
+                serving=serving.of,
+                weights=base_digest(settings),
+                adapter=registry.digest_of,
+                now=_now,
+            )
             service = Service(
                 awake=Awake(
                     engine=engine,
-                    transcripts=Transcripts(store),
+                    transcripts=transcripts,
+                    wake=lambda session, owner: checkpoints.resume(session, owner=owner),
                     now=_now,
                     memory=memory,
                     serving=serving.of,
                     taught=serving.taught,
                 ),
+                checkpoints=checkpoints,
                 sleep=SleepAccess(
                     sleeper=nights,
                     registry=registry,

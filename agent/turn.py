@@ -120,6 +120,8 @@ class Awake:
     """Which adapter serves an owner."""
     taught: Callable[[str], Sequence[Taught]] = lambda _: ()
     """The facts that it knows."""
+    wake: Callable[[str, str], object] = lambda session, owner: None
+    """Bring a session's state back into memory, if it is suspended."""
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
     keys_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -151,6 +153,8 @@ def take_turn(
             forgotten = held.enter_context(awake.underway.turn(request.owner))
             opening = _open(awake, request, held)
             model = awake.engine.model
+            if opening.session is not None:
+                awake.wake(opening.session, request.owner)
             at = awake.now()
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
             shown = Shown(on_delta)

@@ -195,6 +195,13 @@ class Registry:
         names = [f.name for f in fields(Learnt)]
         return [Learnt(**dict(zip(names, row, strict=True))) for row in rows]
 
+    def digest_of(self, id: str) -> str:
+        """Digest of an adapter's weights. Raises: AdapterNotFound."""
+        with self._store.reading() as db:
+            for (digest,) in db.execute("SELECT digest FROM adapters WHERE id = ?", [id]).fetchall():
+                return str(digest)
+        raise AdapterNotFound(f"there is no adapter {id!r}")
+
     def retire(self, *, owner: str) -> None:
         """Let the base serve, as nothing is left of what the active adapter was taught."""
 

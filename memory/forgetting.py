@@ -51,7 +51,7 @@ class Receipt:
     messages: list[str]
     """Transcript entries that now read "[forgotten]"; their sessions are read anew at their next turn."""
     kv_states: int
-    """Sequence states in memory that were dropped."""
+    """Sequence states that were dropped, in memory and in files."""
     files_searched: list[str]
     found_in_files: int
     """Places in those files where the text still stands; 0 when it is gone."""

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -172,10 +172,14 @@ class CausalLM:
             state_bytes_per_token=self._shape.bytes_per_token,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
+            layout=_layout(config, self._shape),
+            kernels="",
         )
         self._adapters: dict[str, Any] = {}
         """What each adopted adapter adds, as the forward pass wants it."""
-        self._forward = self._prove(pack=model.device.type == "cpu" and packing_works(model.dtype))
+        pack = model.device.type == "cpu" and packing_works(model.dtype)
+        self._forward = self._prove(pack=pack)
+        self.card = replace(self.card, kernels=_kernels(self._forward, pack=pack, device=self.card.device))
 
     @classmethod
     def load(
@@ -374,6 +378,19 @@ def _rope_types(config: Any) -> set[str]:
     parameters = getattr(config, "rope_parameters", None) or {}
     ways = [parameters] if "rope_type" in parameters else [p for p in parameters.values() if isinstance(p, dict)]
     return {way["rope_type"] for way in ways if "rope_type" in way}
+
+
+def _layout(config: Any, shape: KVShape) -> str:
+    """Digest of what keys and values mean: how many there are, how positions turn them, what attends to what."""
+    names = ("model_type", "rope_parameters", "rope_theta", "sliding_window", "layer_types", "num_attention_heads")
+    held = [shape.layers, shape.kv_heads, shape.head_dim, [(n, getattr(config, n, None)) for n in names]]
+    return hashlib.sha256(json.dumps(held, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _kernels(forward: Forward, *, pack: bool, device: str) -> str:
+    """Whose arithmetic it is: our code path, torch, and what of the processor torch uses."""
+    chip = torch.cuda.get_device_name(device) if device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
+    return f"{type(forward).__name__.strip('_')}{', packed' if pack else ''}; torch {torch.__version__}; {chip}"
 
 
 def _chat_template(tokenizer: Any) -> ChatTemplate:

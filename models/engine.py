@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from models import heap
 from models.errors import (
@@ -118,6 +119,17 @@ class EngineStats:
     states_at_rest: int
     state_bytes: int
     state_bytes_limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiedState:
+    """A state at rest, copied."""
+
+    tokens: int
+    """So many it has read."""
+    tensors: Mapping[str, Tensor]
+    state: SequenceState
+    """The original; the engine's thread alone may touch it."""
 
 
 class Engine:
@@ -262,6 +274,45 @@ class Engine:
             return self.run(lambda: self._resting.drop(namespace))
         except EngineClosed:  # and with it, all that it held
             return 0
+
+    def copy_state(self, namespace: str, token_ids: Sequence[int], *, adapter: str) -> CopiedState | None:
+        """What has been read of `token_ids` from their beginning, and rests; None: nothing. Replies pause for the copy.
+
+        Raises:
+            EngineClosed: nothing is left.
+        """
+
+        def work() -> CopiedState | None:
+            state = self._resting.resting(namespace, list(token_ids), adapter=adapter)
+            return CopiedState(tokens=state.length, tensors=state.tensors(), state=state) if state is not None else None
+
+        return self.run(work)
+
+    def release_state(self, copied: CopiedState) -> None:
+        """Let go of the state that was copied, unless it has been taken or replaced since. Raises: EngineClosed."""
+        self.run(lambda: self._resting.release(copied.state))
+
+    def restore_state(
+        self, namespace: str, token_ids: Sequence[int], tensors: Mapping[str, Tensor], *, adapter: str
+    ) -> None:
+        """Let a state rest here that has read exactly `token_ids`; the next prompt that continues them finds it.
+
+        Raises:
+            ValueError: the tensors are not those of such a state, or the budget for states has no room for it.
+            EngineClosed: nobody would find it.
+        """
+
+        def work() -> None:
+            nbytes = len(token_ids) * self.model.card.state_bytes_per_token
+            if nbytes > self.limits.state_bytes - self._reserved_bytes():
+                raise ValueError("there is no room for it among the states in memory")
+            state = self.model.new_state()
+            state.fill(tensors)
+            self._resting.put(namespace, list(token_ids), state, adapter=adapter)
+            with self._changed:
+                self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())
+
+        self.run(work)
 
     def stop_all(self, reason: FinishReason = "interrupted") -> None:
         """End every reply, begun or not, before its next token."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -107,6 +108,32 @@ class KVCache:
         copy._values[:, :, :length] = self._values[:, :, :length]
         copy.length = length
         return copy
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Keys and values of each layer, [kv_heads, length, head_dim], copied to the CPU."""
+        held = {"keys": self._keys[:, :, : self.length], "values": self._values[:, :, : self.length]}
+        return {
+            f"{kind}.{n:03d}": of[n].to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for kind, of in held.items()
+            for n in range(self.shape.layers)
+        }
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hold these, converted to this cache's dtype and device. Raises: ValueError: they are not of its shape."""
+        s = self.shape
+        names = [f"{kind}.{n:03d}" for kind in ("keys", "values") for n in range(s.layers)]
+        if set(tensors) != set(names):
+            raise ValueError(f"these are not the keys and values of {s.layers} layers")
+        tokens = tensors[names[0]].shape[1] if tensors[names[0]].dim() == 3 else -1
+        wrong = [n for n in names if tensors[n].shape != (s.kv_heads, tokens, s.head_dim)]
+        if wrong or not all(tensors[n].is_floating_point() for n in names):
+            raise ValueError(f"a token of this cache has {s.kv_heads} heads of {s.head_dim} numbers; see {wrong[:2]}")
+        self.length = 0
+        self.reserve(tokens)
+        for n in range(s.layers):
+            self._keys[n, :, :tokens].copy_(tensors[f"keys.{n:03d}"])
+            self._values[n, :, :tokens].copy_(tensors[f"values.{n:03d}"])
+        self.length = tokens
 
     def _empty(self, tokens: int) -> Tensor:
         s = self.shape

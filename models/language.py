@@ -5,7 +5,7 @@ Knows no tokenizer, no weights and no scheduling: `causal_lm` and `scripted` imp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -42,6 +42,10 @@ class ModelCard:
     """What one token costs in a sequence state, in bytes."""
     device: str
     dtype: str
+    layout: str
+    """What a state's tensors mean: layers, heads, positions. States of one layout can be converted into each other."""
+    kernels: str
+    """Whose arithmetic wrote a state: the same tokens read by others give the same numbers but for their rounding."""
 
 
 class SequenceState(Protocol):
@@ -66,6 +70,18 @@ class SequenceState(Protocol):
 
     def fork(self, length: int) -> SequenceState:
         """An independent copy of the first `length` tokens."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is held, as copies on the CPU: what `fill` takes."""
+        ...
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hold what another state of this layout held, converted where its numbers are of another kind.
+
+        Raises:
+            ValueError: the tensors are not those of such a state; nothing has changed.
+        """
         ...
 
 

@@ -66,6 +66,20 @@ class PrefixCache:
         continued[1].state.crop(min(continued[0], len(prompt) - 1))
         return continued[1].state
 
+    def resting(self, namespace: str, token_ids: list[int], *, adapter: str = BASE) -> SequenceState | None:
+        """The state that has read most of `token_ids` from their beginning, and nothing else. It stays where it is."""
+        ids = np.asarray(token_ids, dtype=np.int32)
+        found = [
+            e
+            for e in self._entries
+            if (e.namespace, e.adapter) == (namespace, adapter) and _common_prefix(e.token_ids, ids) == len(e.token_ids)
+        ]
+        return max(found, key=lambda e: len(e.token_ids)).state if found else None
+
+    def release(self, state: SequenceState) -> None:
+        """Let go of one state."""
+        self._entries = [e for e in self._entries if e.state is not state]
+
     def put(self, namespace: str, token_ids: list[int], state: SequenceState, *, adapter: str = BASE) -> None:
         """Keep `state`, which has read exactly `token_ids`. States that are its prefixes are dropped."""
         ids = np.asarray(token_ids, dtype=np.int32)

@@ -55,6 +55,14 @@ class ScriptedState:
             raise ValueError(f"cannot fork {length} tokens of a state of {self.length}")
         return ScriptedState(self.token_ids[:length])
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"read": torch.tensor(self.token_ids, dtype=torch.int32)}
+
+    def fill(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        if set(tensors) != {"read"} or tensors["read"].dim() != 1:
+            raise ValueError("this is not what a scripted model has read")
+        self.token_ids = [int(i) for i in tensors["read"]]
+
 
 class ScriptedLM:
     """Says what its rules say.
@@ -90,6 +98,8 @@ class ScriptedLM:
             state_bytes_per_token=8,
             device="cpu",
             dtype="float32",
+            layout="the tokens",
+            kernels="none",
         )
 
     def new_state(self) -> ScriptedState:

@@ -42,6 +42,19 @@ def test_chat_goes_on_in_its_session_as_json(scripted_server: Server) -> None:
     assert gone.returncode == 1 and "no session" in gone.stderr
 
 
+def test_a_session_is_suspended_and_resumed(scripted_server: Server) -> None:
+    session = json.loads(run("chat", "one", "--json", "--url", scripted_server.url).stdout)["session"]
+    done = run("checkpoint", "suspend", session, "--url", scripted_server.url)
+    assert done.returncode == 0 and done.stdout.startswith("Suspended: "), done.stderr
+    listed = json.loads(run("sessions", "list", "--json", "--url", scripted_server.url).stdout)["data"]
+    assert [s["state"] for s in listed if s["id"] == session] == ["suspended"]
+    back = json.loads(run("checkpoint", "resume", session, "--json", "--url", scripted_server.url).stdout)
+    assert back["how"] == "exact" and back["tokens"] > 0
+    assert "not suspended" in run("checkpoint", "resume", session, "--url", scripted_server.url).stdout
+    missing = run("checkpoint", "suspend", f"sess_{'0' * 26}", "--url", scripted_server.url)
+    assert missing.returncode == 1 and "Traceback" not in missing.stderr
+
+
 def test_separators_of_lines_and_paragraphs_do_not_break_the_stream(scripted_server: Server) -> None:
     done = run("chat", "a\u2028b\u2029c", "--url", scripted_server.url)
     assert (done.returncode, done.stdout) == (0, "You said: a\u2028b\u2029c\n"), done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,3 +52,34 @@ def test_bounds_are_refused() -> None:
 
 def test_a_token_costs_what_the_shape_says() -> None:
     assert SHAPE.bytes_per_token == 2 * 2 * 3 * 4 * 4
+
+
+def test_what_is_taken_out_fills_another_exactly_or_converted() -> None:
+    cache, other = filled(5), KVCache(SHAPE)
+    cache.reserve(50)
+    other.fill(cache.tensors())
+    assert other.length == 5 and torch.equal(other.extension(0).keys[1], cache.extension(0).keys[1])
+    half = KVCache(replace(SHAPE, dtype=torch.bfloat16))
+    half.fill(cache.tensors())
+    assert torch.equal(half.extension(0).values[0], cache.extension(0).values[0].to(torch.bfloat16))
+    other.crop(0)
+    assert cache.length == 5, "independent"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"keys.000": torch.zeros(3, 5, 4)},
+        {**filled(5).tensors(), "more": torch.zeros(1)},
+        {**filled(5).tensors(), "keys.001": torch.zeros(3, 6, 4)},
+        {**filled(5).tensors(), "keys.000": torch.zeros(15, 4)},
+        {**filled(5).tensors(), "values.001": torch.zeros(2, 5, 4)},
+        {**filled(5).tensors(), "values.001": torch.zeros(3, 5, 4, dtype=torch.int32)},
+    ],
+)
+def test_what_does_not_fit_changes_nothing(wrong: dict[str, torch.Tensor]) -> None:
+    cache = filled(4)
+    with pytest.raises(ValueError, match=r"cache has|layers"):
+        cache.fill(wrong)
+    assert cache.length == 4 and torch.equal(cache.extension(0).keys[0], filled(4).extension(0).keys[0])

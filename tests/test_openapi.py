@@ -37,6 +37,8 @@ def test_the_document_names_every_route_and_its_errors(scripted_server: Server) 
         "/v1/memories/{id}/verify",
         "/v1/receipts",
         "/v1/feedback",
+        "/v1/sessions/{session}/suspend",
+        "/v1/sessions/{session}/resume",
         "/v1/sessions",
         "/v1/sessions/{session}",
         "/v1/sessions/{session}/fork",

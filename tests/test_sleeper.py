@@ -105,6 +105,8 @@ def test_nights_over_http(http: httpx.Client) -> None:
     assert len(report["learnt"]) + len(report["not_yet"]) == 3 and report["answers"]
     assert report["contradictions"] == [] == report["patterns"]
     assert say(http, "Hello.", adapter="none")["adapter"] == "none"
+    slept = say(http, "Hello, lighthouse.")["session"]
+    assert http.post(f"/v1/sessions/{slept}/suspend").json()["tokens"] > 0
     # The store is the authority, and this model learns nothing: the base answers; without recall, the weights alone.
     assert say(http, "What is my dog called?")["adapter"] == "none"
     assert say(http, "What is my sister's dog called?", recall=False)["adapter"] == first
@@ -132,6 +134,9 @@ def test_nights_over_http(http: httpx.Client) -> None:
     second = serving(http)
     assert second_night["figures"]["adapter"] == second != first
     assert "current" in second_night["figures"]["marks"]
+    # What the adapter of yesterday has read is never continued by today's, by name or not.
+    stale = http.post(f"/v1/sessions/{slept}/resume").json()
+    assert (stale["how"], stale["why"]) == ("rebuilt", "it was read with another adapter")
     assert http.post("/v1/adapters/rollback").json()["active"] == first == serving(http)
     assert http.post(f"/v1/adapters/{second}/activate").json()["active"] == second == serving(http)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from agent.checkpoint import Checkpoints
 from agent.turn import Awake
 from consolidation.registry import AdapterNotFound, Registered, Registry
 from consolidation.sleeper import Sleeper
@@ -79,6 +80,7 @@ class Service:
     awake: Awake
     memory: MemoryAccess
     sleep: SleepAccess
+    checkpoints: Checkpoints
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics

@@ -127,7 +127,7 @@ def _recalled(hit: Hit) -> schemas.Recalled:
     )
 
 
-def session_summary(row: SessionRow) -> schemas.SessionSummary:
+def session_summary(row: SessionRow, *, suspended: bool = False) -> schemas.SessionSummary:
     """A session in a list."""
     return schemas.SessionSummary(
         id=row.id,
@@ -136,13 +136,16 @@ def session_summary(row: SessionRow) -> schemas.SessionSummary:
         updated_at=row.updated_at.isoformat(),
         messages=row.messages,
         preview=row.preview,
+        state="suspended" if suspended else "open",
     )
 
 
-def session_detail(row: SessionRow, entries: list[Entry], context_tokens: int) -> schemas.SessionDetail:
+def session_detail(
+    row: SessionRow, entries: list[Entry], context_tokens: int, *, suspended: bool
+) -> schemas.SessionDetail:
     """A session with its transcript."""
     return schemas.SessionDetail(
-        **session_summary(row).model_dump(),
+        **session_summary(row, suspended=suspended).model_dump(),
         transcript=[
             schemas.TranscriptEntry(
                 id=e.id,

@@ -21,10 +21,12 @@ from web.openai import IdempotencyKey, finished, start_turn
 from web.schemas import (
     Deleted,
     NewSession,
+    ResumeReply,
     SessionDetail,
     SessionList,
     SessionSummary,
     SlowwaveOptions,
+    SuspendReply,
     TurnBody,
     TurnReply,
 )
@@ -63,7 +65,9 @@ async def list_sessions(
 ) -> SessionList:
     """One's own sessions, last changed first."""
     rows = await run_in_threadpool(service.awake.transcripts.sessions, owner=owner, limit=limit + 1, before=before)
-    return SessionList(data=[replies.session_summary(r) for r in rows[:limit]], has_more=len(rows) > limit)
+    suspended = service.checkpoints.suspended
+    shown = [replies.session_summary(r, suspended=suspended(r.id, owner=owner)) for r in rows[:limit]]
+    return SessionList(data=shown, has_more=len(rows) > limit)
 
 
 @router.get("/{session}")
@@ -73,7 +77,8 @@ async def get_session(session: SessionId, service: ServiceDep, owner: OwnerDep) 
     def work() -> SessionDetail:
         row = service.awake.transcripts.session(session, owner=owner)
         entries = service.awake.transcripts.entries(session)
-        return replies.session_detail(row, entries, len(window_of(entries).token_ids))
+        suspended = service.checkpoints.suspended(session, owner=owner)
+        return replies.session_detail(row, entries, len(window_of(entries).token_ids), suspended=suspended)
 
     return await run_in_threadpool(work)
 
@@ -85,6 +90,7 @@ async def delete_session(session: SessionId, service: ServiceDep, owner: OwnerDe
     def work() -> None:
         with service.awake.leases.hold(session):
             service.awake.transcripts.delete(session, owner=owner)
+            service.checkpoints.drop(session, owner=owner)
 
     await run_in_threadpool(work)
     return Deleted(id=session)
@@ -99,6 +105,39 @@ async def fork_session(session: SessionId, service: ServiceDep, owner: OwnerDep)
     def work() -> SessionSummary:
         service.awake.transcripts.fork(session, session=child, owner=owner, at=at)
         return replies.session_summary(service.awake.transcripts.session(child, owner=owner))
+
+    return await run_in_threadpool(work)
+
+
+@router.post("/{session}/suspend")
+async def suspend_session(session: SessionId, service: ServiceDep, owner: OwnerDep) -> SuspendReply:
+    """Put what has been read of a session into a file, and free its memory. Its next turn brings it back by itself."""
+
+    def work() -> SuspendReply:
+        with service.awake.leases.hold(session):
+            done = service.checkpoints.suspend(session, owner=owner)
+        return SuspendReply(
+            session=session,
+            state="suspended" if done.tokens else "open",
+            tokens=done.tokens,
+            bytes=done.nbytes,
+            seconds=round(done.seconds, 6),
+        )
+
+    return await run_in_threadpool(work)
+
+
+@router.post("/{session}/resume")
+async def resume_session(session: SessionId, service: ServiceDep, owner: OwnerDep) -> ResumeReply:
+    """Bring a session's state back into memory, and say how: exact, converted, rebuilt (read anew at the next turn)."""
+
+    def work() -> ResumeReply:
+        service.awake.transcripts.session(session, owner=owner)
+        with service.awake.leases.hold(session):
+            done = service.checkpoints.resume(session, owner=owner)
+        return ResumeReply(
+            session=session, how=done.how, why=done.why, tokens=done.tokens, seconds=round(done.seconds, 6)
+        )
 
     return await run_in_threadpool(work)
 

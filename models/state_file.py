@@ -1,0 +1,282 @@
+"""One file of tensors with a manifest: the safetensors layout, a digest for every tensor, nothing that executes.
+
+    8 bytes     length of the header, little-endian
+    header      JSON: {"__metadata__": {"format", "manifest", "sha256"}, name: {"dtype", "shape", "data_offsets"}, ...}
+    data        the tensors, one after another, without gaps
+
+`manifest` is a JSON text; `sha256` is the digest of the manifest and of the table of tensors, so that a flipped bit
+anywhere is found: in the header by that one, in a tensor by the digest that the table of digests in the manifest has of
+it. Any reader of safetensors can open the file. Everything is checked against the file's size before memory is taken.
+
+A digest is no signature: whoever can write a file can make its digests. It finds what is broken, not what is forged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMAT = "slowwave-state-1"
+MOST_HEADER = 1 << 20
+"""Bytes: some four thousand tensors."""
+MOST_TENSORS = 4096
+_MOST_RANK = 4
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+DTYPES = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_PIECE = 1 << 22
+"""Bytes written at once."""
+
+
+class BrokenStateFile(Exception):
+    """Not a file that this reads: cut off, changed, of another format, or never one. The message says what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """One tensor of a file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    """In the file, in bytes."""
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a file's header says, and its size bears out. The data itself is not looked at yet."""
+
+    manifest: Mapping[str, Any]
+    tensors: Mapping[str, Placed]
+    digests: Mapping[str, str]
+    nbytes: int
+
+
+def pieces(tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Iterator[memoryview]:
+    """The file, piece by piece: for a disk, or for the network. Tensors on the CPU.
+
+    `manifest`: JSON values; its key "digests" is ours.
+
+    Raises:
+        ValueError: a name, a number of dimensions or a dtype that the format does not have.
+    """
+    views = {name: _bytes_of(name, tensor) for name, tensor in tensors.items()}
+    text = json.dumps({**manifest, "digests": _digests(views)}, sort_keys=True, ensure_ascii=False)
+    table: dict[str, Any] = {}
+    at = 0
+    for name, tensor in tensors.items():
+        end = at + len(views[name])
+        table[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    metadata = {"format": FORMAT, "manifest": text, "sha256": _seal(text, table)}
+    header = json.dumps({"__metadata__": metadata, **table}, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    if len(header) > MOST_HEADER or len(table) > MOST_TENSORS:
+        raise ValueError("too many tensors, or too long a manifest, for one file")
+    yield memoryview(struct.pack("<Q", len(header)) + header)
+    for view in views.values():
+        for start in range(0, len(view), _PIECE):
+            yield view[start : start + _PIECE]
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> int:
+    """Write a file, whole or not at all, flushed to the disk; returns its size in bytes.
+
+    Raises:
+        OSError: no room, or no right, to write; nothing is left behind.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "xb", opener=_private) as file:
+            size = sum(file.write(piece) for piece in pieces(tensors, manifest))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return size
+
+
+def inspect(path: Path) -> Contents:
+    """Read and check a file's header; its tensors are not read.
+
+    Raises:
+        BrokenStateFile: see there.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return _contents(file.read(8), file.read(min(size, MOST_HEADER + 1)), size)
+
+
+def opened(path: Path) -> tuple[Contents, Mapping[str, Tensor]]:
+    """A file's manifest and tensors, every digest checked. The tensors are views of the file: copy what is to stay.
+
+    Raises:
+        BrokenStateFile: see there; a tensor does not have its digest, or holds what is no number.
+        OSError: it cannot be read.
+    """
+    contents = inspect(path)
+    with path.open("rb") as file:  # the pages stay until the last view of them is gone
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if len(pages) != contents.nbytes:
+        raise BrokenStateFile("the file changed while it was read")
+    whole = memoryview(pages)
+    views = {name: whole[t.start : t.start + t.nbytes] for name, t in contents.tensors.items()}
+    found = _digests(views)
+    wrong = sorted(name for name, digest in found.items() if digest != contents.digests[name])
+    if wrong:
+        raise BrokenStateFile(f"the data is not what was written: {', '.join(wrong[:3])}")
+    bad = sorted(name for name, t in contents.tensors.items() if not _finite(t.dtype, views[name]))
+    if bad:
+        raise BrokenStateFile(f"it holds what is no number: {', '.join(bad[:3])}")
+    return contents, {name: _tensor(t, views[name]) for name, t in contents.tensors.items()}
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _bytes_of(name: str, tensor: Tensor) -> memoryview:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for a tensor")
+    if tensor.dtype not in _CODES or tensor.dim() > _MOST_RANK or tensor.device.type != "cpu":
+        raise ValueError(f"{name}: {tensor.dtype}, {tensor.dim()} dimensions, on {tensor.device}")
+    flat = tensor.contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+
+
+def _digests(views: Mapping[str, memoryview]) -> dict[str, str]:
+    """SHA-256 of each; hashlib lets other threads run meanwhile."""
+
+    def digest(view: memoryview) -> str:
+        return hashlib.sha256(view).hexdigest()
+
+    if sum(map(len, views.values())) < _PIECE:
+        return {name: digest(view) for name, view in views.items()}
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        return dict(zip(views, pool.map(digest, views.values()), strict=True))
+
+
+_EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}
+"""All ones: infinite, or not a number (IEEE 754)."""
+
+
+def _finite(dtype: str, view: memoryview) -> bool:
+    """By numpy, on the caller's thread: torch would start a team of threads beside the engine's."""
+    if dtype == "F32":
+        return bool(np.isfinite(np.frombuffer(view, np.float32)).all())
+    mask = _EXPONENT.get(dtype)
+    return mask is None or not bool((np.frombuffer(view, np.uint16) & mask == mask).any())
+
+
+def _seal(manifest: str, table: Mapping[str, Any]) -> str:
+    """Digest of all that the header says."""
+    return hashlib.sha256(json.dumps([FORMAT, manifest, table], sort_keys=True).encode()).hexdigest()
+
+
+def _contents(length: bytes, rest: bytes, size: int) -> Contents:
+    if len(length) < 8:
+        raise BrokenStateFile("it is cut off: no header")
+    (n,) = struct.unpack("<Q", length)
+    if n > MOST_HEADER:
+        raise BrokenStateFile(f"its header would have {n} bytes; at most {MOST_HEADER} are read")
+    if n + 8 > size:
+        raise BrokenStateFile("it is cut off within its header")
+    header = _json(rest[:n], "its header")
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        found = metadata.get("format") if isinstance(metadata, dict) else None
+        raise BrokenStateFile(f"its format is {found!r}; this reads {FORMAT!r}")
+    text, seal = metadata.get("manifest"), metadata.get("sha256")
+    if set(metadata) != {"format", "manifest", "sha256"} or not isinstance(text, str) or not isinstance(seal, str):
+        raise BrokenStateFile("its metadata is not what this format has")
+    if len(header) > MOST_TENSORS:
+        raise BrokenStateFile(f"it names {len(header)} tensors; at most {MOST_TENSORS} are read")
+    if _seal(text, header) != seal:
+        raise BrokenStateFile("its header is not what was written")
+    tensors, at = {}, 0
+    for name, entry in header.items():
+        placed = _placed(name, entry, at, first=n + 8)
+        tensors[name] = placed
+        at += placed.nbytes
+    if n + 8 + at != size:
+        raise BrokenStateFile(f"it has {size} bytes, where its header names {n + 8 + at}")
+    manifest = _json(text.encode(), "its manifest")
+    digests = manifest.pop("digests", None)
+    if not isinstance(digests, dict) or set(digests) != set(tensors):
+        raise BrokenStateFile("its manifest has no digests of its tensors")
+    return Contents(manifest=manifest, tensors=tensors, digests=digests, nbytes=size)
+
+
+def _placed(name: str, entry: Any, at: int, *, first: int) -> Placed:
+    if not _NAME.fullmatch(name):
+        raise BrokenStateFile(f"{name[:80]!r} is no name for a tensor")
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise BrokenStateFile(f"{name}: its entry is not what this format has")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    known = isinstance(dtype, str) and dtype in DTYPES
+    if not known or not _whole(shape, most=_MOST_RANK) or not _whole(offsets, most=2) or len(offsets) != 2:
+        raise BrokenStateFile(f"{name}: no dtype, shape or place that this format has")
+    nbytes = math.prod(shape) * DTYPES[dtype].itemsize
+    if offsets != [at, at + nbytes]:
+        raise BrokenStateFile(f"{name}: it is said to lie at {offsets}, and by its shape lies at {[at, at + nbytes]}")
+    return Placed(dtype=dtype, shape=tuple(shape), start=first + at, nbytes=nbytes)
+
+
+def _whole(numbers: Any, *, most: int) -> bool:
+    return (
+        isinstance(numbers, list) and len(numbers) <= most and all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+    )
+
+
+def _json(text: bytes, what: str) -> dict[str, Any]:
+    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise BrokenStateFile(f"{what} names something twice")
+        return dict(pairs)
+
+    try:
+        found = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise BrokenStateFile(f"{what} is no JSON") from error
+    if not isinstance(found, dict):
+        raise BrokenStateFile(f"{what} is no object")
+    return found
+
+
+def _tensor(placed: Placed, view: memoryview) -> Tensor:
+    dtype = DTYPES[placed.dtype]
+    flat = torch.frombuffer(view, dtype=dtype) if placed.nbytes else torch.empty(0, dtype=dtype)
+    return flat.view(placed.shape)
