@@ -10,6 +10,7 @@ import ipaddress
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -102,7 +103,8 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
-        finish_forgetting(store)
+        suspended = settings.data_dir / "checkpoints"
+        finish_forgetting(store, drop_files=lambda: shutil.rmtree(suspended, ignore_errors=True))
         engine = Engine(lambda: load_model(settings), _limits(settings))
         embedder = _embedder(settings, engine)
         memory = _memory(settings, store, embedder)
@@ -128,7 +130,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         try:
             transcripts = Transcripts(store)
             checkpoints = Checkpoints(
-                folder=settings.data_dir / "checkpoints",
+                folder=suspended,
                 engine=engine,
                 transcripts=transcripts,
                 serving=serving.of,
@@ -136,6 +138,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 adapter=registry.digest_of,
                 now=_now,
             )
+            checkpoints.tidy()
             service = Service(
                 awake=Awake(
                     engine=engine,

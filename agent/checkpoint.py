@@ -157,6 +157,11 @@ class Checkpoints:
             shutil.rmtree(folder)
         return n
 
+    def tidy(self) -> None:
+        """At a start: remove what a kill left half written."""
+        for part in self.folder.glob("*/.*.part"):
+            part.unlink(missing_ok=True)
+
     def _brought_back(self, path: Path, ids: Sequence[int], owner: str) -> tuple[How, str, int]:
         contents = inspect(path)
         adapter, was = _belongs(contents)

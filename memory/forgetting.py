@@ -128,12 +128,16 @@ def forget(
     return done
 
 
-def finish_forgetting(store: Store) -> None:
-    """After a start: a process that was killed has deleted the rows, but perhaps not rewritten the file."""
+def finish_forgetting(store: Store, *, drop_files: Callable[[], object] = lambda: None) -> None:
+    """After a start: a process that was killed has deleted the rows, but perhaps not rewritten the file.
+
+    `drop_files` removes what else on the disk may hold the forgotten; only then is the forgetting done.
+    """
     with store.reading() as db:
         unfinished = _column(db, "SELECT id FROM receipts WHERE json_extract(body, '$.files_searched') IS NULL")
     if not unfinished:
         return
+    drop_files()
     store.rewrite()
     done = "UPDATE receipts SET body = json_set(body, '$.files_searched', json('[]'))"
     store.write(lambda db: db.execute(f"{done} WHERE id IN ({_marks(unfinished)})", unfinished))

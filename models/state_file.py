@@ -111,7 +111,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "xb", opener=_private) as file:
+        with open(part, "wb", opener=_private) as file:
             size = sum(file.write(piece) for piece in pieces(tensors, manifest))
             file.flush()
             os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from bench.server import Server
+from memory.store import Store
 
 LONG = "Once upon a time there was a lighthouse keeper who counted waves. " * 6
 
@@ -125,3 +127,24 @@ def test_what_nothing_was_read_of_has_no_file(server: Server, http: httpx.Client
     assert (done["state"], done["tokens"]) == ("open", 0) and not files(server)
     for verb in ("suspend", "resume"):
         assert http.post(f"/v1/sessions/sess_{'0' * 26}/{verb}").status_code == 404
+
+
+def test_a_start_removes_what_a_kill_left_and_all_after_a_forgetting_that_was_cut_off(tiny_folder: Path) -> None:
+    with Server(tiny_folder.parent / "cut-off", model="scripted") as server:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            session = begun(http, LONG)
+            suspended(http, session)
+            [file] = files(server)
+        server.kill()
+        part = file.with_name(f".{file.name}.77.part")
+        part.write_bytes(b"half")
+        server.start()
+        assert files(server) == [file] and not part.exists()
+        server.kill()
+        store = Store(server.data_dir / "slowwave.db")  # rows deleted, nothing else: killed just then
+        row = ["rcpt_1", datetime.now(UTC).isoformat(), "{}"]
+        cut_off = "INSERT INTO receipts (id, owner, at, body) SELECT ?, max(n), ?, ? FROM owners"
+        store.write(lambda db: db.execute(cut_off, row))
+        store.close()
+        server.start()
+        assert not files(server)
