@@ -33,7 +33,8 @@ _FRESH_DAYS = 7.0
 class Limits:
     """How much a night takes on."""
 
-    facts: int = 60
+    facts: int = 240
+    """Old and new. With 60, the fourth night of fifteen facts left out what the first had taught."""
     share_of_one: float = 0.7
     """Of the facts, for one source (who speaks, by which channel) where there are several."""
     notes: int = 120

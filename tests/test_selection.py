@@ -84,6 +84,12 @@ def test_what_was_told_before_a_correction_is_known_from_talk_and_from_memory() 
     assert found["your dog is called Rex"].fact.was == ""
 
 
+def test_a_week_of_facts_has_room_and_none_of_the_first_day_gives_way() -> None:
+    told = [one(f"The code for locker {n} is {4000 + 7 * n}.", n, days=(119 - n) / 15) for n in range(120)]
+    chosen = select(told, now=NOW)
+    assert {s.experience.id for s in chosen.facts} == {e.id for e in told}
+
+
 def test_every_experience_gets_a_reason() -> None:
     told = [
         one("My dog's name is Rex.", 1),
