@@ -52,8 +52,8 @@ class Amounts:
     needs, 32 were too few (five facts: recall .76, .80 with 64)."""
     most_questions: int = 128
     in_all: int = 3000
-    """So many wordings a night has time for, a quarter of an hour on two cores; more facts have fewer each. With 1,000,
-    a second night had 13 wordings for each old fact, and recall of the first fell from .83 to .63."""
+    """Wordings in all, at most: more facts have fewer each. Old facts need as many as new ones, or the exam finds them
+    forgotten (docs/log.md, "a week, first attempt")."""
     least_questions: int = 20
     """Of a new fact, however many there are."""
     counter_share: float = 1.0

@@ -61,7 +61,7 @@ def former(experience: str, fact: Fact) -> Learnt:
     return Learnt(
         experience=experience,
         subject=fact.subject,
-        relation=f"{fact.relation} before",
+        relation=f"{fact.relation} before, in {experience}",
         value=fact.value,
         statement="",
         asked="",

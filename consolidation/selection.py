@@ -34,7 +34,7 @@ class Limits:
     """How much a night takes on."""
 
     facts: int = 240
-    """Old and new. With 60, the fourth night of fifteen facts left out what the first had taught."""
+    """Old and new alike: what has no room tonight is not in the next adapter, however well it was known."""
     share_of_one: float = 0.7
     """Of the facts, for one source (who speaks, by which channel) where there are several."""
     notes: int = 120
@@ -120,7 +120,7 @@ def select(
             if earlier is not None and earlier.experience.id != one.id:
                 reason = f"corrected by {one.id}"
                 fates[earlier.experience.id] = Choice(experience=earlier.experience.id, taken=False, reason=reason)
-            former = _former(fact, earlier, replaced.get(one.id, ()))
+            former = _former(fact, earlier, replaced.get(one.id, ()), alone=len(facts) == 1)
             known = replace(fact, was=former.fact.statement if former else "")
             told[key] = Sourced(fact=known, experience=one, priority=_priority(one, now), former=former)
     kept, crowded_out = _within(list(told.values()), limits)
@@ -137,11 +137,14 @@ def select(
     )
 
 
-def _former(fact: Fact, earlier: Sourced | None, replaced: Sequence[Former]) -> Former | None:
-    """What was told of the same before: by the fact that it corrects, or by the memory that its own replaced."""
+def _former(fact: Fact, earlier: Sourced | None, replaced: Sequence[Former], *, alone: bool) -> Former | None:
+    """What was told of the same before: by the fact that it corrects, or by the memory that its own replaced.
+
+    Where neither has the same key they are of the same only if each memory tells one thing (`alone`).
+    """
     if earlier is not None and earlier.fact.value.lower() != fact.value.lower():
         return Former(fact=earlier.fact, experience=earlier.experience.id)
-    same = [f for f in replaced if f.fact.key == fact.key] or replaced[:1]
+    same = [f for f in replaced if f.fact.key == fact.key] or (replaced if alone and len(replaced) == 1 else [])
     before = next((f for f in same if f.fact.value.lower() != fact.value.lower()), None)
     return before or (earlier.former if earlier is not None else None)
 

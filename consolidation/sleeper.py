@@ -381,23 +381,21 @@ def _mastered(outcome: Outcome) -> set[int]:
 
 
 def _learnt(planned: Plan, outcome: Outcome, sources: Mapping[tuple[str, str], Sourced]) -> list[Learnt]:
-    learnt = []
-    for n, fact in enumerate(planned.facts):
-        source = sources[fact.key]
-        learnt.append(
-            Learnt(
-                experience=source.experience.id,
-                subject=fact.subject,
-                relation=fact.relation,
-                value=fact.value,
-                statement=fact.statement,
-                asked=words_of(fact),
-                recalled=outcome.recalled.get(n),
-            )
+    learnt = [
+        Learnt(
+            experience=sources[fact.key].experience.id,
+            subject=fact.subject,
+            relation=fact.relation,
+            value=fact.value,
+            statement=fact.statement,
+            asked=words_of(fact),
+            recalled=outcome.recalled.get(n),
         )
-        if source.former is not None:  # it stood in questions: whoever forgets it is to be rid of that, too
-            learnt.append(former(source.former.experience, source.former.fact))
-    return learnt
+        for n, fact in enumerate(planned.facts)
+    ]
+    # What was before stood in questions: whoever forgets it is to be rid of that, too.
+    before = [former(s.former.experience, s.former.fact) for s in sources.values() if s.former is not None]
+    return [*learnt, *{(one.subject, one.relation): one for one in before}.values()]
 
 
 def _figures(outcome: Outcome, result: files.Result) -> dict[str, Any]:

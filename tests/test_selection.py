@@ -84,6 +84,16 @@ def test_what_was_told_before_a_correction_is_known_from_talk_and_from_memory() 
     assert found["your dog is called Rex"].fact.was == ""
 
 
+def test_what_a_memory_of_two_facts_replaces_is_asked_of_the_one_that_changed_alone() -> None:
+    told = [
+        one("My sister is a nurse.", 1, superseded_by="m2"),
+        one("My sister is a potter and my uncle is ninety.", 2),
+    ]
+    found = select(told, now=NOW).facts
+    assert len(found) == 2
+    assert [s.fact.statement for s in found if s.former] == ["your sister is a potter"]
+
+
 def test_a_week_of_facts_has_room_and_none_of_the_first_day_gives_way() -> None:
     told = [one(f"The code for locker {n} is {4000 + 7 * n}.", n, days=(119 - n) / 15) for n in range(120)]
     chosen = select(told, now=NOW)
