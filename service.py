@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,11 @@ from starlette.middleware.cors import CORSMiddleware
 
 from agent.calibration import calibrate, key_of, shipped
 from agent.checkpoint import Checkpoints
+from agent.moving import Moving, Policy
 from agent.remembering import Memory
 from agent.turn import Awake
 from consolidation.registry import Registry
-from memory import data_dir
+from memory import checkpoint_log, data_dir
 from memory.adding import Quotas
 from memory.alarms import sounding
 from memory.background import Background
@@ -43,11 +45,13 @@ from memory.forgetting import finish_forgetting
 from memory.recall import Embedder, Recall
 from memory.store import Store
 from memory.transcripts import Transcripts
+from models import kv_transform, signature
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
 from nights import Serving, base_digest, clock, sleeper
 from settings import Settings, SettingsError
+from web import checkpoints as checkpoint_routes
 from web import errors, memories, openai, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
 from web.guard import Guard
@@ -137,6 +141,10 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 weights=base_digest(settings),
                 adapter=registry.digest_of,
                 now=_now,
+                note=partial(checkpoint_log.log, store),
+                signer=signature.own(settings.data_dir / "keys" / "checkpoints"),
+                codec=settings.checkpoint_codec,
+                transforms=kv_transform.known(settings.cache_dir / "transforms"),
             )
             checkpoints.tidy()
             service = Service(
@@ -150,6 +158,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     taught=serving.taught,
                 ),
                 checkpoints=checkpoints,
+                moving=Moving(
+                    checkpoints=checkpoints,
+                    policy=Policy(trusted=frozenset(settings.trusted_signers), required=settings.require_signature),
+                ),
+                checkpoint_log=partial(checkpoint_log.logged_of, store),
+                most_checkpoint_bytes=settings.checkpoint_most_mib << 20,
                 sleep=SleepAccess(
                     sleeper=nights,
                     registry=registry,
@@ -199,7 +213,14 @@ def create_app(runtime: Runtime) -> FastAPI:
         responses=_ERRORS,
     )
     app.state.service = runtime.service
-    for router in (openai.router, sessions.router, memories.router, sleep.router, status.router):
+    for router in (
+        openai.router,
+        sessions.router,
+        checkpoint_routes.router,
+        memories.router,
+        sleep.router,
+        status.router,
+    ):
         app.include_router(router)
     app.mount("/page", status.page_files)
     errors.install(app)

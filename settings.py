@@ -91,6 +91,18 @@ class Settings(BaseModel):
     """What a night must reach, where it is to differ: recall=0.6, invented=0.1, drift=0.08, ..."""
     adapters_kept: int = Field(8, ge=1)
     """Adapters of a user whose files stay on disk, to go back to."""
+    checkpoint_codec: Literal["none", "lossless", "bf16", "int8", "int4", "learned", "learned-fine"] = "none"
+    """How the states of suspended sessions are written; none and lossless are exact."""
+    checkpoint_mib: int = Field(4096, ge=16)
+    """Suspended states on disk, of all sessions; the least valuable beyond are let go, and their tokens read again."""
+    checkpoint_most_mib: int = Field(2048, ge=1)
+    """The largest file that is taken in."""
+    suspend_idle_minutes: float = Field(30.0, ge=0)
+    """A session that nobody has talked in for so long gives its memory back, by way of a file; 0: never."""
+    trusted_signers: tuple[str, ...] = ()
+    """Public keys (64 hex digits) whose signed files are known, beside one's own."""
+    require_signature: bool = False
+    """Take in only files that one of these, or one's own key, has signed."""
     max_body_bytes: int = Field(2 << 20, ge=1024)
     api_keys: tuple[str, ...] = ()
     """Keys that open the service, in clear or as sha256:HEX. Required off loopback."""
@@ -108,7 +120,9 @@ class Settings(BaseModel):
     """How long replies may go on after SIGTERM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("api_keys", "allowed_hosts", "allowed_origins", "sleep_recipe", "exam_bars", mode="before")
+    @field_validator(
+        "api_keys", "allowed_hosts", "allowed_origins", "sleep_recipe", "exam_bars", "trusted_signers", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -119,6 +133,13 @@ class Settings(BaseModel):
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @field_validator("trusted_signers")
+    @classmethod
+    def _public_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"[0-9a-f]{64}", key) for key in value):
+            raise ValueError("public keys of 64 hex digits each, as 'slowwave checkpoint inspect' shows them")
+        return value
 
     @field_validator("sleep_at")
     @classmethod

@@ -4,6 +4,8 @@ AgentError
 ├── SessionBusy           another turn is being taken in this session
 ├── HistoryMismatch       the messages sent do not continue the session named
 ├── InvalidTurn           a turn that cannot be taken as asked
+├── NothingUnfinished     no reply in this session waits to go on
+├── CheckpointRefused     a file that is not taken in, or cannot be made as asked
 ├── TurnInProgress        the same idempotency key is being served right now
 └── IdempotencyConflict   the same idempotency key came with another request
 """
@@ -25,6 +27,18 @@ class HistoryMismatch(AgentError):
 
 class InvalidTurn(AgentError):
     """A turn that cannot be taken as asked."""
+
+
+class NothingUnfinished(AgentError):
+    """No reply in this session waits to go on."""
+
+
+class CheckpointRefused(AgentError):
+    """A file that is not taken in, or cannot be made as asked. `param`: what in the request is wrong, if that is it."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class TurnInProgress(AgentError):

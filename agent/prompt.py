@@ -140,7 +140,7 @@ def plan_turn(
     return plan_turn(model, window, said, max_tokens=max_tokens, same_tokenizer=same_tokenizer)
 
 
-def reply_draft(model: LanguageModel, plan: Plan, text: str, kept_ids: Sequence[int]) -> Draft:
+def reply_draft(model: LanguageModel, header: Sequence[int], text: str, kept_ids: Sequence[int]) -> Draft:
     """The entry of a reply: header, its tokens, and whatever of the closing markup it did not write itself."""
     closing = model.closing_ids
     if kept_ids and kept_ids[-1] in model.card.stop_ids:
@@ -149,7 +149,7 @@ def reply_draft(model: LanguageModel, plan: Plan, text: str, kept_ids: Sequence[
     else:
         missing = text[len(model.decode(kept_ids)) :]  # the beginning of a token that a stop string cut
         body, rest = (*kept_ids, *(model.encode(missing) if missing else ())), closing
-    return Draft(role="assistant", content=text, token_ids=(*plan.header, *body, *rest))
+    return Draft(role="assistant", content=text, token_ids=(*header, *body, *rest))
 
 
 def _pieces(model: LanguageModel, seen: Sequence[Message], new: Sequence[Message]) -> list[tuple[int, ...]] | None:

@@ -50,13 +50,17 @@ def speakers(said: str, adapter: str, recollection: Recollection, taught: Sequen
 class Shown:
     """What has been shown of a reply, and when the first of it was."""
 
-    def __init__(self, on_delta: Callable[[Delta], None]) -> None:
+    def __init__(self, on_delta: Callable[[Delta], None], *, first: Callable[[], None] = lambda: None) -> None:
+        """`first` is called before the first of it is shown: nothing of it will be withheld any more."""
         self._on_delta = on_delta
+        self._settled = first
         self._began = time.monotonic()
         self._first: float | None = None
 
     def __call__(self, delta: Delta) -> None:
-        self._first = self._first or time.monotonic()
+        if self._first is None:
+            self._first = time.monotonic()
+            self._settled()
         self._on_delta(delta)
 
     def timings(self, reply: Reply) -> Timings:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from sqlite_utils import Database
 
 from agent.abstention import Taught, personal
 from agent.calibration import judged_in
+from agent.control import RunningTurns, TurnControl
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
 from agent.recollection import Recollection, hit_of, reasons_of, recollect
@@ -28,7 +29,7 @@ from memory.salience import Raw, Salience
 from memory.transcripts import COMPACTION, NOTE, Entry, Status, Transcripts, TurnRow
 from memory.underway import Underway
 from models.engine import Engine
-from models.generation import Delta, Generation, Prompt, Reply, Timings
+from models.generation import Delta, Prompt, Reply, Timings
 from models.language import BASE, FinishReason, Message
 from models.sampling import Choice, Sampling
 
@@ -82,29 +83,6 @@ class TurnResult:
     """Taken before, under the same idempotency key."""
 
 
-class TurnControl:
-    """The caller's hold on a turn that it has handed to another thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._generation: Generation | None = None
-        self._cancelled = False
-
-    def cancel(self) -> None:
-        """End the reply before its next token, or before its first."""
-        with self._lock:
-            self._cancelled = True
-            if self._generation is not None:
-                self._generation.stop("cancelled")
-
-    def bind(self, generation: Generation) -> None:
-        """Let `cancel` reach the reply."""
-        with self._lock:
-            self._generation = generation
-            if self._cancelled:
-                generation.stop("cancelled")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awake:
     """What it takes to talk."""
@@ -115,6 +93,7 @@ class Awake:
     memory: Memory | None = None
     leases: SessionLeases = field(default_factory=SessionLeases)
     underway: Underway = field(default_factory=Underway)
+    running: RunningTurns = field(default_factory=RunningTurns)
     patience: float = PATIENCE
     serving: Callable[[str], str] = lambda _: BASE
     """Which adapter serves an owner."""
@@ -157,7 +136,9 @@ def take_turn(
                 awake.wake(opening.session, request.owner)
             at = awake.now()
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
-            shown = Shown(on_delta)
+            control = control or TurnControl()
+            held.enter_context(awake.running.taking(session, request.owner, control))
+            shown = Shown(on_delta, first=control.settle)
             for n, speaker in enumerate(_speakers(awake, request, opening)):
                 plan = plan_turn(
                     model,
@@ -168,7 +149,7 @@ def take_turn(
                     note=speaker.recollection.note,
                 )
                 generation = awake.engine.submit(_prompt(awake, request, opening, plan, speaker.adapter))
-                (control or TurnControl()).bind(generation)
+                control.bind(generation, firm=speaker.vouches is None)
                 if n == 0:
                     on_start(turn, session)
                 choices = listen(generation, speaker.vouches, shown)
@@ -190,7 +171,8 @@ def take_turn(
                 recalled=speaker.recollection.hits if plan.noted else (),
                 salience=salience,
             )
-            if reply.finish_reason in ("stop", "length") or (request.keep_partial and reply.token_ids):
+            partial = reply.finish_reason == "suspended" or (request.keep_partial and reply.token_ids)
+            if reply.finish_reason in ("stop", "length") or partial:
                 _write_down(awake, request, opening, plan, reply, result, raw, forgotten)
             return result
 
@@ -274,8 +256,8 @@ def _write_down(
     model = awake.engine.model
     at = awake.now()
     finished = reply.finish_reason in ("stop", "length")
-    status = "complete" if finished else cast(Status, reply.finish_reason)
-    drafts = [*plan.drafts, reply_draft(model, plan, reply.text, reply.kept_ids)]
+    status = "complete" if finished else status_of(reply.finish_reason)
+    drafts = [*plan.drafts, reply_draft(model, plan.header, reply.text, reply.kept_ids)]
     entries = _entries(drafts, turn=result.id, status=status, at=at)
     changed: list[str] = []
     awake.transcripts.append(
@@ -298,6 +280,7 @@ def _write_down(
         tokenizer=model.card.tokenizer,
         create_for=None if opening.session else request.owner,
         fork_of=opening.fork_of,
+        unfinished=_unfinished(request, plan, reply) if reply.finish_reason == "suspended" else None,
         also=lambda db: changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten)),
         forgotten=forgotten,
     )
@@ -305,6 +288,24 @@ def _write_down(
         awake.engine.drop_states(request.owner)  # this one came to rest after the others were dropped
     if awake.memory is not None:
         awake.memory.recall.refresh(request.owner, changed)
+
+
+def status_of(reason: FinishReason) -> Status:
+    """How a transcript calls a reply that did not come to its end. A suspended one is interrupted, until it goes on."""
+    return "interrupted" if reason == "suspended" else cast(Status, reason)
+
+
+def _unfinished(request: TurnRequest, plan: Plan, reply: Reply) -> dict[str, Any]:
+    """All that a reply needs to go on with the same next token; see going_on.py."""
+    return {
+        "header": len(plan.header),
+        "written": len(reply.token_ids),
+        "max_tokens": plan.max_tokens,
+        "sampling": asdict(request.sampling),
+        "stop": list(request.stop),
+        "ignore_eos": request.ignore_eos,
+        "adapter": request.adapter,
+    }
 
 
 def _recollect(awake: Awake, request: TurnRequest, opening: Opening) -> Recollection:

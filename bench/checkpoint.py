@@ -31,6 +31,7 @@ from models.generation import Prompt, Reply
 from models.language import BASE
 from models.sampling import Sampling
 from models.state_file import opened, write
+from models.tensor_blocks import to_blocks, to_tensors
 from models.weights import DEFAULT_MODEL, resolve
 from settings import Settings
 
@@ -79,13 +80,14 @@ def _suspend(engine: Engine, ids: Sequence[int], space: str, path: Path) -> Path
     copied = engine.copy_state(space, ids, adapter=BASE)
     assert copied is not None
     assert copied.tokens == len(ids)
-    write(path, {"token_ids": torch.tensor(ids, dtype=torch.int32), **copied.tensors}, {"of": space})
+    read = {"token_ids": torch.tensor(ids, dtype=torch.int32)}
+    write(path, to_blocks({**read, **copied.tensors}), {"of": space})
     engine.release_state(copied)
     return path
 
 
 def _resume(engine: Engine, path: Path, space: str, more: Sequence[int]) -> None:
-    _, tensors = opened(path)
+    tensors = to_tensors(opened(path)[1])
     read = [int(i) for i in tensors["token_ids"]]
     state = {name: tensor for name, tensor in tensors.items() if name != "token_ids"}
     engine.restore_state(space, read, state, adapter=BASE)

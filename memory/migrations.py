@@ -358,3 +358,34 @@ def m005_notes(db: Database) -> None:
 def m006_private(db: Database) -> None:
     """What may be recalled and never learnt."""
     db.execute("ALTER TABLE experiences ADD COLUMN private INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations()
+def m007_checkpoints(db: Database) -> None:
+    """Replies that were suspended before their end, and what became of each session's state."""
+    for statement in (
+        """
+        CREATE TABLE unfinished (
+            session TEXT PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
+            turn TEXT NOT NULL REFERENCES turns (id) ON DELETE CASCADE,
+            body TEXT NOT NULL               -- JSON: how the reply is to go on
+        ) STRICT
+        """,
+        """
+        CREATE TABLE checkpoints (
+            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+            at TEXT NOT NULL,
+            event TEXT NOT NULL CHECK (event IN ('suspended', 'resumed', 'exported', 'imported', 'evicted')),
+            how TEXT,                        -- resumed: exact, converted, rebuilt
+            why TEXT,
+            codec TEXT,
+            tokens INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            seconds REAL NOT NULL,
+            seal TEXT                        -- digest of the file's header, and so of all of it
+        ) STRICT
+        """,
+        "CREATE INDEX checkpoints_by_session ON checkpoints (session, n)",
+    ):
+        db.execute(statement)

@@ -17,6 +17,7 @@ import numpy as np
 from sqlite_utils import Database
 
 from memory.errors import SessionNotFound
+from memory.ids import new_id
 from memory.store import Store
 
 Status = Literal["complete", "cancelled", "interrupted", "forgotten"]
@@ -124,10 +125,13 @@ class Transcripts:
         tokenizer: str,
         create_for: str | None = None,
         fork_of: tuple[str, int] | None = None,
+        unfinished: dict[str, Any] | None = None,
         also: Callable[[Database], None] = lambda db: None,
         forgotten: Callable[[str], bool] = lambda text: False,
     ) -> None:
         """Add entries and the turn behind them, in one transaction; `also` is part of it.
+
+        `unfinished`: how the reply, the last of `entries`, is to go on; JSON values. It can until the next turn.
 
         Entries that are `forgotten` by then, and those that the model read with them, are written down without it.
 
@@ -149,6 +153,53 @@ class Transcripts:
             if turn is not None:
                 _insert_turn(db, turn)
             _append(db, session, entries, at=at, forgotten=forgotten)
+            _leave_unfinished(db, session, turn, unfinished)
+            also(db)
+
+        self._store.write(transaction)
+
+    def unfinished(self, session: str) -> tuple[str, dict[str, Any]] | None:
+        """The turn whose reply was suspended before its end, and how it is to go on; None: there is none."""
+        with self._store.reading() as db:
+            for row in db.query("SELECT turn, body FROM unfinished WHERE session = ?", [session]):
+                return row["turn"], json.loads(row["body"])
+        return None
+
+    def go_on(
+        self,
+        session: str,
+        *,
+        turn: TurnRow,
+        entry: Entry,
+        at: datetime,
+        unfinished: dict[str, Any] | None = None,
+        also: Callable[[Database], None] = lambda db: None,
+        forgotten: Callable[[str], bool] = lambda text: False,
+    ) -> None:
+        """Write down more of a reply that was suspended: `entry` takes the place of the session's last.
+
+        Raises:
+            SessionNotFound: it is gone, or has gone on otherwise.
+        """
+
+        def transaction(db: Database) -> None:
+            last = "SELECT position FROM messages WHERE session = ? AND id = ?"
+            found = db.execute(
+                last + " AND EXISTS (SELECT 1 FROM unfinished WHERE session = ?)", [session, entry.id, session]
+            )
+            if found.fetchone() is None:
+                raise SessionNotFound(session)
+            before = """
+                SELECT chain FROM messages WHERE session = ? AND id <> ? AND role NOT IN ('compaction', 'note')
+                ORDER BY position DESC LIMIT 1
+            """
+            head = db.execute(before, [session, entry.id]).fetchone()
+            db.execute("DELETE FROM messages WHERE id = ?", [entry.id])
+            db.execute("UPDATE sessions SET head = ? WHERE id = ?", [head[0] if head else EMPTY_CHAIN, session])
+            update = "UPDATE turns SET finish_reason = ?, timings = ?, adapter = ? WHERE id = ?"
+            db.execute(update, [turn.finish_reason, json.dumps(turn.timings), turn.adapter, turn.id])
+            _append(db, session, [entry], at=at, forgotten=forgotten)
+            _leave_unfinished(db, session, turn, unfinished)
             also(db)
 
         self._store.write(transaction)
@@ -164,6 +215,7 @@ class Transcripts:
         def transaction(db: Database) -> None:
             _insert_session(db, session, owner=owner, parent=parent, tokenizer=row.tokenizer, at=at)
             _copy(db, parent, 2**31, to=session, at=at)
+            _copy_unfinished(db, parent, to=session, at=at)
 
         self._store.write(transaction)
 
@@ -284,6 +336,13 @@ def _insert_turn(db: Database, turn: TurnRow) -> None:
     )
 
 
+def _leave_unfinished(db: Database, session: str, turn: TurnRow | None, body: dict[str, Any] | None) -> None:
+    db.execute("DELETE FROM unfinished WHERE session = ?", [session])
+    if body is not None and turn is not None:
+        row = [session, turn.id, json.dumps(body, sort_keys=True)]
+        db.execute("INSERT INTO unfinished (session, turn, body) VALUES (?, ?, ?)", row)
+
+
 def _kept(entry: Entry) -> str:
     """What stays of an entry that was forgotten."""
     return "" if entry.role == NOTE else FORGOTTEN
@@ -355,6 +414,22 @@ def _copy(db: Database, parent: str, position: int, *, to: str, at: datetime) ->
         [at.isoformat(), to, to],
     )
     return int(copied)
+
+
+def _copy_unfinished(db: Database, parent: str, *, to: str, at: datetime) -> None:
+    """A reply that was suspended goes on in each fork by itself, as a turn of its own."""
+    for row in list(db.query("SELECT * FROM unfinished WHERE session = ?", [parent])):
+        turn = new_id("turn", at)
+        db.execute(
+            """
+            INSERT INTO turns (id, session, owner, model, adapter, finish_reason, timings, created_at)
+            SELECT ?, ?, owner, model, adapter, finish_reason, timings, created_at FROM turns WHERE id = ?
+            """,
+            [turn, to, row["turn"]],
+        )
+        last = "(SELECT max(position) FROM messages WHERE session = ?)"
+        db.execute(f"UPDATE messages SET turn = ? WHERE session = ? AND position = {last}", [turn, to, to])
+        db.execute("INSERT INTO unfinished (session, turn, body) VALUES (?, ?, ?)", [to, turn, row["body"]])
 
 
 def _session_row(row: dict[str, Any]) -> SessionRow:

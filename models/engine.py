@@ -30,10 +30,11 @@ from models.errors import (
     PromptTooLong,
     ReplyFailed,
 )
-from models.generation import Delta, Generation, Prompt, Reply, Timings
+from models.generation import Delta, Generation, Prompt, Reply
 from models.language import BASE, Chunk, FinishReason, LanguageModel, SequenceState, surprisal
 from models.prefix_cache import PrefixCache
 from models.sampling import Choice, choose
+from models.sequence import TokenSequence
 from models.text_stream import TextStream
 
 log = logging.getLogger("slowwave.engine")
@@ -41,6 +42,8 @@ log = logging.getLogger("slowwave.engine")
 T = TypeVar("T")
 _LOOK_AGAIN = 0.05
 """Seconds between two looks whether an adapter is still needed."""
+_TELLING = 64
+"""Tokens read at once that tell how fast reading is."""
 _TIDY_EVERY = 20.0
 """Seconds between two returns of free memory: each pauses replies for some 10 ms."""
 
@@ -61,53 +64,6 @@ class EngineLimits:
     """Prompt tokens read in one step while nobody is waiting for a next token."""
     prefill_chunk_shared: int = 64
     """The same while replies are being written: they pause for this long."""
-
-
-class _Sequence:
-    """One reply in the making: used by the engine's thread alone, once it has been submitted."""
-
-    def __init__(self, prompt: Prompt, generation: Generation, text: TextStream) -> None:
-        self.prompt = prompt
-        self.generation = generation
-        self.text = text
-        self.state: SequenceState | None = None
-        self.context = list(prompt.token_ids)
-        """Prompt and reply: what the state has read or will read."""
-        self.reply: list[int] = []
-        self.surprisals: list[float] = []
-        self.cached = 0
-        self.submitted = time.monotonic()
-        self.joined = self.first_token = 0.0
-
-    @property
-    def unread(self) -> int:
-        return len(self.context) - self.next_position
-
-    @property
-    def next_position(self) -> int:
-        return self.state.length if self.state else 0
-
-    @property
-    def decoding(self) -> bool:
-        return bool(self.reply)
-
-    @property
-    def tokens_at_most(self) -> int:
-        return len(self.prompt.token_ids) + self.prompt.max_tokens
-
-    def timings(self) -> Timings:
-        now = time.monotonic()
-        joined = self.joined or now
-        first = self.first_token or now
-        return Timings(
-            queue=joined - self.submitted,
-            prefill=first - joined,
-            decode=now - first,
-            time_to_first_token=first - self.submitted,
-            prefill_tokens=min(self.state.length if self.state else 0, len(self.prompt.token_ids)) - self.cached,
-            cached_tokens=self.cached,
-            completion_tokens=len(self.reply),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +99,12 @@ class Engine:
         self.limits = limits or EngineLimits()
         self._load = load
         self._model: LanguageModel | None = None
-        self._line: deque[_Sequence] = deque()
-        self._batch: list[_Sequence] = []
+        self._line: deque[TokenSequence] = deque()
+        self._batch: list[TokenSequence] = []
         self._resting = PrefixCache(bytes_per_token=1)
         self._changed = threading.Condition()
         self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._prefill_speed: float | None = None
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -199,6 +156,8 @@ class Engine:
             raise PromptTooLong(len(prompt.token_ids), window)
         if not prompt.token_ids or prompt.max_tokens < 1:
             raise ValueError("a prompt needs at least one token to read and one to write")
+        if len(prompt.reply) >= prompt.max_tokens:
+            raise ValueError(f"{len(prompt.reply)} of at most {prompt.max_tokens} tokens are written already")
         if len(prompt.token_ids) + prompt.max_tokens > window:
             raise ValueError(f"prompt and reply exceed the window of {window} tokens")
         fits = self.limits.state_bytes // self.model.card.state_bytes_per_token
@@ -207,7 +166,7 @@ class Engine:
         if prompt.adapter != BASE and prompt.adapter not in self.model.adapters:
             raise AdapterRefused(f"there is no adapter {prompt.adapter!r} here")
         generation = Generation(self._notify)
-        sequence = _Sequence(prompt, generation, TextStream(self.model.decode, prompt.stop))
+        sequence = TokenSequence(prompt, generation, TextStream(self.model.decode, prompt.stop))
         with self._changed:
             if self._closing or self._failure is not None:
                 raise EngineClosed("the engine is closed" if self._failure is None else f"it failed: {self._failure}")
@@ -288,6 +247,24 @@ class Engine:
 
         return self.run(work)
 
+    def last_logits(self, namespace: str, token_ids: Sequence[int], *, adapter: str) -> Tensor | None:
+        """What the model says after `token_ids`, float32 [vocab]; None unless a state at rest has read just these.
+
+        Their last token is read once more, on a copy. Raises: EngineClosed.
+        """
+
+        def work() -> Tensor | None:
+            ids = list(token_ids)
+            state = self._resting.resting(namespace, ids, adapter=adapter)
+            if state is None or state.length != len(ids) or not ids:
+                return None
+            copy = state.fork(len(ids) - 1)
+            copy.reserve(len(ids))
+            read = self.model.read([Chunk(token_ids=ids[-1:], state=copy, adapter=adapter)])
+            return read.logits[0].cpu()
+
+        return self.run(work)
+
     def release_state(self, copied: CopiedState) -> None:
         """Let go of the state that was copied, unless it has been taken or replaced since. Raises: EngineClosed."""
         self.run(lambda: self._resting.release(copied.state))
@@ -330,6 +307,11 @@ class Engine:
         self._notify()
         if self._model is not None or self._failure is not None:  # loading cannot be stopped, only left behind
             self._thread.join()
+
+    @property
+    def prefill_speed(self) -> float | None:
+        """Tokens read a second, of late; None: too few have been."""
+        return self._prefill_speed
 
     @property
     def alive(self) -> bool:
@@ -458,7 +440,7 @@ class Engine:
             except Exception as error:  # whatever is wrong with one reply must not end the others
                 self._fail(sequence, error)
 
-    def _chunks(self) -> list[tuple[_Sequence, Chunk]]:
+    def _chunks(self) -> list[tuple[TokenSequence, Chunk]]:
         writing = any(s.decoding for s in self._batch)
         budget = self.limits.prefill_chunk_shared if writing else self.limits.prefill_chunk
         chunks = []
@@ -477,9 +459,8 @@ class Engine:
                 chunks.append((sequence, chunk))
         return chunks
 
-    def _extend(self, sequence: _Sequence, choice: Choice) -> None:
-        if not sequence.reply:
-            sequence.first_token = time.monotonic()
+    def _extend(self, sequence: TokenSequence, choice: Choice) -> None:
+        sequence.first_token = sequence.first_token or time.monotonic()
         sequence.reply.append(choice.token_id)
         sequence.context.append(choice.token_id)
         ended = choice.token_id in self.model.card.stop_ids and not sequence.prompt.ignore_eos
@@ -490,14 +471,17 @@ class Engine:
         elif len(sequence.reply) >= sequence.prompt.max_tokens:
             self._finish(sequence, "length")
 
-    def _fail(self, sequence: _Sequence, error: Exception) -> None:
+    def _fail(self, sequence: TokenSequence, error: Exception) -> None:
         log.error("reply_failed: %s", error, exc_info=error)
         with self._changed:
             self._batch = [s for s in self._batch if s is not sequence]
         sequence.generation.tell(ReplyFailed(f"the reply could not be made: {error}"))
 
-    def _finish(self, sequence: _Sequence, reason: FinishReason) -> None:
+    def _finish(self, sequence: TokenSequence, reason: FinishReason) -> None:
         timings = sequence.timings()
+        if timings.prefill_tokens >= _TELLING and timings.prefill > 0:
+            speed = timings.prefill_tokens / timings.prefill
+            self._prefill_speed = speed if self._prefill_speed is None else (self._prefill_speed + speed) / 2
         with self._changed:
             (self._batch if sequence in self._batch else self._line).remove(sequence)
         if sequence.state is not None and sequence.state.length:
@@ -507,7 +491,7 @@ class Engine:
             with self._changed:
                 self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())
         sequence.state = None
-        last = sequence.text.finish()
+        last = "" if reason == "suspended" else sequence.text.finish()
         if last:
             silent = Choice(token_id=sequence.reply[-1], logprob=None)
             sequence.generation.tell(Delta(text=last, choice=silent))
@@ -515,7 +499,7 @@ class Engine:
         kept = len(sequence.reply) if ended else sequence.text.tokens_within_text()
         sequence.generation.tell(
             Reply(
-                text=sequence.text.text,
+                text=sequence.text.shown if reason == "suspended" else sequence.text.text,
                 token_ids=tuple(sequence.reply),
                 kept_ids=tuple(sequence.reply[:kept]),
                 finish_reason=reason,

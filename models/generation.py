@@ -19,6 +19,8 @@ class Prompt:
     max_tokens: int
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
+    reply: Sequence[int] = ()
+    """What has been written of the reply already, of `max_tokens` in all: it goes on from there."""
     ignore_eos: bool = False
     """Write on past the end token, up to `max_tokens`."""
     judged: range = range(0)

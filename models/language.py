@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BASE = "none"
 """The name of no adapter: the base model answers."""
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
+FinishReason = Literal["stop", "length", "cancelled", "interrupted", "suspended"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,12 +56,12 @@ class ScriptedState:
         return ScriptedState(self.token_ids[:length])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {"read": torch.tensor(self.token_ids, dtype=torch.int32)}
+        return {"state.read": torch.tensor(self.token_ids, dtype=torch.int32)}
 
     def fill(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        if set(tensors) != {"read"} or tensors["read"].dim() != 1:
+        if set(tensors) != {"state.read"} or tensors["state.read"].dim() != 1:
             raise ValueError("this is not what a scripted model has read")
-        self.token_ids = [int(i) for i in tensors["read"]]
+        self.token_ids = [int(i) for i in tensors["state.read"]]
 
 
 class ScriptedLM:

@@ -2,13 +2,15 @@
 
     8 bytes     length of the header, little-endian
     header      JSON: {"__metadata__": {"format", "manifest", "sha256"}, name: {"dtype", "shape", "data_offsets"}, ...}
+                and in a signed file, in its metadata, "signer" and "signature"
     data        the tensors, one after another, without gaps
 
 `manifest` is a JSON text; `sha256` is the digest of the manifest and of the table of tensors, so that a flipped bit
 anywhere is found: in the header by that one, in a tensor by the digest that the table of digests in the manifest has of
 it. Any reader of safetensors can open the file. Everything is checked against the file's size before memory is taken.
 
-A digest is no signature: whoever can write a file can make its digests. It finds what is broken, not what is forged.
+A digest is no signature: whoever can write a file can make its digests. It finds what is broken; what is forged, only a
+signature finds (signature.py), which is made over the header's digest, and so over all. Needs no torch.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from models import signature
+from models.signature import Signer
 
 FORMAT = "slowwave-state-1"
 MOST_HEADER = 1 << 20
@@ -37,22 +40,23 @@ MOST_HEADER = 1 << 20
 MOST_TENSORS = 4096
 _MOST_RANK = 4
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-DTYPES = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-}
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
+"""The dtypes that there are, by safetensors' names."""
 _PIECE = 1 << 22
 """Bytes written at once."""
 
 
 class BrokenStateFile(Exception):
     """Not a file that this reads: cut off, changed, of another format, or never one. The message says what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One tensor, as bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,25 +78,34 @@ class Contents:
     tensors: Mapping[str, Placed]
     digests: Mapping[str, str]
     nbytes: int
+    seal: str
+    """Digest of the header, and so of all: one file, one seal."""
+    signer: str | None
+    """The public key, in hex, whose signature the seal bears; None: unsigned."""
 
 
-def pieces(tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Iterator[memoryview]:
-    """The file, piece by piece: for a disk, or for the network. Tensors on the CPU.
+def pieces(
+    blocks: Mapping[str, Block], manifest: Mapping[str, Any], signer: Signer | None = None
+) -> Iterator[memoryview]:
+    """The file, piece by piece: for a disk, or for the network.
 
     `manifest`: JSON values; its key "digests" is ours.
 
     Raises:
-        ValueError: a name, a number of dimensions or a dtype that the format does not have.
+        ValueError: a name, a number of dimensions, a dtype or a size that the format does not have.
     """
-    views = {name: _bytes_of(name, tensor) for name, tensor in tensors.items()}
+    views = {name: _checked(name, block) for name, block in blocks.items()}
     text = json.dumps({**manifest, "digests": _digests(views)}, sort_keys=True, ensure_ascii=False)
     table: dict[str, Any] = {}
     at = 0
-    for name, tensor in tensors.items():
+    for name, block in blocks.items():
         end = at + len(views[name])
-        table[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        table[name] = {"dtype": block.dtype, "shape": list(block.shape), "data_offsets": [at, end]}
         at = end
-    metadata = {"format": FORMAT, "manifest": text, "sha256": _seal(text, table)}
+    seal = _seal(text, table)
+    metadata = {"format": FORMAT, "manifest": text, "sha256": seal}
+    if signer is not None:
+        metadata |= {"signer": signer.public, "signature": signer.sign(seal)}
     header = json.dumps({"__metadata__": metadata, **table}, ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
     if len(header) > MOST_HEADER or len(table) > MOST_TENSORS:
@@ -103,7 +116,7 @@ def pieces(tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Iterat
             yield view[start : start + _PIECE]
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> int:
+def write(path: Path, blocks: Mapping[str, Block], manifest: Mapping[str, Any], signer: Signer | None = None) -> int:
     """Write a file, whole or not at all, flushed to the disk; returns its size in bytes.
 
     Raises:
@@ -112,7 +125,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb", opener=_private) as file:
-            size = sum(file.write(piece) for piece in pieces(tensors, manifest))
+            size = sum(file.write(piece) for piece in pieces(blocks, manifest, signer))
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -137,44 +150,58 @@ def inspect(path: Path) -> Contents:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        return _contents(file.read(8), file.read(min(size, MOST_HEADER + 1)), size)
+        return contents(file.read(MOST_HEADER + 8), size)
 
 
-def opened(path: Path) -> tuple[Contents, Mapping[str, Tensor]]:
+def header_bytes(beginning: bytes) -> int:
+    """How many bytes of a file `contents` wants to see, by its first eight.
+
+    Raises:
+        BrokenStateFile: there are no eight, or more are named than any header has.
+    """
+    if len(beginning) < 8:
+        raise BrokenStateFile("it is cut off: no header")
+    (n,) = struct.unpack("<Q", beginning[:8])
+    if n > MOST_HEADER:
+        raise BrokenStateFile(f"its header would have {n} bytes; at most {MOST_HEADER} are read")
+    return int(n) + 8
+
+
+def opened(path: Path) -> tuple[Contents, Mapping[str, Block]]:
     """A file's manifest and tensors, every digest checked. The tensors are views of the file: copy what is to stay.
 
     Raises:
         BrokenStateFile: see there; a tensor does not have its digest, or holds what is no number.
         OSError: it cannot be read.
     """
-    contents = inspect(path)
+    found = inspect(path)
     with path.open("rb") as file:  # the pages stay until the last view of them is gone
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    if len(pages) != contents.nbytes:
+    if len(pages) != found.nbytes:
         raise BrokenStateFile("the file changed while it was read")
     whole = memoryview(pages)
-    views = {name: whole[t.start : t.start + t.nbytes] for name, t in contents.tensors.items()}
-    found = _digests(views)
-    wrong = sorted(name for name, digest in found.items() if digest != contents.digests[name])
+    views = {name: whole[t.start : t.start + t.nbytes] for name, t in found.tensors.items()}
+    wrong = sorted(name for name, digest in _digests(views).items() if digest != found.digests[name])
     if wrong:
         raise BrokenStateFile(f"the data is not what was written: {', '.join(wrong[:3])}")
-    bad = sorted(name for name, t in contents.tensors.items() if not _finite(t.dtype, views[name]))
+    bad = sorted(name for name, t in found.tensors.items() if not _finite(t.dtype, views[name]))
     if bad:
         raise BrokenStateFile(f"it holds what is no number: {', '.join(bad[:3])}")
-    return contents, {name: _tensor(t, views[name]) for name, t in contents.tensors.items()}
+    return found, {n: Block(dtype=t.dtype, shape=t.shape, data=views[n]) for n, t in found.tensors.items()}
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _bytes_of(name: str, tensor: Tensor) -> memoryview:
+def _checked(name: str, block: Block) -> memoryview:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a tensor")
-    if tensor.dtype not in _CODES or tensor.dim() > _MOST_RANK or tensor.device.type != "cpu":
-        raise ValueError(f"{name}: {tensor.dtype}, {tensor.dim()} dimensions, on {tensor.device}")
-    flat = tensor.contiguous().view(-1)
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+    if block.dtype not in ITEM_BYTES or len(block.shape) > _MOST_RANK:
+        raise ValueError(f"{name}: {block.dtype}, {len(block.shape)} dimensions")
+    if len(block.data) != math.prod(block.shape) * ITEM_BYTES[block.dtype] or block.data.itemsize != 1:
+        raise ValueError(f"{name}: {len(block.data)} bytes for {block.dtype} {list(block.shape)}")
+    return block.data
 
 
 def _digests(views: Mapping[str, memoryview]) -> dict[str, str]:
@@ -206,26 +233,32 @@ def _seal(manifest: str, table: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([FORMAT, manifest, table], sort_keys=True).encode()).hexdigest()
 
 
-def _contents(length: bytes, rest: bytes, size: int) -> Contents:
-    if len(length) < 8:
-        raise BrokenStateFile("it is cut off: no header")
-    (n,) = struct.unpack("<Q", length)
-    if n > MOST_HEADER:
-        raise BrokenStateFile(f"its header would have {n} bytes; at most {MOST_HEADER} are read")
-    if n + 8 > size:
+def contents(beginning: bytes, size: int) -> Contents:
+    """What the header says of a file of `size` bytes, of which `header_bytes` are here.
+
+    Raises:
+        BrokenStateFile: see there.
+    """
+    n = header_bytes(beginning) - 8
+    if n + 8 > size or n + 8 > len(beginning):
         raise BrokenStateFile("it is cut off within its header")
-    header = _json(rest[:n], "its header")
+    header = _json(beginning[8 : 8 + n], "its header")
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         found = metadata.get("format") if isinstance(metadata, dict) else None
         raise BrokenStateFile(f"its format is {found!r}; this reads {FORMAT!r}")
-    text, seal = metadata.get("manifest"), metadata.get("sha256")
-    if set(metadata) != {"format", "manifest", "sha256"} or not isinstance(text, str) or not isinstance(seal, str):
+    text, seal = metadata.get("manifest", ""), metadata.get("sha256", "")
+    signed = {"signer", "signature"} & set(metadata)
+    if set(metadata) - signed != {"format", "manifest", "sha256"} or not all(
+        isinstance(v, str) for v in metadata.values()
+    ):
         raise BrokenStateFile("its metadata is not what this format has")
     if len(header) > MOST_TENSORS:
         raise BrokenStateFile(f"it names {len(header)} tensors; at most {MOST_TENSORS} are read")
     if _seal(text, header) != seal:
         raise BrokenStateFile("its header is not what was written")
+    if signed and not signature.holds(metadata.get("signer", ""), seal, metadata.get("signature", "")):
+        raise BrokenStateFile("its signature is not its signer's")
     tensors, at = {}, 0
     for name, entry in header.items():
         placed = _placed(name, entry, at, first=n + 8)
@@ -237,7 +270,9 @@ def _contents(length: bytes, rest: bytes, size: int) -> Contents:
     digests = manifest.pop("digests", None)
     if not isinstance(digests, dict) or set(digests) != set(tensors):
         raise BrokenStateFile("its manifest has no digests of its tensors")
-    return Contents(manifest=manifest, tensors=tensors, digests=digests, nbytes=size)
+    return Contents(
+        manifest=manifest, tensors=tensors, digests=digests, nbytes=size, seal=seal, signer=metadata.get("signer")
+    )
 
 
 def _placed(name: str, entry: Any, at: int, *, first: int) -> Placed:
@@ -246,10 +281,10 @@ def _placed(name: str, entry: Any, at: int, *, first: int) -> Placed:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise BrokenStateFile(f"{name}: its entry is not what this format has")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    known = isinstance(dtype, str) and dtype in DTYPES
+    known = isinstance(dtype, str) and dtype in ITEM_BYTES
     if not known or not _whole(shape, most=_MOST_RANK) or not _whole(offsets, most=2) or len(offsets) != 2:
         raise BrokenStateFile(f"{name}: no dtype, shape or place that this format has")
-    nbytes = math.prod(shape) * DTYPES[dtype].itemsize
+    nbytes = math.prod(shape) * ITEM_BYTES[dtype]
     if offsets != [at, at + nbytes]:
         raise BrokenStateFile(f"{name}: it is said to lie at {offsets}, and by its shape lies at {[at, at + nbytes]}")
     return Placed(dtype=dtype, shape=tuple(shape), start=first + at, nbytes=nbytes)
@@ -274,9 +309,3 @@ def _json(text: bytes, what: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BrokenStateFile(f"{what} is no object")
     return found
-
-
-def _tensor(placed: Placed, view: memoryview) -> Tensor:
-    dtype = DTYPES[placed.dtype]
-    flat = torch.frombuffer(view, dtype=dtype) if placed.nbytes else torch.empty(0, dtype=dtype)
-    return flat.view(placed.shape)

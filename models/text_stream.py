@@ -29,6 +29,11 @@ class TextStream:
         """All settled text, up to the stop string if one came."""
         self.stopped = False
 
+    @property
+    def shown(self) -> str:
+        """What was returned so far."""
+        return self.text[: self._shown]
+
     def push(self, token_id: int) -> str:
         """Add a token; returns the text that can be shown now, perhaps none."""
         self._ids.append(token_id)

@@ -34,7 +34,7 @@ def talk(model: LanguageModel, turns: list[tuple[str, str]], *, max_tokens: int 
     for question, answer in turns:
         plan = plan_turn(model, window_of(written(drafts)), [user(question)], max_tokens=max_tokens)
         reply = [*model.encode(answer), model.closing_ids[0]]
-        drafts += [*plan.drafts, reply_draft(model, plan, answer, reply)]
+        drafts += [*plan.drafts, reply_draft(model, plan.header, answer, reply)]
         plans.append(plan)
     return written(drafts), plans
 
@@ -79,7 +79,7 @@ def test_a_full_window_is_compacted_and_always_leaves_room(sizes: list[int], sys
         assert 1 <= plan.max_tokens <= max_tokens
         assert len(plan.prompt) + plan.max_tokens <= 400
         assert len(plan.prompt) + min(max_tokens, 50) <= 400
-        drafts += [*plan.drafts, reply_draft(model, plan, "ok", [*model.encode("ok"), model.closing_ids[0]])]
+        drafts += [*plan.drafts, reply_draft(model, plan.header, "ok", [*model.encode("ok"), model.closing_ids[0]])]
         after = window_of(written(drafts))
         assert after.messages[-2].content.startswith(f"{n}:")
         assert (after.messages[0].role == "system") == system
@@ -103,7 +103,7 @@ def test_another_tokenizer_encodes_the_conversation_anew(tiny: LanguageModel) ->
     plan = plan_turn(tiny, window_of(entries), [user("Again?")], max_tokens=10, same_tokenizer=False)
     chat = [user("Hello"), Message(role="assistant", content="Hi."), user("Again?")]
     assert plan.compacted and list(plan.prompt) == tiny.chat_ids(chat)
-    entries += written([*plan.drafts, reply_draft(tiny, plan, "Yes.", tiny.encode("Yes."))])
+    entries += written([*plan.drafts, reply_draft(tiny, plan.header, "Yes.", tiny.encode("Yes."))])
     after = window_of(entries)
     assert [m.content for m in after.messages] == ["Hello", "Hi.", "Again?", "Yes."]
     assert list(after.token_ids) == tiny.chat_ids(after.messages, reply=False)
@@ -171,5 +171,5 @@ def test_compacting_a_long_talk_renders_it_a_few_times_only() -> None:
 
 def test_a_reply_that_was_cut_off_is_closed(model: LanguageModel) -> None:
     plan = plan_turn(model, Window(), [user("Hello")], max_tokens=10)
-    draft = reply_draft(model, plan, "Half a", model.encode("Half a"))
+    draft = reply_draft(model, plan.header, "Half a", model.encode("Half a"))
     assert draft.token_ids[-len(model.closing_ids) :] == model.closing_ids

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.state_file import FORMAT, MOST_HEADER, BrokenStateFile, inspect, opened, pieces, write
+from models import state_file
+from models.state_file import FORMAT, MOST_HEADER, BrokenStateFile, inspect, opened
+from models.tensor_blocks import to_blocks, to_tensors
 
 TENSORS = {
     "token_ids": torch.arange(40, dtype=torch.int32),
@@ -31,6 +33,14 @@ TENSORS = {
 MANIFEST = {"identity": {"weights": "ab"}, "made": "2026-11-22", "n": 40}
 
 
+def write(path: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> int:
+    return state_file.write(path, to_blocks(tensors), manifest)
+
+
+def pieces(tensors: dict[str, Tensor], manifest: dict[str, Any]) -> list[memoryview]:
+    return list(state_file.pieces(to_blocks(tensors), manifest))
+
+
 def saved(folder: Path, tensors: dict[str, Tensor] | None = None) -> Path:
     path = folder / "one.state"
     write(path, TENSORS if tensors is None else tensors, MANIFEST)
@@ -38,7 +48,7 @@ def saved(folder: Path, tensors: dict[str, Tensor] | None = None) -> Path:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    return dict(opened(path)[1])
+    return to_tensors(opened(path)[1])
 
 
 def test_what_is_written_comes_back_and_others_can_read_it(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from agent.control import TurnControl
 from agent.errors import HistoryMismatch, IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
-from agent.turn import Awake, TurnControl, TurnRequest, TurnResult, take_turn
+from agent.turn import Awake, TurnRequest, TurnResult, take_turn
 from memory.errors import SessionNotFound, StorageFailed
 from memory.transcripts import Transcripts
 from models.causal_lm import CausalLM

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from agent.checkpoint import Checkpoints
+from agent.moving import Moving
 from agent.turn import Awake
 from consolidation.registry import AdapterNotFound, Registered, Registry
 from consolidation.sleeper import Sleeper
+from memory.checkpoint_log import Logged
 from memory.experiences import Experiences
 from memory.recall import Recall
 from memory.store import Store
@@ -81,6 +83,11 @@ class Service:
     memory: MemoryAccess
     sleep: SleepAccess
     checkpoints: Checkpoints
+    moving: Moving
+    checkpoint_log: Callable[[str], Sequence[Logged]]
+    """What became of a session's state."""
+    most_checkpoint_bytes: int
+    """Of a file that is taken in."""
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics

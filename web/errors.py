@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from agent.errors import AgentError, SessionBusy, TurnInProgress
+from agent.errors import AgentError, CheckpointRefused, NothingUnfinished, SessionBusy, TurnInProgress
 from consolidation.journal import NightFault, NightNotFound, NightUnderWay
 from consolidation.registry import AdapterNotFound, AdapterStale
 from memory.errors import (
@@ -74,6 +74,12 @@ def api_error(error: Exception) -> ApiError:
         case MemoryNotFound() | TurnNotFound():
             kind = "memory" if isinstance(error, MemoryNotFound) else "turn"
             return ApiError(404, _sentence(error), param=kind, code=f"{kind}_not_found")
+        case NothingUnfinished():
+            return ApiError(409, _sentence(error), code="nothing_unfinished")
+        case CheckpointRefused():
+            return ApiError(
+                403 if error.param is None else 400, _sentence(error), param=error.param, code="checkpoint_refused"
+            )
         case NightNotFound() | AdapterNotFound():
             kind = "night" if isinstance(error, NightNotFound) else "adapter"
             return ApiError(404, _sentence(error), param=kind, code=f"{kind}_not_found")

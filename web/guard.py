@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -25,6 +26,8 @@ _OPEN_PREFIX = "/page/"
 _LINES_PATH = "/v1/memories/import"
 """Where JSON lines are sent, many at once; each line is looked at there."""
 MOST_LINES_BYTES = 64 << 20
+_OCTET_PATHS = re.compile(r"/v1/checkpoints(/look|/uploads/[^/]+)?")
+"""Where files are sent: POST or PATCH, of bytes."""
 
 
 class Guard:
@@ -57,6 +60,9 @@ class Guard:
             self._check_host(headers)
             self._check_origin(headers)
             scope.setdefault("state", {})["owner"] = self._check_key(scope, headers)
+            if _is_checkpoint(scope):  # read as it comes, by its route
+                await self._app(scope, receive, send)
+                return
             if scope["path"] == _LINES_PATH:
                 body = await incoming.read(max(MOST_LINES_BYTES, self._max_body_bytes))
                 _check_utf8(body)
@@ -117,6 +123,15 @@ class Guard:
                 headers={"Retry-After": str(math.ceil(wait))},
             )
         return owner
+
+
+def _is_checkpoint(scope: Scope) -> bool:
+    """Whether a file is sent. A piece of one goes to an upload by PATCH; all else there is JSON, or nothing."""
+    found = _OCTET_PATHS.fullmatch(scope["path"])
+    if found is None or scope["method"] not in ("POST", "PATCH"):
+        return False
+    is_piece = (found[1] or "").startswith("/uploads")
+    return is_piece if scope["method"] == "PATCH" else not is_piece
 
 
 def _host_of(url: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
-from agent.turn import TurnRequest, TurnResult
+from agent.turn import TurnRequest, TurnResult, take_turn
 from web import replies
 from web.context import OwnerDep, Service, ServiceDep
 from web.errors import ApiError, api_error
@@ -77,12 +78,21 @@ async def start_turn(service: Service, request: TurnRequest) -> RunningTurn:
     Raises:
         ApiError: it was turned away.
     """
+    return await start(service, partial(take_turn, service.awake, request))
+
+
+async def start(service: Service, take: Callable[..., TurnResult]) -> RunningTurn:
+    """The same, of whatever takes a turn.
+
+    Raises:
+        ApiError: it was turned away.
+    """
     if service.draining():
         raise ApiError(
             503, "The service is shutting down.", type="overloaded_error", code="draining", headers={"Retry-After": "5"}
         )
     try:
-        return await RunningTurn.start(service.awake, request, service.pool)
+        return await RunningTurn.start(take, service.pool)
     except Exception as error:
         refusal = api_error(error)
         if refusal.status in (409, 429, 503):

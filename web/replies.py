@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agent.checkpoint import Resumed
 from agent.recollection import reasons_of
 from agent.turn import TurnResult
 from memory.recall import Hit
@@ -13,6 +14,7 @@ from models.generation import Timings
 from models.language import LanguageModel
 from models.sampling import Choice, TokenLogprob
 from web import schemas
+from web.checkpoint_schemas import ResumeReply
 from web.memory_schemas import SalienceReply
 
 
@@ -72,6 +74,20 @@ def turn_reply(result: TurnResult) -> schemas.TurnReply:
     )
 
 
+def resume_reply(session: str, done: Resumed, *, unfinished: bool) -> ResumeReply:
+    """How a session came back."""
+    return ResumeReply(
+        session=session,
+        how=done.how,
+        why=done.why,
+        tokens=done.tokens,
+        seconds=round(done.seconds, 6),
+        otherwise_seconds=None if done.otherwise is None else round(done.otherwise, 6),
+        deviation=done.deviation,
+        unfinished=unfinished,
+    )
+
+
 def completion_id(turn: str) -> str:
     """OpenAI's id for a turn's reply."""
     return "chatcmpl-" + turn.removeprefix("turn_")
@@ -127,7 +143,7 @@ def _recalled(hit: Hit) -> schemas.Recalled:
     )
 
 
-def session_summary(row: SessionRow, *, suspended: bool = False) -> schemas.SessionSummary:
+def session_summary(row: SessionRow, *, suspended: bool = False, unfinished: bool = False) -> schemas.SessionSummary:
     """A session in a list."""
     return schemas.SessionSummary(
         id=row.id,
@@ -137,15 +153,16 @@ def session_summary(row: SessionRow, *, suspended: bool = False) -> schemas.Sess
         messages=row.messages,
         preview=row.preview,
         state="suspended" if suspended else "open",
+        unfinished=unfinished,
     )
 
 
 def session_detail(
-    row: SessionRow, entries: list[Entry], context_tokens: int, *, suspended: bool
+    row: SessionRow, entries: list[Entry], context_tokens: int, *, suspended: bool, unfinished: bool
 ) -> schemas.SessionDetail:
     """A session with its transcript."""
     return schemas.SessionDetail(
-        **session_summary(row, suspended=suspended).model_dump(),
+        **session_summary(row, suspended=suspended, unfinished=unfinished).model_dump(),
         transcript=[
             schemas.TranscriptEntry(
                 id=e.id,

@@ -296,29 +296,8 @@ class SessionSummary(BaseModel):
     preview: str
     state: Literal["open", "suspended"]
     """suspended: what was read of it lies in a file, and its next turn brings it back."""
-
-
-class SuspendReply(BaseModel):
-    """`POST /v1/sessions/{id}/suspend`."""
-
-    session: str
-    state: Literal["suspended", "open"]
-    """open: nothing of it was in memory, and there is no file."""
-    tokens: int
-    bytes: int
-    seconds: float
-
-
-class ResumeReply(BaseModel):
-    """`POST /v1/sessions/{id}/resume`."""
-
-    session: str
-    how: Literal["exact", "converted", "rebuilt", "open"]
-    """rebuilt: the file was not used, and the tokens are read again at the next turn. open: it was not suspended."""
-    why: str
-    tokens: int
-    """So many need not be read again."""
-    seconds: float
+    unfinished: bool = False
+    """Whether a reply was suspended before its end, and waits to go on."""
 
 
 class SessionList(BaseModel):

@@ -21,12 +21,10 @@ from web.openai import IdempotencyKey, finished, start_turn
 from web.schemas import (
     Deleted,
     NewSession,
-    ResumeReply,
     SessionDetail,
     SessionList,
     SessionSummary,
     SlowwaveOptions,
-    SuspendReply,
     TurnBody,
     TurnReply,
 )
@@ -77,8 +75,13 @@ async def get_session(session: SessionId, service: ServiceDep, owner: OwnerDep) 
     def work() -> SessionDetail:
         row = service.awake.transcripts.session(session, owner=owner)
         entries = service.awake.transcripts.entries(session)
-        suspended = service.checkpoints.suspended(session, owner=owner)
-        return replies.session_detail(row, entries, len(window_of(entries).token_ids), suspended=suspended)
+        return replies.session_detail(
+            row,
+            entries,
+            len(window_of(entries).token_ids),
+            suspended=service.checkpoints.suspended(session, owner=owner),
+            unfinished=service.awake.transcripts.unfinished(session) is not None,
+        )
 
     return await run_in_threadpool(work)
 
@@ -105,39 +108,6 @@ async def fork_session(session: SessionId, service: ServiceDep, owner: OwnerDep)
     def work() -> SessionSummary:
         service.awake.transcripts.fork(session, session=child, owner=owner, at=at)
         return replies.session_summary(service.awake.transcripts.session(child, owner=owner))
-
-    return await run_in_threadpool(work)
-
-
-@router.post("/{session}/suspend")
-async def suspend_session(session: SessionId, service: ServiceDep, owner: OwnerDep) -> SuspendReply:
-    """Put what has been read of a session into a file, and free its memory. Its next turn brings it back by itself."""
-
-    def work() -> SuspendReply:
-        with service.awake.leases.hold(session):
-            done = service.checkpoints.suspend(session, owner=owner)
-        return SuspendReply(
-            session=session,
-            state="suspended" if done.tokens else "open",
-            tokens=done.tokens,
-            bytes=done.nbytes,
-            seconds=round(done.seconds, 6),
-        )
-
-    return await run_in_threadpool(work)
-
-
-@router.post("/{session}/resume")
-async def resume_session(session: SessionId, service: ServiceDep, owner: OwnerDep) -> ResumeReply:
-    """Bring a session's state back into memory, and say how: exact, converted, rebuilt (read anew at the next turn)."""
-
-    def work() -> ResumeReply:
-        service.awake.transcripts.session(session, owner=owner)
-        with service.awake.leases.hold(session):
-            done = service.checkpoints.resume(session, owner=owner)
-        return ResumeReply(
-            session=session, how=done.how, why=done.why, tokens=done.tokens, seconds=round(done.seconds, 6)
-        )
 
     return await run_in_threadpool(work)
 
@@ -176,11 +146,12 @@ async def take_session_turn(
     )
     running = await start_turn(service, asked)
     if body.stream:
-        return EventStream(_events(service, running), running.cancel)
+        return EventStream(turn_events(service, running), running.cancel)
     return replies.turn_reply(finished(service, await running.wait(request)))
 
 
-async def _events(service: Service, running: RunningTurn) -> AsyncIterator[bytes]:
+async def turn_events(service: Service, running: RunningTurn) -> AsyncIterator[bytes]:
+    """A turn as server-sent events: its ids, its pieces, all of it."""
     yield event({"turn": running.turn, "session": running.session}, name="start")
     try:
         if running.result is not None:  # taken earlier, under the same idempotency key

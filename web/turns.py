@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from agent.turn import Awake, TurnControl, TurnRequest, TurnResult, take_turn
+from agent.control import TurnControl
+from agent.turn import TurnResult
 from models.errors import EngineFull
 from models.generation import Delta
 
@@ -68,11 +69,13 @@ class RunningTurn:
         self.result: TurnResult | None = None
 
     @classmethod
-    async def start(cls, awake: Awake, request: TurnRequest, pool: TurnPool) -> RunningTurn:
+    async def start(cls, take: Callable[..., TurnResult], pool: TurnPool) -> RunningTurn:
         """Hand the turn to a thread; returns once it is in line, or has been found to be taken already.
 
+        `take`: `take_turn` or `go_on`, but for who hears of it and the hold on it.
+
         Raises:
-            what `take_turn` raises before it is in line.
+            what `take` raises before it is in line.
         """
         running = cls()
         loop = asyncio.get_running_loop()
@@ -83,9 +86,7 @@ class RunningTurn:
 
         def work() -> None:
             try:
-                result = take_turn(
-                    awake,
-                    request,
+                result = take(
                     on_start=lambda turn, session: tell(_Started(turn, session)),
                     on_delta=tell,
                     control=running._control,
@@ -116,7 +117,7 @@ class RunningTurn:
         """The pieces of the reply; None whenever nothing came for a while.
 
         Raises:
-            what `take_turn` raises once it is in line.
+            what its taking raises once it is in line.
         """
         while self.result is None:
             try:
