@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata
 from types import FrameType
@@ -30,6 +30,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from agent.calibration import calibrate, key_of, shipped
 from agent.checkpoint import Checkpoints
+from agent.keeping import Keeper
 from agent.moving import Moving, Policy
 from agent.remembering import Memory
 from agent.turn import Awake
@@ -68,6 +69,10 @@ log = logging.getLogger("slowwave")
 
 VERSION = metadata.version("slowwave")
 _BACKLOG = 2048
+_KEEP_SECONDS = 30
+"""Between two looks at who has been quiet for long."""
+_SUSPENDING_SECONDS = 5.0
+"""At a shutdown."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": description}
     for status, description in {
@@ -189,7 +194,17 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 started_at=_now(),
                 version=VERSION,
             )
+            keeper = Keeper(
+                checkpoints=checkpoints,
+                leases=service.awake.leases,
+                idle=timedelta(minutes=settings.suspend_idle_minutes),
+                budget=settings.checkpoint_mib << 20,
+            )
+            ticking.scheduler.add_job(keeper.look, "interval", seconds=_KEEP_SECONDS, id="keeping", max_instances=1)
             yield Runtime(settings=settings, service=service, engine=engine, drain=drain)
+            if settings.suspend_idle_minutes and engine.alive:
+                keeper.suspend_all(seconds=_SUSPENDING_SECONDS)
+                keeper.keep_within_budget()
         finally:
             nights.close()
             engine.close()

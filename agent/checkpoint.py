@@ -197,6 +197,15 @@ class Checkpoints:
             deviation=deviation,
         )
 
+    def evict(self, session: str, *, owner: str) -> None:
+        """Let go of a suspended state: its tokens are read again when they are needed. The caller holds the session."""
+        path = self.path(session, owner)
+        if path.exists():
+            nbytes = path.stat().st_size
+            path.unlink(missing_ok=True)
+            why = "the budget for suspended states is used up"
+            self._note(session, event="evicted", why=why, tokens=0, nbytes=nbytes, seconds=0.0)
+
     def suspended(self, session: str, *, owner: str) -> bool:
         """Whether a session's state lies in a file."""
         return self.path(session, owner).exists()

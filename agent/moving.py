@@ -234,7 +234,14 @@ class Moving:
         window = window_of(session.entries)
         if not window.token_ids:
             return not window.messages or not window.encoded
-        wanted = model.chat_ids(window.messages, reply=False)
+        messages = list(window.messages)
+        if session.unfinished is not None:  # what of it was held back, nobody has been shown
+            begins, written = session.unfinished["header"], session.unfinished["written"]
+            whole = model.decode(session.entries[-1].token_ids[begins : begins + written])
+            if not whole.startswith(messages[-1].content):
+                return False
+            messages[-1] = replace(messages[-1], content=whole)
+        wanted = model.chat_ids(messages, reply=False)
         return wanted is not None and _plain(model.decode(window.token_ids)) == _plain(model.decode(wanted))
 
     def _create(self, session: str, given: Carried, owner: str) -> None:

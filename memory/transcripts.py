@@ -247,6 +247,13 @@ class Transcripts:
         with self._store.reading() as db:
             return [_session_row(r) for r in db.query(sql, {"owner": owner, "before": before, "limit": limit})]
 
+    def changed_since(self, at: datetime, *, limit: int) -> list[tuple[str, str, datetime]]:
+        """Sessions of all owners that have changed since then, the last first: id, owner, when."""
+        sql = "SELECT id, owner, updated_at FROM sessions WHERE updated_at >= ? ORDER BY updated_at DESC LIMIT ?"
+        with self._store.reading() as db:
+            rows = list(db.query(sql, [at.isoformat(), limit]))
+        return [(row["id"], row["owner"], datetime.fromisoformat(row["updated_at"])) for row in rows]
+
     def entries(self, session: str) -> list[Entry]:
         """A session's transcript, in order."""
         with self._store.reading() as db:

@@ -105,25 +105,33 @@ def decoded(
     transform = transforms.get(str(manifest.get("transform")))
     if name in _LEARNED and transform is None:
         raise CodecMissing("its numbers need what was learnt elsewhere of this model, which is not here")
-    parts: dict[str, dict[str, Block]] = {tensor: {} for tensor in tensors}
-    state: dict[str, Block] = {}
-    for block_name, block in blocks.items():
-        tensor, _, part = block_name.rpartition(".")
-        if tensor in parts:
-            parts[tensor][part] = block
-        else:
-            state[block_name] = block
-    if set(state) & set(parts):
-        raise BrokenStateFile("it holds a tensor both coded and as it is")
+    state, parts = _parted(blocks, tensors)
     for tensor, (dtype, shape) in shapes.items():
         if name == "lossless":
             state[tensor] = _unpacked(parts[tensor], dtype, shape)
         else:
             with np.errstate(over="ignore", invalid="ignore"):
                 state[tensor] = _widened(tensor, parts[tensor], shape, cast(Codec, name), transform)
-            if not np.isfinite(floats(state[tensor])).all():
-                raise BrokenStateFile(f"{tensor} holds what is no number")
+        if not np.isfinite(floats(state[tensor])).all():
+            raise BrokenStateFile(f"{tensor} holds what is no number")
     return state
+
+
+def _parted(
+    blocks: Mapping[str, Block], coded_ones: Mapping[str, Any]
+) -> tuple[dict[str, Block], dict[str, dict[str, Block]]]:
+    """The blocks that are as they were, and the parts of those that are coded."""
+    state: dict[str, Block] = {}
+    parts: dict[str, dict[str, Block]] = {tensor: {} for tensor in coded_ones}
+    for name, block in blocks.items():
+        tensor, _, part = name.rpartition(".")
+        if tensor in parts:
+            parts[tensor][part] = block
+        else:
+            state[name] = block
+    if set(state) & set(parts):
+        raise BrokenStateFile("it holds a tensor both coded and as it is")
+    return state, parts
 
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyrage import x25519
 
 from bench.server import ROOT, Server
 
@@ -53,6 +54,58 @@ def test_a_session_is_suspended_and_resumed(scripted_server: Server) -> None:
     assert "not suspended" in run("checkpoint", "resume", session, "--url", scripted_server.url).stdout
     missing = run("checkpoint", "suspend", f"sess_{'0' * 26}", "--url", scripted_server.url)
     assert missing.returncode == 1 and "Traceback" not in missing.stderr
+
+
+def test_a_session_is_carried_in_a_file(scripted_server: Server, tmp_path: Path) -> None:
+    url = scripted_server.url
+    session = json.loads(run("chat", "one", "--json", "--url", url).stdout)["session"]
+    file = tmp_path / "one.slowwave"
+    done = run("checkpoint", "export", session, str(file), "--url", url)
+    assert done.returncode == 0 and file.exists() and [p.name for p in tmp_path.iterdir()] == [file.name], done.stderr
+    assert "--force" in run("checkpoint", "export", session, str(file), "--url", url).stderr
+    told = json.loads(run("checkpoint", "inspect", str(file), "--json").stdout)
+    assert told["manifest"]["session"] == {**told["manifest"]["session"], "id": session, "messages": 2}
+    assert "signed by" in run("checkpoint", "inspect", str(file)).stdout
+    assert run("checkpoint", "verify", str(file), "--trusted", told["signer"]).returncode == 0
+    assert run("checkpoint", "verify", str(file), "--trusted", "0" * 64).returncode == 1
+    came = json.loads(run("checkpoint", "import", str(file), "--json", "--url", url).stdout)
+    assert came["how"] == "exact" and came["messages"] == 2 and came["session"] != session
+    events = json.loads(run("checkpoint", "log", came["session"], "--json", "--url", url).stdout)
+    assert [e["event"] for e in events] == ["imported"]
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    for command in (["verify", str(file)], ["import", str(file), "--url", url]):
+        bad = run("checkpoint", *command)
+        assert bad.returncode == 1 and "not what was written" in bad.stderr and "Traceback" not in bad.stderr
+    assert run("checkpoint", "import", str(tmp_path / "none"), "--url", url).returncode == 1
+
+
+def test_a_file_is_encrypted_and_goes_to_any_place(scripted_server: Server, tmp_path: Path) -> None:
+    url = scripted_server.url
+    session = json.loads(run("chat", "one", "--json", "--url", url).stdout)["session"]
+    secret, file = tmp_path / "secret", tmp_path / "one.slowwave"
+    secret.write_text("seven quiet owls\n")
+    opened = ["--passphrase-file", str(secret)]
+    done = run("checkpoint", "export", session, str(file), *opened, "--url", url)
+    assert (
+        done.returncode == 0
+        and file.read_bytes().startswith(b"age-encryption.org/v1")
+        and b"one" not in file.read_bytes()
+    )
+    assert "encrypted" in run("checkpoint", "import", str(file), "--url", url).stderr
+    assert json.loads(run("checkpoint", "import", str(file), *opened, "--json", "--url", url).stdout)["how"] == "exact"
+    secret.write_text("another\n")
+    assert "does not open it" in run("checkpoint", "verify", str(file), *opened).stderr
+    identity = x25519.Identity.generate()
+    (tmp_path / "key").write_text(f"# mine\n{identity}\n")
+    place = f"file://{tmp_path}/far/away.slowwave"
+    (tmp_path / "far").mkdir()
+    pushed = run("checkpoint", "push", session, place, "--recipient", str(identity.to_public()), "--url", url)
+    assert pushed.returncode == 0 and [p.name for p in (tmp_path / "far").iterdir()] == ["away.slowwave"], pushed.stderr
+    pulled = run("checkpoint", "pull", place, "--identity", str(tmp_path / "key"), "--json", "--url", url)
+    assert json.loads(pulled.stdout)["messages"] == 2
+    assert run("checkpoint", "pull", f"file://{tmp_path}/nowhere", "--url", url).returncode == 1
 
 
 def test_separators_of_lines_and_paragraphs_do_not_break_the_stream(scripted_server: Server) -> None:

@@ -39,7 +39,9 @@ def session_of(http: httpx.Client) -> str:
     return str(call(http, "POST", "/v1/sessions", json={})["id"])
 
 
-def streamed(http: httpx.Client, path: str, body: dict[str, Any], *, after: int = 0, then: Any = None) -> dict[str, Any]:
+def streamed(
+    http: httpx.Client, path: str, body: dict[str, Any], *, after: int = 0, then: Any = None
+) -> dict[str, Any]:
     """A turn as a stream; `then` is called once `after` pieces of it are here. Returns what came."""
     pieces, done, name = [], {}, ""
     with http.stream("POST", path, json={**body, "stream": True}) as answer:
