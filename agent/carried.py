@@ -127,9 +127,11 @@ def _problem(row: Any, position: int, *, left: int) -> str:
     """What is wrong with an entry; nothing: an empty text."""
     if not isinstance(row, dict) or set(row) != _KEYS:
         return "is not what this format has"
+    if not all(isinstance(row[name], str) for name in ("role", "status", "content")):
+        return "is not what this format has"
     if row["role"] not in _ROLES or row["status"] not in _STATUSES:
         return "has a role or a status that there is not"
-    if not isinstance(row["content"], str) or not _encodes(row["content"]):
+    if not _encodes(row["content"]):
         return "has a content that is no text"
     if type(row["tokens"]) is not int or not 0 <= row["tokens"] <= left:
         return "names more token ids than there are"

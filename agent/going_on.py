@@ -36,6 +36,8 @@ class Unfinished:
     """What it replies to."""
     body: Mapping[str, Any]
     prompt: tuple[int, ...]
+    max_tokens: int
+    """Of the whole reply."""
     header: tuple[int, ...]
     written: tuple[int, ...]
 
@@ -58,12 +60,17 @@ def unfinished_in(awake: Awake, session: str, *, owner: str) -> Unfinished:
     begins, ends = body["header"], body["header"] + body["written"]
     if turn is None or len(last.token_ids) < ends or row.tokenizer != awake.engine.model.card.tokenizer:
         raise NothingUnfinished("what the reply had read was forgotten, or read by another model: it cannot go on")
+    prompt = (*ids[: len(ids) - len(last.token_ids)], *last.token_ids[:begins])
+    room = awake.engine.model.card.context_length - len(prompt)
+    if min(body["max_tokens"], room) <= body["written"]:
+        raise NothingUnfinished("there is no room left for more of the reply")
     return Unfinished(
         turn=turn[0],
         entry=last,
         said=next((e for e in reversed(entries[:-1]) if e.role == "user"), None),
         body=body,
-        prompt=(*ids[: len(ids) - len(last.token_ids)], *last.token_ids[:begins]),
+        prompt=prompt,
+        max_tokens=min(body["max_tokens"], room),
         header=last.token_ids[:begins],
         written=last.token_ids[begins:ends],
     )
@@ -102,7 +109,7 @@ def go_on(
             Prompt(
                 token_ids=begun.prompt,
                 reply=begun.written,
-                max_tokens=begun.body["max_tokens"],
+                max_tokens=begun.max_tokens,
                 sampling=sampling,
                 stop=tuple(begun.body["stop"]),
                 ignore_eos=begun.body["ignore_eos"],

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+LEAST_WORTH_SHARING = 256
+"""Tokens. Fewer are copied."""
+_SPARE = 1024
+"""Tokens of room beside what a cache is filled with: on a CPU it costs nothing, and to make room later costs a copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +46,25 @@ class Extension:
     values: tuple[Tensor, ...]
 
 
+@dataclass(eq=False, slots=True)
+class Frozen:
+    """What several caches have begun with: pages that the kernel shares until one of them writes to its own."""
+
+    file: int
+    """Of memory (memfd): all keys, then all values."""
+    capacity: int
+    length: int
+    """Tokens written; none of them changes any more."""
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
 class KVCache:
     """Keys and values, each [layers, kv_heads, capacity, head_dim], the first `length` tokens of them written.
 
-    Room is reserved ahead and not filled: pages that no token was written to cost no memory.
+    Room is reserved ahead and not filled: pages that no token was written to cost no memory. Forks of one cache share
+    the pages of what they have in common (on a CPU, under Linux).
     """
 
     def __init__(self, shape: KVShape) -> None:
@@ -51,6 +72,7 @@ class KVCache:
         self.length = 0
         self._keys = self._empty(0)
         self._values = self._empty(0)
+        self._frozen: Frozen | None = None
 
     @property
     def capacity(self) -> int:
@@ -64,7 +86,12 @@ class KVCache:
         keys, values = self._empty(tokens), self._empty(tokens)
         keys[:, :, : self.length] = self._keys[:, :, : self.length]
         values[:, :, : self.length] = self._values[:, :, : self.length]
-        self._keys, self._values = keys, values
+        self._keys, self._values, self._frozen = keys, values, None
+
+    @property
+    def shared(self) -> tuple[Frozen, int] | None:
+        """What it shares with its forks, and how many of its tokens; None: it has its memory to itself."""
+        return None if self._frozen is None else (self._frozen, min(self.length, self._frozen.length))
 
     def trim(self) -> None:
         """Give back room that was reserved and not used; on a CPU it costs nothing."""
@@ -102,6 +129,8 @@ class KVCache:
         """An independent copy of the first `length` tokens."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot fork {length} tokens of a cache of {self.length}")
+        if length >= LEAST_WORTH_SHARING and self._freeze(length):
+            return self._sharing(length)
         copy = KVCache(self.shape)
         copy.reserve(length)
         copy._keys[:, :, :length] = self._keys[:, :, :length]
@@ -129,11 +158,49 @@ class KVCache:
         if wrong or not all(tensors[n].is_floating_point() for n in names):
             raise ValueError(f"a token of this cache has {s.kv_heads} heads of {s.head_dim} numbers; see {wrong[:2]}")
         self.length = 0
-        self.reserve(tokens)
+        self.reserve(tokens + (_SPARE if s.device.type == "cpu" else 0))
         for n in range(s.layers):
             self._keys[n, :, :tokens].copy_(tensors[f"keys.{n:03d}"])
             self._values[n, :, :tokens].copy_(tensors[f"values.{n:03d}"])
         self.length = tokens
+
+    def _freeze(self, length: int) -> bool:
+        """Have the first `length` tokens in pages that forks can share. False: not on this device or system."""
+        if self._frozen is not None and length <= self._frozen.length:
+            return True
+        if self.shape.device.type != "cpu" or not hasattr(os, "memfd_create"):
+            return False
+        capacity = self.length + _SPARE
+        frozen = Frozen(os.memfd_create("slowwave-kv"), capacity, self.length)
+        try:
+            os.ftruncate(frozen.file, 2 * self._nbytes(capacity))
+            keys, values = self._mapped(frozen, mmap.MAP_SHARED)
+        except OSError:  # no room, or none allowed
+            return False
+        keys[:, :, : self.length] = self._keys[:, :, : self.length]
+        values[:, :, : self.length] = self._values[:, :, : self.length]
+        self._keys, self._values = self._mapped(frozen, mmap.MAP_PRIVATE)
+        self._frozen = frozen
+        return True
+
+    def _sharing(self, length: int) -> KVCache:
+        assert self._frozen is not None
+        fork = KVCache(self.shape)
+        fork._keys, fork._values = self._mapped(self._frozen, mmap.MAP_PRIVATE)
+        fork._frozen, fork.length = self._frozen, length
+        return fork
+
+    def _mapped(self, frozen: Frozen, how: int) -> tuple[Tensor, Tensor]:
+        s = self.shape
+        nbytes = self._nbytes(frozen.capacity)
+        pages = mmap.mmap(frozen.file, 2 * nbytes, flags=how, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        both = torch.frombuffer(pages, dtype=torch.uint8).view(s.dtype)
+        keys, values = both.view(2, s.layers, s.kv_heads, frozen.capacity, s.head_dim).unbind(0)
+        return keys, values
+
+    def _nbytes(self, tokens: int) -> int:
+        """Of the keys of so many tokens, or of their values."""
+        return tokens * self.shape.bytes_per_token // 2
 
     def _empty(self, tokens: int) -> Tensor:
         s = self.shape

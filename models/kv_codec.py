@@ -142,7 +142,7 @@ def _shape_of(tensor: str, of: Any) -> tuple[str, tuple[int, int, int]]:
     whole = (
         isinstance(shape, list) and len(shape) == _MOST_RANK and all(type(n) is int and 0 <= n < 1 << 32 for n in shape)
     )
-    if not _CODED.fullmatch(tensor) or not whole or of.get("dtype") not in _FLOATS:
+    if not _CODED.fullmatch(tensor) or not whole or str(of.get("dtype")) not in _FLOATS:
         raise BrokenStateFile(f"{tensor[:60]!r} is no tensor that is coded")
     return of["dtype"], tuple(shape)
 

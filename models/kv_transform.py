@@ -188,8 +188,9 @@ def to_bytes(transform: Transform) -> bytes:
     lengths = np.array([len(p) for p in transform.alphabets], np.int32)
     return save(
         {
-            "forward": transform.forward.astype(np.float16),
-            "centre": transform.centre.astype(np.float16),
+            # safetensors writes an array's memory as it lies, whatever its strides say.
+            "forward": np.ascontiguousarray(transform.forward, np.float16),
+            "centre": np.ascontiguousarray(transform.centre, np.float16),
             "turns": transform.turns,
             "alphabets": np.concatenate(transform.alphabets),
             "lengths": lengths,

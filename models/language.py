@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +70,11 @@ class SequenceState(Protocol):
 
     def fork(self, length: int) -> SequenceState:
         """An independent copy of the first `length` tokens."""
+        ...
+
+    @property
+    def shared(self) -> tuple[Any, int] | None:
+        """Memory that it shares with its forks (whose `length` tokens are in it), and how many of its own are there."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ state is anything that can be cropped and forked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,14 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        """What the states hold, in bytes."""
-        return sum(len(entry.token_ids) for entry in self._entries) * self._bytes_per_token
+        """What the states hold, in bytes; what several share, once."""
+        own, shared = 0, dict[Any, int]()
+        for entry in self._entries:
+            common = entry.state.shared
+            own += len(entry.token_ids) - (common[1] if common else 0)
+            if common:
+                shared[common[0]] = common[0].length
+        return (own + sum(shared.values())) * self._bytes_per_token
 
     def __len__(self) -> int:
         return len(self._entries)

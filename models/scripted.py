@@ -55,6 +55,10 @@ class ScriptedState:
             raise ValueError(f"cannot fork {length} tokens of a state of {self.length}")
         return ScriptedState(self.token_ids[:length])
 
+    @property
+    def shared(self) -> None:
+        return None
+
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"state.read": torch.tensor(self.token_ids, dtype=torch.int32)}
 

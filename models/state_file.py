@@ -22,18 +22,19 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from models import signature
 from models.signature import Signer
 
+T = TypeVar("T")
 FORMAT = "slowwave-state-1"
 MOST_HEADER = 1 << 20
 """Bytes: some four thousand tensors."""
@@ -181,10 +182,17 @@ def opened(path: Path) -> tuple[Contents, Mapping[str, Block]]:
         raise BrokenStateFile("the file changed while it was read")
     whole = memoryview(pages)
     views = {name: whole[t.start : t.start + t.nbytes] for name, t in found.tensors.items()}
-    wrong = sorted(name for name, digest in _digests(views).items() if digest != found.digests[name])
+    finite: dict[str, bool] = {}
+
+    def checked(name: str) -> bool:
+        finite[name] = _finite(found.tensors[name].dtype, views[name])
+        return hashlib.sha256(views[name]).hexdigest() == found.digests[name]
+
+    right = _for_each(checked, list(views), sum(map(len, views.values())))
+    wrong = sorted(name for name, same in right.items() if not same)
     if wrong:
         raise BrokenStateFile(f"the data is not what was written: {', '.join(wrong[:3])}")
-    bad = sorted(name for name, t in found.tensors.items() if not _finite(t.dtype, views[name]))
+    bad = sorted(name for name, fine in finite.items() if not fine)
     if bad:
         raise BrokenStateFile(f"it holds what is no number: {', '.join(bad[:3])}")
     return found, {n: Block(dtype=t.dtype, shape=t.shape, data=views[n]) for n, t in found.tensors.items()}
@@ -205,15 +213,16 @@ def _checked(name: str, block: Block) -> memoryview:
 
 
 def _digests(views: Mapping[str, memoryview]) -> dict[str, str]:
-    """SHA-256 of each; hashlib lets other threads run meanwhile."""
+    """SHA-256 of each."""
+    return _for_each(lambda name: hashlib.sha256(views[name]).hexdigest(), list(views), sum(map(len, views.values())))
 
-    def digest(view: memoryview) -> str:
-        return hashlib.sha256(view).hexdigest()
 
-    if sum(map(len, views.values())) < _PIECE:
-        return {name: digest(view) for name, view in views.items()}
+def _for_each(work: Callable[[str], T], names: Sequence[str], nbytes: int) -> dict[str, T]:
+    """On a thread a core, where there is much to do: hashlib and numpy let others run meanwhile."""
+    if nbytes < _PIECE:
+        return {name: work(name) for name in names}
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        return dict(zip(views, pool.map(digest, views.values()), strict=True))
+        return dict(zip(names, pool.map(work, names), strict=True))
 
 
 _EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}
@@ -221,7 +230,7 @@ _EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}
 
 
 def _finite(dtype: str, view: memoryview) -> bool:
-    """By numpy, on the caller's thread: torch would start a team of threads beside the engine's."""
+    """By numpy: torch would start a team of threads beside the engine's."""
     if dtype == "F32":
         return bool(np.isfinite(np.frombuffer(view, np.float32)).all())
     mask = _EXPONENT.get(dtype)

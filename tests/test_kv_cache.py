@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 
 import pytest
@@ -83,3 +84,48 @@ def test_what_does_not_fit_changes_nothing(wrong: dict[str, torch.Tensor]) -> No
     with pytest.raises(ValueError, match=r"cache has|layers"):
         cache.fill(wrong)
     assert cache.length == 4 and torch.equal(cache.extension(0).keys[0], filled(4).extension(0).keys[0])
+
+
+def test_forks_share_what_they_have_in_common_and_nothing_else() -> None:
+    long = 600
+    cache = filled(long)
+    first, second = cache.fork(long), cache.fork(500)
+    third = first.fork(400)
+    alone = [filled(long).extension(0), filled(500).extension(0), filled(400).extension(0)]
+    for fork, n in ((first, long), (second, 500), (third, 400)):
+        assert fork.shared is not None and fork.shared[0] is cache.shared[0]  # type: ignore[index]
+        assert fork.length == n and torch.equal(fork.extension(0).keys[1], filled(long).extension(0).keys[1][:, :n])
+    for mark, fork in enumerate((cache, first, second, third), start=1):
+        held = fork.length
+        fork.reserve(held + 5)
+        room = fork.extension(5)
+        for layer in range(2):
+            room.new_keys[layer].fill_(mark)
+            room.new_values[layer].fill_(-mark)
+        fork.advance(5)
+        assert fork.length == held + 5
+    for mark, (fork, n) in enumerate(((cache, long), (first, long), (second, 500), (third, 400)), start=1):
+        assert torch.all(fork.extension(0).keys[0][:, n:] == mark) and torch.all(
+            fork.extension(0).values[1][:, n:] == -mark
+        )
+        assert torch.equal(fork.extension(0).keys[1][:, :n], filled(long).extension(0).keys[1][:, :n])
+    second.reserve(5000)
+    assert second.shared is None and torch.all(second.extension(0).keys[0][:, 500:] == 3)
+    assert len(alone) == 3
+
+
+def test_forks_cost_the_memory_of_their_own_tokens_only() -> None:
+    shape = KVShape(layers=8, kv_heads=4, head_dim=64, dtype=torch.float32, device=torch.device("cpu"))
+    cache = KVCache(shape)
+    cache.fill({f"{kind}.{n:03d}": torch.ones(4, 2000, 64) for kind in ("keys", "values") for n in range(8)})
+    first = cache.fork(2000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forks = [cache.fork(2000) for _ in range(50)]
+    for fork in forks:
+        fork.reserve(2004)
+        for layer in fork.extension(4).new_keys:
+            layer.fill_(2.0)
+        fork.advance(4)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    assert grown < 10 * 2000 * shape.bytes_per_token, "fifty copies would be fifty times that"
+    assert first.length == 2000 and len(forks) == 50

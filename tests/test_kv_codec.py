@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,8 @@ def test_a_transform_is_a_file_that_executes_nothing(tmp_path: Path) -> None:
     path.write_bytes(kv_transform.to_bytes(TRANSFORM))
     again = kv_transform.known(tmp_path)[TRANSFORM.digest]
     assert np.array_equal(again.forward, TRANSFORM.forward) and again.layout == "tiny"
+    turned = replace(TRANSFORM, forward=TRANSFORM.forward.swapaxes(0, 0).copy(order="F"))
+    assert kv_transform.of_bytes(kv_transform.to_bytes(turned)).digest == TRANSFORM.digest, "however it lies in memory"
     for bad in (b"", b"PK\x03\x04", path.read_bytes()[:-9], b"\x80\x04\x95" + bytes(90)):
         with pytest.raises(ValueError, match="transform"):
             kv_transform.of_bytes(bad)

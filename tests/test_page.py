@@ -174,3 +174,38 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(browser: Browser, tmp_path: Pat
         page.keyboard.press("Enter")
         expect(page.locator(".entry.assistant .text")).to_have_text("You said: hello")
         context.close()
+
+
+def test_a_session_is_put_away_branched_sent_and_taken_in(page: Page, tmp_path: Path) -> None:
+    say(page, "a tale for the road")
+    expect(page.locator(".entry.assistant .text")).to_have_text("You said: a tale for the road")
+    page.keyboard.press("Alt+KeyC")
+    expect(page.locator("#carry-state")).to_contain_text("open")
+    page.locator("#suspend").click()
+    expect(page.locator("#carry-state")).to_contain_text("suspended")
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    expect(page.locator("#carry-log .event")).to_have_count(2)
+    page.locator("#resume").click()
+    expect(page.locator("#carry-log .event").first).to_contain_text("resumed, exact")
+    before = page.url
+    page.locator("#carry-file").set_input_files(file)
+    expect(page.locator("#carry-preview")).to_contain_text("signed by this service")
+    expect(page.locator("#carry-preview")).to_contain_text("2 messages")
+    page.locator("#take-in").click()
+    expect(page).not_to_have_url(before)
+    expect(page.locator("#carry-log .event")).to_contain_text(["imported, exact"])
+    taken = page.url
+    page.locator("#fork").click()
+    expect(page).not_to_have_url(taken)
+    page.keyboard.press("Alt+KeyC")
+    expect(page.locator(".entry.assistant .text")).to_have_text("You said: a tale for the road")
+    page.keyboard.press("Alt+KeyC")
+    raw = bytearray(file.read_bytes())
+    raw[300] ^= 1
+    file.write_bytes(raw)
+    page.locator("#carry-file").set_input_files(file)
+    expect(page.locator("#carry-failed")).to_contain_text("not taken in")
+    expect(page.locator("#take-in")).to_be_disabled()

@@ -3,6 +3,7 @@
 import { call, element, Refused, $ } from "./service.js";
 import { memoryReasons, showMemory } from "./memory.js";
 import { showSleep } from "./sleep.js";
+import { carry, showCarry } from "./carry.js";
 
 const THEME = "slowwave-theme";
 
@@ -172,7 +173,8 @@ async function showSession(id) {
   }
   closeDrawer();
   await listSessions();
-  $("message").focus();
+  if ($("carry").hidden) $("message").focus();
+  else await showCarry();
 }
 
 async function deleteSession(row) {
@@ -261,6 +263,10 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     toggleSleep();
   }
+  if (event.altKey && event.code === "KeyC") {
+    event.preventDefault();
+    toggleCarry();
+  }
   if (event.altKey && event.code === "KeyN") {
     event.preventDefault();
     newSession();
@@ -276,7 +282,7 @@ $("toggle-sessions").addEventListener("click", () => {
 // One of the rooms beside the talk, or, pressed again, back to it.
 function toggleRoom(name, show) {
   const open = $(name).hidden;
-  for (const room of ["memory", "sleep"]) {
+  for (const room of ["memory", "sleep", "carry"]) {
     $(room).hidden = !(open && room === name);
     $(`toggle-${room}`).setAttribute("aria-pressed", String(open && room === name));
   }
@@ -286,8 +292,11 @@ function toggleRoom(name, show) {
 }
 const toggleMemory = () => toggleRoom("memory", showMemory);
 const toggleSleep = () => toggleRoom("sleep", showSleep);
+const toggleCarry = () => toggleRoom("carry", showCarry);
 $("toggle-memory").addEventListener("click", toggleMemory);
 $("toggle-sleep").addEventListener("click", toggleSleep);
+$("toggle-carry").addEventListener("click", toggleCarry);
+carry({ session: () => session, open: showSession });
 $("theme").addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
   localStorage.setItem(THEME, theme);

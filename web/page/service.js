@@ -7,20 +7,23 @@ const KEY = "slowwave-key";
 
 export class Refused extends Error {}
 
-export async function call(method, path, { body, signal } = {}) {
+// `body` is sent as JSON, `octets` as they are.
+export async function call(method, path, { body, octets, headers, signal } = {}) {
   const key = sessionStorage.getItem(KEY);
   const answer = await fetch(path, {
     method,
     signal,
     headers: {
       ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+      ...(octets === undefined ? {} : { "Content-Type": "application/octet-stream" }),
+      ...headers,
       ...(key ? { Authorization: `Bearer ${key}` } : {}),
     },
-    body: body === undefined ? undefined : JSON.stringify(body),
+    body: body === undefined ? octets : JSON.stringify(body),
   });
   if (answer.status === 401) {
     await askForKey();
-    return call(method, path, { body, signal });
+    return call(method, path, { body, octets, headers, signal });
   }
   if (!answer.ok) {
     const said = await answer.json().catch(() => null);
