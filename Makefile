@@ -19,12 +19,15 @@ serve: $(VENV)/.serve
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-# An hour: 200 kills and five minutes of 16 clients with the default model; 50 kills of nights; nights that must teach nothing.
+# An hour and a half: 200 kills and five minutes of 16 clients with the default model; 50 kills of nights; nights that must
+# teach nothing; 500 replies suspended and continued in new processes; 100,000 broken files.
 test-slow: $(VENV)/.dev
 	$(VENV)/bin/python -m bench.kill_nights --kills 50
 	$(VENV)/bin/python -m bench.nightmares
 	$(VENV)/bin/python -m bench.kill --kills 200
 	$(VENV)/bin/python -m bench.soak --clients 16 --seconds 300
+	$(VENV)/bin/python -m bench.suspends --points 500
+	$(VENV)/bin/python -m bench.fuzz --mutations 100000
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -56,7 +56,7 @@ def originals() -> dict[str, bytes]:
     }
     session = carried.to_blocks(Carried(tokenizer="t", entries=entries))
     read = {"token_ids": block_of(np.array(ids, "<i4"), "I32")}
-    files = {}
+    files: dict[str, bytes] = {}
     for codec in CODECS:
         made = coded(state, codec, TRANSFORM)
         manifest = {"identity": {"weights": "w"}, "codec": made.manifest, "made": _AT.isoformat()}

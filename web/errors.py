@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, P
 
 log = logging.getLogger("slowwave.web")
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RETRY_SOON, RETRY_LOADING = "1", "5"
 """Seconds for Retry-After."""
 
@@ -98,6 +100,8 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(400, _sentence(error), param="messages")
         case StorageFailed() if "full" in str(error):
             return ApiError(507, f"Nothing was stored: {error}.", type="server_error", code="storage_full")
+        case OSError() if error.errno in _NO_ROOM:
+            return ApiError(507, "Nothing was stored: the disk is full.", type="server_error", code="storage_full")
         case MemoryFault():
             return ApiError(500, f"Nothing was stored: {error}.", type="server_error", code="storage_failed")
     log.error("request_failed", exc_info=error)
@@ -108,7 +112,7 @@ def install(app: FastAPI) -> None:
     """Give every failure of `app` the same shape."""
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    for family in (ApiError, AgentError, MemoryFault, ModelError, NightFault, Exception):
+    for family in (ApiError, AgentError, MemoryFault, ModelError, NightFault, OSError, Exception):
         app.add_exception_handler(family, _on_error)
 
 
