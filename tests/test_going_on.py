@@ -82,8 +82,7 @@ def cut(server: Server, http: httpx.Client, session: str, body: dict[str, Any], 
 
 
 @pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 11, "top_p": 0.9}])
-@pytest.mark.parametrize("after", [1, 7, 60])
-@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(("after", "restart"), [(1, False), (60, False), (7, True)])
 def test_the_rest_is_what_it_would_have_been(
     server: Server, http: httpx.Client, how: dict[str, Any], after: int, restart: bool
 ) -> None:
