@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -196,6 +197,12 @@ class Checkpoints:
             otherwise=tokens / speed if speed else None,
             deviation=deviation,
         )
+
+    def share(self, session: str, *, to: str, owner: str) -> None:
+        """Let a fork begin with its parent's suspended state: one file under both names."""
+        path = self.path(session, owner)
+        with suppress(OSError):  # without it, the fork's tokens are read again
+            os.link(path, self.path(to, owner))
 
     def evict(self, session: str, *, owner: str) -> None:
         """Let go of a suspended state: its tokens are read again when they are needed. The caller holds the session."""

@@ -13,7 +13,7 @@ import pytest
 
 from bench.server import Server
 
-ASK = {"content": "Tell me of the sea. " * 12, "max_tokens": 160, "ignore_eos": True, "slowwave": {"recall": False}}
+ASK = {"content": "Tell me of the sea. " * 12, "max_tokens": 400, "ignore_eos": True, "slowwave": {"recall": False}}
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +64,17 @@ def cut(server: Server, http: httpx.Client, session: str, body: dict[str, Any], 
     """A turn that is suspended once `after` pieces of its reply are here."""
     replies: list[dict[str, Any]] = []
 
-    def suspend() -> None:
-        with httpx.Client(base_url=server.url, timeout=60) as other:
-            replies.append(call(other, "POST", f"/v1/sessions/{session}/suspend"))
-
     threads: list[threading.Thread] = []
+    with httpx.Client(base_url=server.url, timeout=60) as other:  # made before: that takes longer than many tokens
+        other.get("/health/live")
 
-    def begin() -> None:
-        threads.append(threading.Thread(target=suspend))
-        threads[0].start()
+        def begin() -> None:
+            path = f"/v1/sessions/{session}/suspend"
+            threads.append(threading.Thread(target=lambda: replies.append(call(other, "POST", path))))
+            threads[0].start()
 
-    came = streamed(http, f"/v1/sessions/{session}/turns", body, after=after, then=begin)
-    threads[0].join()
+        came = streamed(http, f"/v1/sessions/{session}/turns", body, after=after, then=begin)
+        threads[0].join()
     assert replies[0]["unfinished"], "it had come to its end before it could be suspended"
     assert came["done"]["finish_reason"] == "suspended" and came["done"]["text"] == came["text"]
     return came
@@ -166,6 +165,7 @@ def test_branches_of_a_reply_part_by_their_seeds_and_share_what_came_before(serv
         changes = {} if n == 0 else {"seed": 100 + n}
         back = call(http, "POST", f"/v1/sessions/{fork}/resume", json=changes)
         texts[n] = back["reply"]["text"]
+        assert back["how"] == "exact", "each has its parent's file"
         assert back["reply"]["session"] == fork
     assert texts[0] == whole, "the one that changes nothing goes on as the first would have"
     assert len(set(texts.values())) == 3 and all(t.startswith(begun) for t in texts.values())

@@ -107,6 +107,7 @@ async def fork_session(session: SessionId, service: ServiceDep, owner: OwnerDep)
 
     def work() -> SessionSummary:
         service.awake.transcripts.fork(session, session=child, owner=owner, at=at)
+        service.checkpoints.share(session, to=child, owner=owner)
         return replies.session_summary(service.awake.transcripts.session(child, owner=owner))
 
     return await run_in_threadpool(work)
