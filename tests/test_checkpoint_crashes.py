@@ -33,7 +33,7 @@ def full_disk() -> Iterator[None]:
     """Every flush to the disk fails, as it does where there is no room."""
     flush = os.fsync
 
-    def full(_: Any) -> None:
+    def full(fd: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     os.fsync = full
