@@ -26,7 +26,7 @@ from agent.prompt import window_of
 from memory.checkpoint_log import Logged
 from memory.errors import MemoryFault
 from memory.transcripts import Transcripts
-from models.engine import Engine
+from models.engine import CopiedState, Engine
 from models.kv_codec import Codec, CodecMissing, block_of, coded, decoded
 from models.kv_transform import Transform
 from models.language import BASE
@@ -146,8 +146,7 @@ class Checkpoints:
         """
         began = time.monotonic()
         ids = self.tokens_of(session, owner)
-        adapters = dict.fromkeys([self.serving(owner), BASE])
-        copied = {a: self.engine.copy_state(owner, ids, adapter=a) for a in adapters}
+        copied = self.copies(ids, owner)
         adapter, best = max(copied.items(), key=lambda item: item[1].tokens if item[1] else 0)
         if best is None:
             return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
@@ -265,6 +264,11 @@ class Checkpoints:
         if changed:
             return Fit(how="converted", why=", ".join(changed), adapter=adapter)
         return Fit(how="exact", why="all that it belongs to is the same", adapter=adapter)
+
+    def copies(self, ids: Sequence[int], owner: str) -> dict[str, CopiedState | None]:
+        """What rests in memory of a context, by who has read it."""
+        adapters = dict.fromkeys([self.serving(owner), BASE])
+        return {a: self.engine.copy_state(owner, ids, adapter=a) for a in adapters}
 
     def read_state(self, path: Path, fit: Fit) -> tuple[tuple[int, ...], State]:
         """A file's tokens and state, checked, in no codec.

@@ -302,8 +302,7 @@ class Moving:
                 read, state = here.read_state(path, fit)
                 if read == ids[: len(read)]:
                     return state
-        adapters = dict.fromkeys([here.serving(owner), BASE])
-        copied = {a: here.engine.copy_state(owner, ids, adapter=a) for a in adapters}
+        copied = here.copies(ids, owner)
         adapter, best = max(copied.items(), key=lambda item: item[1].tokens if item[1] else 0)
         identity = asdict(here.identity(adapter))
         if best is None:
