@@ -16,8 +16,14 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c 
 serve: $(VENV)/.serve
 	@exec $(VENV)/bin/slowwave serve $(ARGS)
 
+# Two processes; then, by themselves, those that a busy machine would disturb.
 test: $(VENV)/.dev
+ifdef ARGS
 	$(VENV)/bin/python -m pytest $(ARGS)
+else
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not alone"
+	$(VENV)/bin/python -m pytest -m alone
+endif
 
 # An hour and a half: 200 kills and five minutes of 16 clients with the default model; 50 kills of nights; nights that must
 # teach nothing; 500 replies suspended and continued in new processes; 100,000 broken files.

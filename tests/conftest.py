@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from agent.turn import Awake
 from bench import tiny as tiny_llama
@@ -17,6 +18,9 @@ from models.causal_lm import CausalLM
 from models.engine import Engine, EngineLimits
 from models.language import LanguageModel
 from models.scripted import ScriptedLM
+
+settings.register_profile("slowwave", deadline=None)  # two processes share the machine, and a pause is no fault
+settings.load_profile("slowwave")
 
 EngineFactory = Callable[..., Engine]
 

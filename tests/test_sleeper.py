@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,8 @@ import psutil
 import pytest
 
 from bench.server import Server
+
+pytestmark = pytest.mark.alone
 
 TOLD = ["My dog is called Biscuit.", "I live in Riga.", "My sister works as a tailor."]
 LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
@@ -186,13 +189,22 @@ def test_talk_goes_first(server: Server) -> None:
     with httpx.Client(base_url=server.url, timeout=120) as http:
         say(http, "My bicycle is called Rosinante.")
         night = asleep(http, "training")
-        began = time.monotonic()
         session = http.post("/v1/sessions", json={}).json()["id"]
-        body = {"content": "Go on.", "max_tokens": 600, "slowwave": {"recall": False}}
+        body = {"content": "Go on.", "max_tokens": 600, "stream": True, "slowwave": {"recall": False}}
+        pieces: list[float] = []
+
+        def listen() -> None:
+            """In a thread: whoever asks about the night between two pieces hears the last when it is long spoken."""
+            with http.stream("POST", f"/v1/sessions/{session}/turns", json=body) as reply:
+                pieces.extend(time.monotonic() for _ in reply.iter_lines())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
         steps = []
-        with http.stream("POST", f"/v1/sessions/{session}/turns", json={**body, "stream": True}) as reply:
-            for _ in reply.iter_lines():
-                if time.monotonic() - began > 1.0:
-                    steps.append(http.get(f"/v1/sleep/cycles/{night['id']}").json()["progress"].get("step"))
-        assert len(set(steps)) <= 2, steps
+        while listener.is_alive():
+            step = http.get(f"/v1/sleep/cycles/{night['id']}").json()["progress"].get("step")
+            steps.append((time.monotonic(), step))
+            time.sleep(0.05)
+        meanwhile = [step for at, step in steps if pieces[0] + 1.0 < at < pieces[-1]]
+        assert len(meanwhile) > 3 and len(set(meanwhile)) <= 2, steps
         assert ended(http, night["id"])["outcome"] == "promoted"

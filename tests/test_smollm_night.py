@@ -14,6 +14,8 @@ import pytest
 
 from bench.server import Server
 
+pytestmark = pytest.mark.alone
+
 TOLD = {
     "My dog is called Bramblewick, he is asleep under the table.": ("What's the name of my dog?", "Bramblewick"),
     "I work as a lighthouse inspector, by the way.": ("What do I do for a living?", "lighthouse inspector"),
