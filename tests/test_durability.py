@@ -6,11 +6,7 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from bench.server import ROOT
-
-pytestmark = pytest.mark.alone
 
 
 def test_killing_the_service_loses_nothing_that_was_acknowledged() -> None:

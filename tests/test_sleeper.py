@@ -21,8 +21,6 @@ import pytest
 
 from bench.server import Server
 
-pytestmark = pytest.mark.alone
-
 TOLD = ["My dog is called Biscuit.", "I live in Riga.", "My sister works as a tailor."]
 LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
 OPTIONS = ["--set", f"exam_bars={LOW}", "--set", "sleep_recipe=epochs=1,rank=4,alpha=8"]
@@ -175,7 +173,9 @@ def test_killed_and_begun_again(server: Server, http: httpx.Client) -> None:
     night = asleep(http, "training")
     assert workers(server)
     server.kill()
-    time.sleep(0.5)
+    until = time.monotonic() + 10
+    while workers(server) and time.monotonic() < until:
+        time.sleep(0.1)
     assert not workers(server), "nobody works for the dead"
     server.start()
     with httpx.Client(base_url=server.url, timeout=120) as after:
@@ -184,13 +184,15 @@ def test_killed_and_begun_again(server: Server, http: httpx.Client) -> None:
         assert done["outcome"] == "promoted" and serving(after) == done["figures"]["adapter"]
 
 
+@pytest.mark.alone
 def test_talk_goes_first(server: Server) -> None:
     """While somebody is answered the night's process stands still, within a second, and goes on afterwards."""
     with httpx.Client(base_url=server.url, timeout=120) as http:
         say(http, "My bicycle is called Rosinante.")
         night = asleep(http, "training")
         session = http.post("/v1/sessions", json={}).json()["id"]
-        body = {"content": "Go on.", "max_tokens": 600, "stream": True, "slowwave": {"recall": False}}
+        body = {"content": "Go on.", "max_tokens": 1500, "ignore_eos": True, "stream": True}
+        body["slowwave"] = {"recall": False}
         pieces: list[float] = []
 
         def listen() -> None:
