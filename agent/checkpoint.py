@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -348,13 +348,20 @@ class Checkpoints:
         return self.path("any", owner).parent / "uploads"
 
     def _brought_back(self, path: Path, ids: Sequence[int], owner: str) -> tuple[Fit, int, float | None]:
-        fit = self.fit(inspect(path), owner=owner)
+        # Forks of a suspended session have one file under several names: they are to have it once in memory, too.
+        forked = path.stat().st_nlink > 1
+        contents = inspect(path)
+        fit = self.fit(contents, owner=owner)
         if fit.how == "rebuilt":
             return fit, 0, None
+        beginning = _beginning(contents, ids)
+        if beginning and self.engine.share_state(owner, beginning, adapter=fit.adapter, origin=contents.seal):
+            return replace(fit, why=f"{fit.why}; a fork has it in memory"), len(beginning), None
         read, state = self.read_state(path, fit)
         if list(read) != list(ids[: len(read)]):
             return Fit(how="rebuilt", why="the session's context is another since"), 0, None
-        self.engine.restore_state(owner, read, to_tensors(state.blocks), adapter=fit.adapter)
+        origin = contents.seal if forked else None
+        self.engine.restore_state(owner, read, to_tensors(state.blocks), adapter=fit.adapter, origin=origin)
         deviation = None
         if fit.how == "converted" and state.probe is not None:
             deviation = self._deviation(owner, read, fit.adapter, state.probe)
@@ -385,6 +392,13 @@ class Checkpoints:
 
 _STATE = ("keys.", "values.", "state.")
 """How the names of a state's tensors begin."""
+
+
+def _beginning(contents: Contents, ids: Sequence[int]) -> Sequence[int]:
+    """So many of a session's tokens as a file was made of, if they are the file's; by its header alone."""
+    tokens = contents.tensors[IDS].shape[0]
+    same = hashlib.sha256(np.array(ids[:tokens], "<i4").tobytes()).hexdigest() == contents.digests[IDS]
+    return ids[:tokens] if same else ()
 
 
 def _identity_in(contents: Contents) -> Mapping[str, Any]:

@@ -79,7 +79,8 @@ def _begin(url: str, case: dict[str, Any]) -> dict[str, Any]:
         twin, session = _older(client, case), _older(client, case)
         wanted = _turn(client, twin, case["last"], case["how"])["text"]
         kinds = ["sampled" if case["how"]["temperature"] else "greedy"]
-        reply, pieces = _cut(client, url, session, case)
+        body = {"content": case["last"], "slowwave": {"recall": False}, **case["how"]}
+        reply, pieces = cut_off(client, url, session, body, after=case["after"])
         ended = reply["finish_reason"] != "suspended"
         kinds.append("ended before" if ended else "cut")
         kinds += ["before the first token"] if not ended and not pieces else []
@@ -120,9 +121,10 @@ def _turn(client: httpx.Client, session: str, text: str, how: dict[str, Any]) ->
     return dict(answer.json())
 
 
-def _cut(client: httpx.Client, url: str, session: str, case: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def cut_off(
+    client: httpx.Client, url: str, session: str, body: dict[str, Any], *, after: int
+) -> tuple[dict[str, Any], int]:
     """A turn that is suspended after so many pieces; how it ended, and how many came."""
-    body = {"content": case["last"], "slowwave": {"recall": False}, **case["how"], "stream": True}
     suspending: list[threading.Thread] = []
 
     def suspend() -> None:
@@ -135,14 +137,14 @@ def _cut(client: httpx.Client, url: str, session: str, case: dict[str, Any]) -> 
             suspending[0].start()
 
     pieces, name, done = 0, "", {}
-    with client.stream("POST", f"/v1/sessions/{session}/turns", json=body) as answer:
+    with client.stream("POST", f"/v1/sessions/{session}/turns", json={**body, "stream": True}) as answer:
         for line in answer.iter_lines():
             if line.startswith("event: "):
                 name = line.removeprefix("event: ")
             elif line.startswith("data: "):
                 data = json.loads(line.removeprefix("data: "))
                 pieces += name == "delta"
-                if pieces >= case["after"]:
+                if pieces >= after:
                     begin()
                 if name in ("done", "error"):
                     done = data

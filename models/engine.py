@@ -270,9 +270,17 @@ class Engine:
         self.run(lambda: self._resting.release(copied.state))
 
     def restore_state(
-        self, namespace: str, token_ids: Sequence[int], tensors: Mapping[str, Tensor], *, adapter: str
+        self,
+        namespace: str,
+        token_ids: Sequence[int],
+        tensors: Mapping[str, Tensor],
+        *,
+        adapter: str,
+        origin: str | None = None,
     ) -> None:
         """Let a state rest here that has read exactly `token_ids`; the next prompt that continues them finds it.
+
+        `origin`: a name under which `share_state` finds it for others that come from the same; None: there are none.
 
         Raises:
             ValueError: the tensors are not those of such a state, or the budget for states has no room for it.
@@ -283,13 +291,25 @@ class Engine:
             nbytes = len(token_ids) * self.model.card.state_bytes_per_token
             if nbytes > self.limits.state_bytes - self._reserved_bytes():
                 raise ValueError("there is no room for it among the states in memory")
+            if origin is not None and self._share(namespace, token_ids, adapter, origin):
+                return  # a branch was faster
             state = self.model.new_state()
             state.fill(tensors)
-            self._resting.put(namespace, list(token_ids), state, adapter=adapter)
+            if origin is not None:
+                self._resting.share(namespace, origin, state, adapter=adapter)
+            self._resting.put(namespace, list(token_ids), state, adapter=adapter, beside=True)
             with self._changed:
                 self._resting.shrink(self.limits.state_bytes - self._reserved_bytes())
 
         self.run(work)
+
+    def share_state(self, namespace: str, token_ids: Sequence[int], *, adapter: str, origin: str) -> bool:
+        """As `restore_state`, with the memory of what was restored under `origin`; False: nobody holds it any more.
+
+        Raises:
+            EngineClosed: nobody would find it.
+        """
+        return self.run(lambda: self._share(namespace, token_ids, adapter, origin))
 
     def stop_all(self, reason: FinishReason = "interrupted") -> None:
         """End every reply, begun or not, before its next token."""
@@ -416,6 +436,15 @@ class Engine:
                 sequence.state.reserve(sequence.tokens_at_most)
             except (OSError, RuntimeError) as error:  # no memory for it, though the budget has room
                 self._fail(sequence, error)
+
+    def _share(self, namespace: str, token_ids: Sequence[int], adapter: str, origin: str) -> bool:
+        shared = self._resting.begun_with(namespace, origin, adapter=adapter)
+        if shared is None:
+            return False
+        state = self.model.new_state()
+        state.begin(shared, len(token_ids))
+        self._resting.put(namespace, list(token_ids), state, adapter=adapter, beside=True)
+        return True
 
     def _reserved_bytes(self) -> int:
         if not self._batch:

@@ -46,7 +46,7 @@ class Extension:
     values: tuple[Tensor, ...]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Frozen:
     """What several caches have begun with: pages that the kernel shares until one of them writes to its own."""
 
@@ -93,6 +93,17 @@ class KVCache:
         """What it shares with its forks, and how many of its tokens; None: it has its memory to itself."""
         return None if self._frozen is None else (self._frozen, min(self.length, self._frozen.length))
 
+    def share(self) -> Frozen | None:
+        """What other caches can `begin` with; None: too few tokens, or not on this device or system."""
+        return self._frozen if self.length >= LEAST_WORTH_SHARING and self._freeze(self.length) else None
+
+    def begin(self, shared: Frozen, length: int) -> None:
+        """Hold the first `length` tokens of what another cache of this shape shares."""
+        if length > shared.length:
+            raise ValueError(f"{length} tokens of {shared.length} that are shared")
+        self._keys, self._values = self._mapped(shared, mmap.MAP_PRIVATE)
+        self._frozen, self.length = shared, length
+
     def trim(self) -> None:
         """Give back room that was reserved and not used; on a CPU it costs nothing."""
         if self.shape.device.type != "cpu" and self.length < self.capacity:
@@ -129,9 +140,11 @@ class KVCache:
         """An independent copy of the first `length` tokens."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot fork {length} tokens of a cache of {self.length}")
-        if length >= LEAST_WORTH_SHARING and self._freeze(length):
-            return self._sharing(length)
         copy = KVCache(self.shape)
+        if length >= LEAST_WORTH_SHARING and self._freeze(length):
+            assert self._frozen is not None
+            copy.begin(self._frozen, length)
+            return copy
         copy.reserve(length)
         copy._keys[:, :, :length] = self._keys[:, :, :length]
         copy._values[:, :, :length] = self._values[:, :, :length]
@@ -182,13 +195,6 @@ class KVCache:
         self._keys, self._values = self._mapped(frozen, mmap.MAP_PRIVATE)
         self._frozen = frozen
         return True
-
-    def _sharing(self, length: int) -> KVCache:
-        assert self._frozen is not None
-        fork = KVCache(self.shape)
-        fork._keys, fork._values = self._mapped(self._frozen, mmap.MAP_PRIVATE)
-        fork._frozen, fork.length = self._frozen, length
-        return fork
 
     def _mapped(self, frozen: Frozen, how: int) -> tuple[Tensor, Tensor]:
         s = self.shape

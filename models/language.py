@@ -77,6 +77,21 @@ class SequenceState(Protocol):
         """Memory that it shares with its forks (whose `length` tokens are in it), and how many of its own are there."""
         ...
 
+    def share(self) -> Any:
+        """What others can begin with, for as long as one of them lives; None: nothing that is worth sharing, or can be.
+
+        The same object that `shared` names from then on.
+        """
+        ...
+
+    def begin(self, shared: Any, length: int) -> None:
+        """Hold the first `length` tokens of what another state of this layout shares.
+
+        Raises:
+            ValueError: it has fewer.
+        """
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """All that is held, as copies on the CPU: what `fill` takes."""
         ...

@@ -7,8 +7,10 @@ state is anything that can be cropped and forked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ class PrefixCache:
     def __init__(self, *, bytes_per_token: int) -> None:
         self._bytes_per_token = bytes_per_token
         self._entries: list[_Entry] = []
+        self._shared: WeakValueDictionary[tuple[str, str, str], Any] = WeakValueDictionary()
+        """What states have begun with, by namespace, adapter and origin, while one of them lives: here or in use."""
 
     @property
     def nbytes(self) -> int:
@@ -83,19 +87,36 @@ class PrefixCache:
         ]
         return max(found, key=lambda e: len(e.token_ids)).state if found else None
 
+    def share(self, namespace: str, origin: str, state: SequenceState, *, adapter: str = BASE) -> None:
+        """Let `begun_with` find what this state holds now, under the name of where it comes from."""
+        shared = state.share()
+        if shared is not None:
+            self._shared[namespace, adapter, origin] = shared
+
+    def begun_with(self, namespace: str, origin: str, *, adapter: str = BASE) -> Any:
+        """What `share` has put under this name, if somebody still holds it."""
+        return self._shared.get((namespace, adapter, origin))
+
     def release(self, state: SequenceState) -> None:
         """Let go of one state."""
         self._entries = [e for e in self._entries if e.state is not state]
 
-    def put(self, namespace: str, token_ids: list[int], state: SequenceState, *, adapter: str = BASE) -> None:
-        """Keep `state`, which has read exactly `token_ids`. States that are its prefixes are dropped."""
+    def put(
+        self, namespace: str, token_ids: list[int], state: SequenceState, *, adapter: str = BASE, beside: bool = False
+    ) -> None:
+        """Keep `state`, which has read exactly `token_ids`. States that are its prefixes are dropped.
+
+        `beside`: but not those that have read just the same: each is about to be continued by a branch of its own.
+        """
         ids = np.asarray(token_ids, dtype=np.int32)
         if state.length != len(ids):
             raise ValueError(f"state holds {state.length} tokens, {len(ids)} were named")
         self._entries = [
             e
             for e in self._entries
-            if (e.namespace, e.adapter) != (namespace, adapter) or _common_prefix(e.token_ids, ids) < len(e.token_ids)
+            if (e.namespace, e.adapter) != (namespace, adapter)
+            or _common_prefix(e.token_ids, ids) < len(e.token_ids)
+            or (beside and len(e.token_ids) == len(ids))
         ]
         self._entries.append(_Entry(namespace, adapter, ids, state))
 
@@ -103,16 +124,22 @@ class PrefixCache:
         """Let go of all states of a namespace; returns how many there were."""
         before = len(self._entries)
         self._entries = [e for e in self._entries if e.namespace != namespace]
+        self._let_go_of(lambda key: key[0] == namespace)
         return before - len(self._entries)
 
     def drop_adapter(self, adapter: str) -> None:
         """Let go of all states that an adapter has read."""
         self._entries = [e for e in self._entries if e.adapter != adapter]
+        self._let_go_of(lambda key: key[1] == adapter)
 
     def shrink(self, max_bytes: int) -> None:
         """Drop the least recently used states until the rest fits."""
         while self._entries and self.nbytes > max_bytes:
             self._entries.pop(0)
+
+    def _let_go_of(self, meant: Callable[[tuple[str, str, str]], bool]) -> None:
+        for key in [key for key in self._shared if meant(key)]:
+            self._shared.pop(key, None)
 
 
 def _length(found: tuple[int, _Entry]) -> int:

@@ -59,6 +59,12 @@ class ScriptedState:
     def shared(self) -> None:
         return None
 
+    def share(self) -> None:
+        return None
+
+    def begin(self, shared: object, length: int) -> None:
+        raise ValueError("a scripted state shares nothing")
+
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"state.read": torch.tensor(self.token_ids, dtype=torch.int32)}
 

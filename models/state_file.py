@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +45,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
 """The dtypes that there are, by safetensors' names."""
 _PIECE = 1 << 22
-"""Bytes written at once."""
+"""Bytes handed on at once, and from which on threads are worth their start."""
+_CACHED = 1 << 18
+"""Bytes hashed and written while a core's cache has them."""
 
 
 class BrokenStateFile(Exception):
@@ -88,7 +91,7 @@ class Contents:
 def pieces(
     blocks: Mapping[str, Block], manifest: Mapping[str, Any], signer: Signer | None = None
 ) -> Iterator[memoryview]:
-    """The file, piece by piece: for a disk, or for the network.
+    """The file, piece by piece: for the network.
 
     `manifest`: JSON values; its key "digests" is ours.
 
@@ -96,22 +99,9 @@ def pieces(
         ValueError: a name, a number of dimensions, a dtype or a size that the format does not have.
     """
     views = {name: _checked(name, block) for name, block in blocks.items()}
-    text = json.dumps({**manifest, "digests": _digests(views)}, sort_keys=True, ensure_ascii=False)
-    table: dict[str, Any] = {}
-    at = 0
-    for name, block in blocks.items():
-        end = at + len(views[name])
-        table[name] = {"dtype": block.dtype, "shape": list(block.shape), "data_offsets": [at, end]}
-        at = end
-    seal = _seal(text, table)
-    metadata = {"format": FORMAT, "manifest": text, "sha256": seal}
-    if signer is not None:
-        metadata |= {"signer": signer.public, "signature": signer.sign(seal)}
-    header = json.dumps({"__metadata__": metadata, **table}, ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
-    if len(header) > MOST_HEADER or len(table) > MOST_TENSORS:
-        raise ValueError("too many tensors, or too long a manifest, for one file")
-    yield memoryview(struct.pack("<Q", len(header)) + header)
+    nbytes = sum(map(len, views.values()))
+    digests = _for_each(lambda name: hashlib.sha256(views[name]).hexdigest(), list(views), nbytes)
+    yield memoryview(_header(blocks, manifest, digests, signer))
     for view in views.values():
         for start in range(0, len(view), _PIECE):
             yield view[start : start + _PIECE]
@@ -122,12 +112,12 @@ def write(path: Path, blocks: Mapping[str, Block], manifest: Mapping[str, Any], 
 
     Raises:
         OSError: no room, or no right, to write; nothing is left behind.
+        ValueError: as of `pieces`.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb", opener=_private) as file:
-            size = sum(file.write(piece) for piece in pieces(blocks, manifest, signer))
-            file.flush()
+        with open(part, "wb", buffering=0, opener=_private) as file:
+            size = _fill(file.fileno(), blocks, manifest, signer)
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
@@ -140,6 +130,62 @@ def write(path: Path, blocks: Mapping[str, Block], manifest: Mapping[str, Any], 
     finally:
         os.close(folder)
     return size
+
+
+def _fill(file: int, blocks: Mapping[str, Block], manifest: Mapping[str, Any], signer: Signer | None) -> int:
+    """Each tensor is hashed while it is written, the header is written last: its length is known before its digests."""
+    views = {name: _checked(name, block) for name, block in blocks.items()}
+    first = len(_header(blocks, manifest, dict.fromkeys(blocks, "0" * 64), signer))
+    at = dict(zip(views, accumulate(map(len, views.values()), initial=first), strict=False))
+    end = first + sum(map(len, views.values()))
+
+    def written(name: str) -> str:
+        digest, view = hashlib.sha256(), views[name]
+        for start in range(0, len(view), _CACHED):
+            piece = view[start : start + _CACHED]
+            digest.update(piece)
+            _put(file, piece, at[name] + start)
+        _begin_flushing(file, at[name], len(view))
+        return digest.hexdigest()
+
+    header = _header(blocks, manifest, _for_each(written, list(views), end - first), signer)
+    assert len(header) == first
+    _put(file, header, 0)
+    return end
+
+
+def _put(file: int, piece: memoryview | bytes, at: int) -> None:
+    done = 0
+    while done < len(piece):
+        done += os.pwrite(file, piece[done:], at + done)
+
+
+def _begin_flushing(file: int, at: int, nbytes: int) -> None:
+    """Have the kernel begin to write out what lies there, so that `fsync` finds little left to do (Linux does)."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, at, nbytes, os.POSIX_FADV_DONTNEED)
+
+
+def _header(
+    blocks: Mapping[str, Block], manifest: Mapping[str, Any], digests: Mapping[str, str], signer: Signer | None
+) -> bytes:
+    """Length and header. As long for one set of digests as for another."""
+    text = json.dumps({**manifest, "digests": dict(digests)}, sort_keys=True, ensure_ascii=False)
+    table: dict[str, Any] = {}
+    at = 0
+    for name, block in blocks.items():
+        end = at + len(block.data)
+        table[name] = {"dtype": block.dtype, "shape": list(block.shape), "data_offsets": [at, end]}
+        at = end
+    seal = _seal(text, table)
+    metadata = {"format": FORMAT, "manifest": text, "sha256": seal}
+    if signer is not None:
+        metadata |= {"signer": signer.public, "signature": signer.sign(seal)}
+    header = json.dumps({"__metadata__": metadata, **table}, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    if len(header) > MOST_HEADER or len(table) > MOST_TENSORS:
+        raise ValueError("too many tensors, or too long a manifest, for one file")
+    return struct.pack("<Q", len(header)) + header
 
 
 def inspect(path: Path) -> Contents:
@@ -210,11 +256,6 @@ def _checked(name: str, block: Block) -> memoryview:
     if len(block.data) != math.prod(block.shape) * ITEM_BYTES[block.dtype] or block.data.itemsize != 1:
         raise ValueError(f"{name}: {len(block.data)} bytes for {block.dtype} {list(block.shape)}")
     return block.data
-
-
-def _digests(views: Mapping[str, memoryview]) -> dict[str, str]:
-    """SHA-256 of each."""
-    return _for_each(lambda name: hashlib.sha256(views[name]).hexdigest(), list(views), sum(map(len, views.values())))
 
 
 def _for_each(work: Callable[[str], T], names: Sequence[str], nbytes: int) -> dict[str, T]:

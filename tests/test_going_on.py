@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +167,22 @@ def test_branches_of_a_reply_part_by_their_seeds_and_share_what_came_before(serv
         back = call(http, "POST", f"/v1/sessions/{fork}/resume", json=changes)
         texts[n] = back["reply"]["text"]
         assert back["how"] == "exact", "each has its parent's file"
+        assert ("a fork has it in memory" in back["why"]) == (n > 0), "and all together the memory of one"
         assert back["reply"]["session"] == fork
     assert texts[0] == whole, "the one that changes nothing goes on as the first would have"
     assert len(set(texts.values())) == 3 and all(t.startswith(begun) for t in texts.values())
     assert call(http, "GET", f"/v1/sessions/{session}")["unfinished"], "the first still waits"
+
+
+def test_branches_that_go_on_at_once_are_each_what_they_would_have_been(server: Server, http: httpx.Client) -> None:
+    body = {**ASK, "temperature": 1.0, "seed": 8}
+    whole = call(http, "POST", f"/v1/sessions/{session_of(http)}/turns", json=body)["text"]
+    session = session_of(http)
+    cut(server, http, session, body, after=9)
+    forks = [str(call(http, "POST", f"/v1/sessions/{session}/fork")["id"]) for _ in range(6)]
+    with ThreadPoolExecutor(len(forks)) as pool:
+        backs = list(pool.map(lambda f: call(http, "POST", f"/v1/sessions/{f}/resume", json={}), forks))
+    assert {(b["how"], b["reply"]["text"]) for b in backs} == {("exact", whole)}
 
 
 def test_a_code_point_that_was_cut_in_two_comes_whole(server: Server, http: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -112,6 +113,26 @@ def test_forks_share_what_they_have_in_common_and_nothing_else() -> None:
     second.reserve(5000)
     assert second.shared is None and torch.all(second.extension(0).keys[0][:, 500:] == 3)
     assert len(alone) == 3
+
+
+def test_others_begin_with_what_is_shared_whatever_becomes_of_it() -> None:
+    cache = filled(600)
+    shared, few = cache.share(), filled(20).share()
+    assert shared is not None and few is None, "twenty tokens are copied as fast"
+    cache.crop(300)  # and go on elsewhere: over what was shared
+    cache.reserve(310)
+    for room in (*cache.extension(10).new_keys, *cache.extension(10).new_values):
+        room.fill_(7)
+    cache.advance(10)
+    other = KVCache(SHAPE)
+    other.begin(shared, 600)
+    assert torch.equal(other.extension(0).keys[1], filled(600).extension(0).keys[1])
+    assert torch.equal(other.extension(0).values[0], filled(600).extension(0).values[0])
+    with pytest.raises(ValueError, match="601 tokens of 600"):
+        KVCache(SHAPE).begin(shared, 601)
+    gone = weakref.ref(shared)
+    del shared, cache, other
+    assert gone() is None
 
 
 def test_forks_cost_the_memory_of_their_own_tokens_only() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.kv_cache import KVCache, KVShape
 from models.prefix_cache import LEAST_WORTH_COPYING, PrefixCache
 from models.scripted import ScriptedState
 
@@ -63,6 +65,37 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.nbytes == 100
     assert cache.take("", [*[0] * 50, 9]) is not None
     assert cache.take("", [*[1] * 50, 9]) is None
+
+
+def test_what_forks_begin_with_is_found_while_one_of_them_lives_and_by_nobody_else() -> None:
+    shape = KVShape(layers=1, kv_heads=1, head_dim=2, dtype=torch.float32, device=torch.device("cpu"))
+    tokens = list(range(300))
+
+    def begun(shared: object = None) -> KVCache:
+        state = KVCache(shape)
+        if shared is None:
+            state.fill({name: torch.ones(1, 300, 2) for name in ("keys.000", "values.000")})
+        else:
+            state.begin(shared, 300)  # type: ignore[arg-type]
+        return state
+
+    for gone in ("dropped", "its adapter is", "nobody holds it"):
+        cache = PrefixCache(bytes_per_token=1)
+        first = begun()
+        cache.share("alice", "file", first, adapter="a")
+        cache.put("alice", tokens, first, adapter="a")
+        assert cache.begun_with("bob", "file", adapter="a") is None is cache.begun_with("alice", "file", adapter="b")
+        cache.put("alice", tokens, begun(cache.begun_with("alice", "file", adapter="a")), adapter="a", beside=True)
+        assert len(cache) == 2 and cache.nbytes == 300, "two that wait, and the memory of one"
+        taken = [cache.take("alice", [*tokens, 1], adapter="a") for _ in range(2)]
+        assert [state.length for state in taken if state is not None] == [300, 300]
+        if gone == "dropped":
+            cache.drop("alice")
+        elif gone == "its adapter is":
+            cache.drop_adapter("a")
+        else:
+            del first, taken
+        assert cache.begun_with("alice", "file", adapter="a") is None
 
 
 def test_a_state_must_have_read_what_it_is_filed_under() -> None:

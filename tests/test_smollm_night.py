@@ -14,7 +14,7 @@ import pytest
 
 from bench.server import Server
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 TOLD = {
     "My dog is called Bramblewick, he is asleep under the table.": ("What's the name of my dog?", "Bramblewick"),

@@ -111,6 +111,29 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["one.state"]
 
 
+LARGE = {f"keys.{n:03d}": torch.rand(3, 1000 + n, 64, generator=torch.Generator().manual_seed(n)) for n in range(9)}
+"""Enough to be written by several threads."""
+
+
+def test_a_file_is_the_same_by_the_disk_and_by_the_network(tmp_path: Path) -> None:
+    for tensors in (TENSORS, LARGE):
+        assert saved(tmp_path, tensors).read_bytes() == b"".join(pieces(tensors, MANIFEST))
+        assert all(torch.equal(t, tensors[name]) for name, t in read(tmp_path / "one.state").items())
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
+    """The kernel itself refuses, in the middle."""
+    before = saved(tmp_path).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            saved(tmp_path, LARGE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("one.state", before)]
+
+
 def parts(file: bytes) -> tuple[dict[str, Any], bytes]:
     (n,) = struct.unpack("<Q", file[:8])
     return json.loads(file[8 : 8 + n]), file[8 + n :]
