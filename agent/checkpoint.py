@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from agent.prompt import window_of
 from memory.checkpoint_log import Logged
 from memory.errors import MemoryFault
 from memory.transcripts import Transcripts
-from models.engine import CopiedState, Engine
+from models.engine import Engine, RestingState
 from models.kv_codec import Codec, CodecMissing, block_of, coded, decoded
 from models.kv_transform import Transform
 from models.language import BASE
@@ -146,19 +146,21 @@ class Checkpoints:
         """
         began = time.monotonic()
         ids = self.tokens_of(session, owner)
-        copied = self.copies(ids, owner)
-        adapter, best = max(copied.items(), key=lambda item: item[1].tokens if item[1] else 0)
-        if best is None:
-            return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
-        blocks, codec = self._coded(to_blocks(best.tensors), self.codec)
-        path = self.path(session, owner)
-        nbytes = self.write(path, ids[: best.tokens], blocks, codec, asdict(self.identity(adapter)))
-        if ids[: best.tokens] != self.tokens_of(session, owner)[: best.tokens]:  # forgotten meanwhile
-            path.unlink(missing_ok=True)
-            return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
-        for other in copied.values():
-            if other is not None:
-                self.engine.release_state(other)
+        with ExitStack() as holding:
+            look = {a: self.engine.held_state(owner, ids, adapter=a) for a in self._adapters(owner)}
+            held = {adapter: holding.enter_context(state) for adapter, state in look.items()}
+            adapter, best = max(held.items(), key=lambda item: item[1].tokens if item[1] else 0)
+            if best is None:
+                return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
+            blocks, codec = self._coded(to_blocks(best.tensors), self.codec)
+            path = self.path(session, owner)
+            nbytes = self.write(path, ids[: best.tokens], blocks, codec, asdict(self.identity(adapter)))
+            if ids[: best.tokens] != self.tokens_of(session, owner)[: best.tokens]:  # forgotten meanwhile
+                path.unlink(missing_ok=True)
+                return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
+            for state in held.values():
+                if state is not None:
+                    self.engine.release_state(state)
         done = Suspended(tokens=best.tokens, nbytes=nbytes, seconds=time.monotonic() - began, codec=str(codec["name"]))
         self._note(
             session, event="suspended", codec=done.codec, tokens=done.tokens, nbytes=nbytes, seconds=done.seconds
@@ -265,10 +267,9 @@ class Checkpoints:
             return Fit(how="converted", why=", ".join(changed), adapter=adapter)
         return Fit(how="exact", why="all that it belongs to is the same", adapter=adapter)
 
-    def copies(self, ids: Sequence[int], owner: str) -> dict[str, CopiedState | None]:
+    def copies(self, ids: Sequence[int], owner: str) -> dict[str, RestingState | None]:
         """What rests in memory of a context, by who has read it."""
-        adapters = dict.fromkeys([self.serving(owner), BASE])
-        return {a: self.engine.copy_state(owner, ids, adapter=a) for a in adapters}
+        return {a: self.engine.copy_state(owner, ids, adapter=a) for a in self._adapters(owner)}
 
     def read_state(self, path: Path, fit: Fit) -> tuple[tuple[int, ...], State]:
         """A file's tokens and state, checked, in no codec.
@@ -346,6 +347,10 @@ class Checkpoints:
     def uploads(self, owner: str) -> Path:
         """Where files are received."""
         return self.path("any", owner).parent / "uploads"
+
+    def _adapters(self, owner: str) -> tuple[str, ...]:
+        """Who may have read an owner's sessions."""
+        return tuple(dict.fromkeys([self.serving(owner), BASE]))
 
     def _brought_back(self, path: Path, ids: Sequence[int], owner: str) -> tuple[Fit, int, float | None]:
         # Forks of a suspended session have one file under several names: they are to have it once in memory, too.

@@ -3,7 +3,7 @@
     python -m bench.checkpoint --json [--tokens 512 2048 8000] [--dtype float32] [--texts FILE.jsonl ...]
 
 For each length, `--repeats` times, in this process and without the service: a prompt nobody has read is read (cold, to
-its first token); its state is copied, hashed, written and flushed (suspend), and let go; the file is checked, brought
+its first token); its state is hashed, written and flushed (suspend), and let go; the file is checked, brought
 back, and the same prompt with one token more gets its first token (resume); the file is copied and flushed (copy).
 Medians in milliseconds, with least and most. The reply after resuming is compared with that of a state that never left.
 
@@ -91,12 +91,12 @@ def _first(engine: Engine, ids: Sequence[int], space: str, *, tokens: int = 1) -
 
 
 def _suspend(engine: Engine, ids: Sequence[int], space: str, path: Path) -> Path:
-    copied = engine.copy_state(space, ids, adapter=BASE)
-    assert copied is not None
-    assert copied.tokens == len(ids)
-    read = {"token_ids": torch.tensor(ids, dtype=torch.int32)}
-    write(path, to_blocks({**read, **copied.tensors}), {"of": space})
-    engine.release_state(copied)
+    with engine.held_state(space, ids, adapter=BASE) as held:
+        assert held is not None
+        assert held.tokens == len(ids)
+        read = {"token_ids": torch.tensor(ids, dtype=torch.int32)}
+        write(path, to_blocks({**read, **held.tensors}), {"of": space})
+        engine.release_state(held)
     return path
 
 
@@ -136,7 +136,7 @@ def compare_codecs(engine: Engine, texts: Sequence[Sequence[int]]) -> list[dict[
         before, after = list(ids[:_CONTEXT]), list(ids[_CONTEXT : _CONTEXT + _FOLLOWING])
         state = engine.run(lambda: _read(model, before))  # noqa: B023
         blocks = to_blocks(state.tensors())
-        whole = sum(len(b.data) for b in blocks.values()) * 4 // (2 if model.card.dtype != "float32" else 4)
+        whole = sum(b.nbytes for b in blocks.values()) * 4 // (2 if model.card.dtype != "float32" else 4)
         exact = _said(engine, state.tensors(), after)
         for way in ways:
             encode, made = _timed(lambda: coded(blocks, way, transform))  # noqa: B023
@@ -161,7 +161,7 @@ def compare_codecs(engine: Engine, texts: Sequence[Sequence[int]]) -> list[dict[
 
 
 def _size(made: Coded) -> int:
-    return sum(len(b.data) for b in made.blocks.values())
+    return sum(b.nbytes for b in made.blocks.values())
 
 
 def _decoded(made: Coded, transform: Transform | None) -> dict[str, Block]:

@@ -109,7 +109,7 @@ def whole(found: Any) -> bool:
         if size != len(raw):
             return False
         if dtype in ("F32", "F16", "BF16"):
-            block = Block(dtype=dtype, shape=shape, data=memoryview(bytearray(raw)))
+            block = Block.of(dtype, shape, memoryview(bytearray(raw)))
             if not np.isfinite(floats(block)).all():
                 return False
     return all(0 <= i < _VOCAB for _, _, _, ids in said for i in ids)

@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,8 +79,8 @@ class EngineStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopiedState:
-    """A state at rest, copied."""
+class RestingState:
+    """A state at rest: copied, or held."""
 
     tokens: int
     """So many it has read."""
@@ -234,18 +235,38 @@ class Engine:
         except EngineClosed:  # and with it, all that it held
             return 0
 
-    def copy_state(self, namespace: str, token_ids: Sequence[int], *, adapter: str) -> CopiedState | None:
+    def copy_state(self, namespace: str, token_ids: Sequence[int], *, adapter: str) -> RestingState | None:
         """What has been read of `token_ids` from their beginning, and rests; None: nothing. Replies pause for the copy.
 
         Raises:
             EngineClosed: nothing is left.
         """
 
-        def work() -> CopiedState | None:
+        def work() -> RestingState | None:
             state = self._resting.resting(namespace, list(token_ids), adapter=adapter)
-            return CopiedState(tokens=state.length, tensors=state.tensors(), state=state) if state is not None else None
+            return None if state is None else RestingState(tokens=state.length, tensors=state.tensors(), state=state)
 
         return self.run(work)
+
+    @contextmanager
+    def held_state(self, namespace: str, token_ids: Sequence[int], *, adapter: str) -> Iterator[RestingState | None]:
+        """As `copy_state`, but as it lies in memory: nobody reads on with it meanwhile, who wants to gets a copy.
+
+        Raises:
+            EngineClosed: nothing is left.
+        """
+
+        def work() -> RestingState | None:
+            state = self._resting.hold(namespace, list(token_ids), adapter=adapter)
+            return None if state is None else RestingState(tokens=state.length, tensors=state.views(), state=state)
+
+        held = self.run(work)
+        try:
+            yield held
+        finally:
+            if held is not None:
+                with suppress(EngineClosed):
+                    self.run(lambda: self._resting.let_rest(held.state))
 
     def last_logits(self, namespace: str, token_ids: Sequence[int], *, adapter: str) -> Tensor | None:
         """What the model says after `token_ids`, float32 [vocab]; None unless a state at rest has read just these.
@@ -265,9 +286,9 @@ class Engine:
 
         return self.run(work)
 
-    def release_state(self, copied: CopiedState) -> None:
-        """Let go of the state that was copied, unless it has been taken or replaced since. Raises: EngineClosed."""
-        self.run(lambda: self._resting.release(copied.state))
+    def release_state(self, resting: RestingState) -> None:
+        """Let go of a state, unless it has been taken or replaced since. Raises: EngineClosed."""
+        self.run(lambda: self._resting.release(resting.state))
 
     def restore_state(
         self,

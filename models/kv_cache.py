@@ -151,14 +151,14 @@ class KVCache:
         copy.length = length
         return copy
 
+    def views(self) -> dict[str, Tensor]:
+        """Keys and values of each layer, [kv_heads, length, head_dim], on the CPU; copied, if they lie elsewhere."""
+        held = {"keys": self._keys[:, :, : self.length].cpu(), "values": self._values[:, :, : self.length].cpu()}
+        return {f"{kind}.{n:03d}": of[n] for kind, of in held.items() for n in range(self.shape.layers)}
+
     def tensors(self) -> dict[str, Tensor]:
-        """Keys and values of each layer, [kv_heads, length, head_dim], copied to the CPU."""
-        held = {"keys": self._keys[:, :, : self.length], "values": self._values[:, :, : self.length]}
-        return {
-            f"{kind}.{n:03d}": of[n].to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for kind, of in held.items()
-            for n in range(self.shape.layers)
-        }
+        """The same, copied."""
+        return {name: view.clone(memory_format=torch.contiguous_format) for name, view in self.views().items()}
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold these, converted to this cache's dtype and device. Raises: ValueError: they are not of its shape."""

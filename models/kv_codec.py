@@ -163,7 +163,7 @@ def block_of(array: NDArray[Any], dtype: str) -> Block:
     """An array as a block of `dtype`, whose bytes it has."""
     flat = np.ascontiguousarray(array)
     data = flat.reshape(-1).view(np.uint8).data if flat.size else memoryview(b"")
-    return Block(dtype=dtype, shape=array.shape, data=data)
+    return Block.of(dtype, array.shape, data)
 
 
 def _rounded_to_bf16(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:

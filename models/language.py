@@ -92,6 +92,10 @@ class SequenceState(Protocol):
         """
         ...
 
+    def views(self) -> dict[str, Tensor]:
+        """All that is held, on the CPU, as it lies there: true until something else is read or forgotten."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """All that is held, as copies on the CPU: what `fill` takes."""
         ...

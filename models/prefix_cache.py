@@ -27,6 +27,8 @@ class _Entry:
     adapter: str
     token_ids: NDArray[np.int32]
     state: SequenceState
+    held: int = 0
+    """So many are looking at its memory."""
 
 
 class PrefixCache:
@@ -55,8 +57,8 @@ class PrefixCache:
     def take(self, namespace: str, prompt: list[int], *, adapter: str = BASE) -> SequenceState | None:
         """A state that has read a prefix of `prompt` (at least its last token is left to read), or None.
 
-        A state that the prompt continues is handed over whole. One that goes elsewhere after the shared prefix
-        stays, and a copy of the shared part is handed over.
+        A state that the prompt continues is handed over whole. One that goes elsewhere after the shared prefix, or that
+        somebody holds, stays, and a copy of the shared part is handed over.
         """
         ids = np.asarray(prompt, dtype=np.int32)
         shared = [
@@ -73,19 +75,30 @@ class PrefixCache:
             return entry.state.fork(usable)
         if continued[1] is None:
             return None
+        if continued[1].held:
+            return continued[1].state.fork(min(continued[0], len(prompt) - 1))
         self._entries.remove(continued[1])
         continued[1].state.crop(min(continued[0], len(prompt) - 1))
         return continued[1].state
 
     def resting(self, namespace: str, token_ids: list[int], *, adapter: str = BASE) -> SequenceState | None:
         """The state that has read most of `token_ids` from their beginning, and nothing else. It stays where it is."""
-        ids = np.asarray(token_ids, dtype=np.int32)
-        found = [
-            e
-            for e in self._entries
-            if (e.namespace, e.adapter) == (namespace, adapter) and _common_prefix(e.token_ids, ids) == len(e.token_ids)
-        ]
-        return max(found, key=lambda e: len(e.token_ids)).state if found else None
+        found = self._resting(namespace, token_ids, adapter)
+        return None if found is None else found.state
+
+    def hold(self, namespace: str, token_ids: list[int], *, adapter: str = BASE) -> SequenceState | None:
+        """As `resting`; and until `let_rest`, nobody reads on with it, so that its memory can be looked at."""
+        found = self._resting(namespace, token_ids, adapter)
+        if found is None:
+            return None
+        found.held += 1
+        return found.state
+
+    def let_rest(self, state: SequenceState) -> None:
+        """The end of a `hold`."""
+        for entry in self._entries:
+            if entry.state is state:
+                entry.held -= 1
 
     def share(self, namespace: str, origin: str, state: SequenceState, *, adapter: str = BASE) -> None:
         """Let `begun_with` find what this state holds now, under the name of where it comes from."""
@@ -136,6 +149,15 @@ class PrefixCache:
         """Drop the least recently used states until the rest fits."""
         while self._entries and self.nbytes > max_bytes:
             self._entries.pop(0)
+
+    def _resting(self, namespace: str, token_ids: list[int], adapter: str) -> _Entry | None:
+        ids = np.asarray(token_ids, dtype=np.int32)
+        found = [
+            e
+            for e in self._entries
+            if (e.namespace, e.adapter) == (namespace, adapter) and _common_prefix(e.token_ids, ids) == len(e.token_ids)
+        ]
+        return max(found, key=lambda e: len(e.token_ids), default=None)
 
     def _let_go_of(self, meant: Callable[[tuple[str, str, str]], bool]) -> None:
         for key in [key for key in self._shared if meant(key)]:

@@ -65,6 +65,9 @@ class ScriptedState:
     def begin(self, shared: object, length: int) -> None:
         raise ValueError("a scripted state shares nothing")
 
+    def views(self) -> dict[str, torch.Tensor]:
+        return self.tensors()
+
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"state.read": torch.tensor(self.token_ids, dtype=torch.int32)}
 

@@ -46,8 +46,6 @@ ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 
 """The dtypes that there are, by safetensors' names."""
 _PIECE = 1 << 22
 """Bytes handed on at once, and from which on threads are worth their start."""
-_CACHED = 1 << 18
-"""Bytes hashed and written while a core's cache has them."""
 
 
 class BrokenStateFile(Exception):
@@ -60,7 +58,22 @@ class Block:
 
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview
+    runs: tuple[memoryview, ...]
+    """Its bytes, in one piece or in several that follow each other: a cache with room to grow is not copied for it."""
+
+    @classmethod
+    def of(cls, dtype: str, shape: tuple[int, ...], data: memoryview) -> Block:
+        """A tensor in one piece."""
+        return cls(dtype=dtype, shape=shape, runs=(data,))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(len, self.runs))
+
+    @property
+    def data(self) -> memoryview:
+        """In one piece; a copy, if it is not."""
+        return self.runs[0] if len(self.runs) == 1 else memoryview(b"".join(self.runs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +111,19 @@ def pieces(
     Raises:
         ValueError: a name, a number of dimensions, a dtype or a size that the format does not have.
     """
-    views = {name: _checked(name, block) for name, block in blocks.items()}
-    nbytes = sum(map(len, views.values()))
-    digests = _for_each(lambda name: hashlib.sha256(views[name]).hexdigest(), list(views), nbytes)
-    yield memoryview(_header(blocks, manifest, digests, signer))
-    for view in views.values():
-        for start in range(0, len(view), _PIECE):
-            yield view[start : start + _PIECE]
+    nbytes = _checked(blocks)
+
+    def digest(name: str) -> str:
+        made = hashlib.sha256()
+        for run in blocks[name].runs:
+            made.update(run)
+        return made.hexdigest()
+
+    yield memoryview(_header(blocks, manifest, _for_each(digest, list(blocks), nbytes), signer))
+    for block in blocks.values():
+        for run in block.runs:
+            for start in range(0, len(run), _PIECE):
+                yield run[start : start + _PIECE]
 
 
 def write(path: Path, blocks: Mapping[str, Block], manifest: Mapping[str, Any], signer: Signer | None = None) -> int:
@@ -134,24 +153,23 @@ def write(path: Path, blocks: Mapping[str, Block], manifest: Mapping[str, Any], 
 
 def _fill(file: int, blocks: Mapping[str, Block], manifest: Mapping[str, Any], signer: Signer | None) -> int:
     """Each tensor is hashed while it is written, the header is written last: its length is known before its digests."""
-    views = {name: _checked(name, block) for name, block in blocks.items()}
+    nbytes = _checked(blocks)
     first = len(_header(blocks, manifest, dict.fromkeys(blocks, "0" * 64), signer))
-    at = dict(zip(views, accumulate(map(len, views.values()), initial=first), strict=False))
-    end = first + sum(map(len, views.values()))
+    places = dict(zip(blocks, accumulate((b.nbytes for b in blocks.values()), initial=first), strict=False))
 
     def written(name: str) -> str:
-        digest, view = hashlib.sha256(), views[name]
-        for start in range(0, len(view), _CACHED):
-            piece = view[start : start + _CACHED]
-            digest.update(piece)
-            _put(file, piece, at[name] + start)
-        _begin_flushing(file, at[name], len(view))
+        digest, at = hashlib.sha256(), places[name]
+        for run in blocks[name].runs:
+            digest.update(run)
+            _put(file, run, at)
+            at += len(run)
+        _begin_flushing(file, places[name], at - places[name])
         return digest.hexdigest()
 
-    header = _header(blocks, manifest, _for_each(written, list(views), end - first), signer)
+    header = _header(blocks, manifest, _for_each(written, list(blocks), nbytes), signer)
     assert len(header) == first
     _put(file, header, 0)
-    return end
+    return first + nbytes
 
 
 def _put(file: int, piece: memoryview | bytes, at: int) -> None:
@@ -174,7 +192,7 @@ def _header(
     table: dict[str, Any] = {}
     at = 0
     for name, block in blocks.items():
-        end = at + len(block.data)
+        end = at + block.nbytes
         table[name] = {"dtype": block.dtype, "shape": list(block.shape), "data_offsets": [at, end]}
         at = end
     seal = _seal(text, table)
@@ -241,21 +259,24 @@ def opened(path: Path) -> tuple[Contents, Mapping[str, Block]]:
     bad = sorted(name for name, fine in finite.items() if not fine)
     if bad:
         raise BrokenStateFile(f"it holds what is no number: {', '.join(bad[:3])}")
-    return found, {n: Block(dtype=t.dtype, shape=t.shape, data=views[n]) for n, t in found.tensors.items()}
+    return found, {n: Block.of(t.dtype, t.shape, views[n]) for n, t in found.tensors.items()}
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _checked(name: str, block: Block) -> memoryview:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for a tensor")
-    if block.dtype not in ITEM_BYTES or len(block.shape) > _MOST_RANK:
-        raise ValueError(f"{name}: {block.dtype}, {len(block.shape)} dimensions")
-    if len(block.data) != math.prod(block.shape) * ITEM_BYTES[block.dtype] or block.data.itemsize != 1:
-        raise ValueError(f"{name}: {len(block.data)} bytes for {block.dtype} {list(block.shape)}")
-    return block.data
+def _checked(blocks: Mapping[str, Block]) -> int:
+    """Bytes of them all, if the format has them."""
+    for name, block in blocks.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a tensor")
+        if block.dtype not in ITEM_BYTES or len(block.shape) > _MOST_RANK:
+            raise ValueError(f"{name}: {block.dtype}, {len(block.shape)} dimensions")
+        fits = block.nbytes == math.prod(block.shape) * ITEM_BYTES[block.dtype]
+        if not fits or any(run.itemsize != 1 or not run.contiguous for run in block.runs):
+            raise ValueError(f"{name}: {block.nbytes} bytes for {block.dtype} {list(block.shape)}")
+    return sum(block.nbytes for block in blocks.values())
 
 
 def _for_each(work: Callable[[str], T], names: Sequence[str], nbytes: int) -> dict[str, T]:

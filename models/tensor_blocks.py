@@ -34,14 +34,20 @@ def to_tensors(blocks: Mapping[str, Block]) -> dict[str, Tensor]:
 def _block(name: str, tensor: Tensor) -> Block:
     if tensor.dtype not in _CODES or tensor.device.type != "cpu":
         raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}")
+    parts = [tensor] if tensor.is_contiguous() or not tensor.dim() else list(tensor.unbind(0))
+    return Block(dtype=_CODES[tensor.dtype], shape=tuple(tensor.shape), runs=tuple(_bytes(part) for part in parts))
+
+
+def _bytes(tensor: Tensor) -> memoryview:
     flat = tensor.contiguous().view(-1)
-    data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
-    return Block(dtype=_CODES[tensor.dtype], shape=tuple(tensor.shape), data=data)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def _tensor(block: Block) -> Tensor:
     dtype = DTYPES[block.dtype]
-    if not len(block.data):
+    if not block.nbytes:
         return torch.empty(block.shape, dtype=dtype)
-    data = block.data if not block.data.readonly else memoryview(bytearray(block.data))
+    data = block.data
+    if data.readonly:
+        data = memoryview(bytearray(data))
     return torch.frombuffer(data, dtype=dtype).view(block.shape)

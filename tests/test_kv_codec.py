@@ -103,7 +103,7 @@ def test_lossless_packs_every_kind_of_float(dtype: str) -> None:
 
 def test_fewer_bits_are_fewer_bytes() -> None:
     held = state(640)
-    sizes = {codec: sum(len(b.data) for b in coded(held, codec, TRANSFORM).blocks.values()) for codec in CODECS}
+    sizes = {codec: sum(b.nbytes for b in coded(held, codec, TRANSFORM).blocks.values()) for codec in CODECS}
     whole = sizes["none"]
     assert sizes["bf16"] == whole / 2 and sizes["lossless"] < 0.9 * whole
     assert sizes["int4"] < 0.65 * sizes["int8"] < 0.3 * whole
@@ -136,7 +136,7 @@ def test_what_does_not_fit_together_is_refused(codec: Codec) -> None:
     made = coded(state(70), codec, TRANSFORM)
     blocks, manifest = dict(made.blocks), dict(made.manifest)
     first = next(iter(blocks))
-    half = Block(dtype="U8", shape=(1,), data=memoryview(b"\1"))
+    half = Block.of("U8", (1,), memoryview(b"\1"))
     tensors = manifest["tensors"]
     wrong: list[tuple[dict[str, Block], dict[str, Any]]] = [
         (blocks, changed(manifest, name="gzip")),
@@ -170,7 +170,7 @@ def test_noise_in_a_coded_block_is_refused_or_becomes_numbers_of_the_right_shape
     raw = bytearray(made.blocks[name].data)
     at = int(chance.integers(max(len(raw), 1)))
     raw[at : at + len(noise)] = noise[: max(len(raw) - at, 0)]
-    block = Block(dtype=made.blocks[name].dtype, shape=made.blocks[name].shape, data=memoryview(bytes(raw)))
+    block = Block.of(made.blocks[name].dtype, made.blocks[name].shape, memoryview(bytes(raw)))
     try:
         back = decoded(
             {**made.blocks, name: block}, made.manifest, most_bytes=MOST, transforms={TRANSFORM.digest: TRANSFORM}

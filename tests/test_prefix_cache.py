@@ -67,6 +67,23 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.take("", [*[1] * 50, 9]) is None
 
 
+def test_what_is_held_is_continued_on_a_copy_and_otherwise_as_ever() -> None:
+    cache = PrefixCache(bytes_per_token=1)
+    tokens = list(range(50))
+    cache.put("a", tokens, ScriptedState(tokens))
+    held = cache.hold("a", [*tokens, 1, 2])
+    assert held is not None and cache.hold("b", tokens) is None
+    taken = cache.take("a", [*tokens, 9])
+    assert taken is not None and taken is not held and taken.length == 50 and len(cache) == 1
+    shorter = cache.take("a", tokens)
+    assert shorter is not None and (shorter.length, held.length) == (49, 50), "the last is read again, elsewhere"
+    cache.let_rest(held)
+    assert cache.take("a", [*tokens, 9]) is held and len(cache) == 0
+    cache.put("a", tokens, held)
+    cache.hold("a", tokens)
+    assert cache.drop("a") == 1, "to be forgotten is more than to be held"
+
+
 def test_what_forks_begin_with_is_found_while_one_of_them_lives_and_by_nobody_else() -> None:
     shape = KVShape(layers=1, kv_heads=1, head_dim=2, dtype=torch.float32, device=torch.device("cpu"))
     tokens = list(range(300))
