@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 ifdef ARGS
 	$(VENV)/bin/python -m pytest $(ARGS)
 else
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not alone and not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not slow"
 	$(VENV)/bin/python -m pytest -m "alone and not slow"
 endif
 

@@ -7,8 +7,8 @@ some with nothing changed, some with other seeds, some with other seeds and anot
 over all pairs of its forks and all prompts: the share that is the same to the end; after how many words the others part
 (median, least, most); how many of their words they have in common from the cut on (Jaccard's index of the sets).
 
-Then the memory of the service (PSS: what processes or mappings share counts once) and the time, for the first fork that
-is brought back and for each further one, beside what a state weighs by itself.
+Then the memory (the service's anonymous pages, and what the machine has in shared ones: run nothing beside it) and the
+time, for the first fork that is brought back and for each further one, beside what a state weighs. Linux only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from bench.server import Server
 from bench.suspends import cut_off
@@ -71,15 +71,17 @@ def _begun(client: httpx.Client, url: str, n: int) -> dict[str, Any]:
 
 
 def _texts(client: httpx.Client, begun: dict[str, Any], branches: int, how: dict[str, Any]) -> list[list[str]]:
-    """What each fork says from the cut on, as words."""
-    rests = []
-    for n in range(branches):
-        fork = _call(client, f"/v1/sessions/{begun['session']}/fork", {})["id"]
+    """What each fork says from the cut on, as words; all go on at once."""
+    forks = [_call(client, f"/v1/sessions/{begun['session']}/fork", {})["id"] for _ in range(branches)]
+
+    def rest(n: int) -> list[str]:
         changes = {**how, "seed": how["seed"] + n} if how else {}
-        text = _call(client, f"/v1/sessions/{fork}/resume", changes)["reply"]["text"]
+        text = str(_call(client, f"/v1/sessions/{forks[n]}/resume", changes)["reply"]["text"])
         assert text.startswith(begun["text"]), (text, begun["text"])
-        rests.append(text[len(begun["text"]) :].split())
-    return rests
+        return text[len(begun["text"]) :].split()
+
+    with ThreadPoolExecutor(branches) as pool:
+        return list(pool.map(rest, range(branches)))
 
 
 def _parted(groups: Sequence[Sequence[Sequence[str]]]) -> dict[str, Any]:
@@ -102,12 +104,11 @@ def _cost(client: httpx.Client, server: Server, branches: int) -> dict[str, Any]
     begun = _begun(client, server.url, 1_000)
     forks = [_call(client, f"/v1/sessions/{begun['session']}/fork", {})["id"] for _ in range(branches)]
     assert server.process is not None
-    process = psutil.Process(server.process.pid)
-    rows, held = [], process.memory_full_info().pss
+    rows, held = [], _memory(server.process.pid)
     for fork in forks:
         back = _call(client, f"/v1/sessions/{fork}/resume", {"continue": False})
         assert back["how"] == "exact", back
-        now = process.memory_full_info().pss
+        now = _memory(server.process.pid)
         rows.append({"tokens": back["tokens"], "ms": back["seconds"] * 1000, "bytes": now - held})
         held = now
     first, more = rows[0], rows[1:]
@@ -118,6 +119,17 @@ def _cost(client: httpx.Client, server: Server, branches: int) -> dict[str, Any]
         "first": {"ms": first["ms"], "bytes": first["bytes"]},
         "each_further": {name: _spread([r[name] for r in more]) for name in ("ms", "bytes")},
     }
+
+
+def _memory(pid: int) -> int:
+    """Bytes. Pages of a memfd that nobody has touched since are in no process's account, only in the machine's."""
+    own = _line(Path(f"/proc/{pid}/smaps_rollup"), "Pss_Anon:")
+    return own + _line(Path("/proc/meminfo"), "Shmem:")
+
+
+def _line(file: Path, name: str) -> int:
+    kib = next(line.split()[1] for line in file.read_text().splitlines() if line.startswith(name))
+    return int(kib) << 10
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
