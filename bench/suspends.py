@@ -2,9 +2,9 @@
 
     python -m bench.suspends --json [--points 500] [--model tiny | SmolLM2-135M-Instruct]
 
-Ten sessions at a time, in a window so small that it is often compacted, some turns old, each beside a twin. The twin's
+Some 25 sessions at a time, in a window so small that it is often compacted, some turns old, each beside a twin. The twin's
 last reply is never suspended; the session's is, after a random number of pieces (none: while its prompt is being read),
-while the nine others are being written or cut, too. Then the service is killed or stopped, started anew, and all go on
+while the others are being written or cut, too. Then the service is killed or stopped, started anew, and all go on
 at once. Greedy and sampled, with stop strings and penalties. "tiny" is a random Llama whose bytes are mostly parts of
 code points. Exit code 1 if any text differs.
 """
@@ -27,7 +27,7 @@ import httpx
 from bench.server import Server
 from bench.tiny import save
 
-_AT_ONCE = 10
+_AT_ONCE = 25
 _WORDS = "sea wave light stone wind salt rope lamp night gull ship tide sand storm keeper stair".split()
 
 
@@ -65,7 +65,7 @@ def _case(chance: random.Random, n: int) -> dict[str, Any]:
         "after": chance.choice([0, 0, 0, 1, 2, 3, *range(4, 16)]),
         "how": {
             **(chance.choice([{"temperature": 0.0}, sampled])),
-            "max_tokens": chance.randrange(24, 64),
+            "max_tokens": chance.randrange(80, 180),  # long enough not to have ended before
             "ignore_eos": chance.random() < 0.8,
             "frequency_penalty": chance.choice([0.0, 0.5]),
             **({"stop": ["gh", "e s", "\n\n"]} if chance.random() < 0.3 else {}),
