@@ -2,7 +2,7 @@
 
     python -m bench.suspends --json [--points 500] [--model tiny | SmolLM2-135M-Instruct]
 
-Some 25 sessions at a time, in a window so small that it is often compacted, some turns old, each beside a twin. The twin's
+Many sessions at a time, in a window so small that it is often compacted, some old, each beside a twin. The twin's
 last reply is never suspended; the session's is, after a random number of pieces (none: while its prompt is being read),
 while the others are being written or cut, too. Then the service is killed or stopped, started anew, and all go on
 at once. Greedy and sampled, with stop strings and penalties. "tiny" is a random Llama whose bytes are mostly parts of
