@@ -22,11 +22,11 @@ ifdef ARGS
 	$(VENV)/bin/python -m pytest $(ARGS)
 else
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not slow"
-	$(VENV)/bin/python -m pytest -m "alone and not slow"
+	$(VENV)/bin/python -m pytest -m alone
 endif
 
-# Two hours: a night with the default model; 200 kills and five minutes of 16 clients with the default model; 50 kills of nights; nights that must
-# teach nothing; 500 replies suspended and continued in new processes; 100,000 broken files.
+# Two hours: a night with the default model; 200 kills and five minutes of 16 clients with it; 50 kills of nights; nights
+# that must teach nothing; 500 replies suspended and continued in new processes; 100,000 broken files.
 test-slow: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -m slow
 	$(VENV)/bin/python -m bench.kill_nights --kills 50
