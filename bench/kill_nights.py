@@ -95,8 +95,8 @@ def _open(folder: Path) -> bool:
     return bool(_rows(folder, "SELECT 1 FROM nights WHERE phase <> 'ended'"))
 
 
-def _finished(folder: Path, seconds: float = 180) -> list[str]:
-    """Wait for the night that was killed, which begins again by itself."""
+def _finished(folder: Path, seconds: float = 900) -> list[str]:
+    """Wait for the night that was killed, which begins again by itself. Each teaches all facts before it, and so lasts."""
     until = time.monotonic() + seconds
     while _open(folder):
         if time.monotonic() > until:

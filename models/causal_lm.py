@@ -38,6 +38,7 @@ from models.language import Chunk, Message, ModelCard, Reading, surprisal
 from models.packed_linear import pack_linears, packing_works
 from models.packed_rows import PackedRows
 from models.ragged import Ragged
+from models.tokenizer_identity import tokenizer_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -165,7 +166,7 @@ class CausalLM:
         self._closing_ids = self._template.closing_ids()
         self.card = ModelCard(
             name=name,
-            tokenizer=_tokenizer_digest(tokenizer),
+            tokenizer=tokenizer_digest(tokenizer),
             context_length=min(longest, context_length or longest, fitting),
             vocab_size=config.vocab_size,
             stop_ids=_stop_ids(model, tokenizer),
@@ -426,11 +427,6 @@ def _chat_template(tokenizer: Any) -> ChatTemplate:
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     declared = [model.generation_config.eos_token_id if model.generation_config else None, tokenizer.eos_token_id]
     return frozenset(i for eos in declared if eos is not None for i in (eos if isinstance(eos, list) else [eos]))
-
-
-def _tokenizer_digest(tokenizer: Any) -> str:
-    framed = json.dumps([tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template], sort_keys=True)
-    return hashlib.sha256(framed.encode()).hexdigest()
 
 
 def _byte_level_alphabet() -> dict[str, int]:
