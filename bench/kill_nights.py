@@ -96,7 +96,7 @@ def _open(folder: Path) -> bool:
 
 
 def _finished(folder: Path, seconds: float = 900) -> list[str]:
-    """Wait for the night that was killed, which begins again by itself. Each teaches all facts before it, and so lasts."""
+    """Wait for the night that was killed, which begins again by itself; each has more to teach than the last."""
     until = time.monotonic() + seconds
     while _open(folder):
         if time.monotonic() > until:

@@ -13,12 +13,15 @@ from typing import Any
 from tokenizers import Tokenizer
 
 PROBE = """\
-It's 07:30, they've said; I'll pay $1,234.56 (or 99 %) to "Zoë O'Neill-Łukasz" <z.o@example.org>!?  Two  spaces,\tone tab,
+It's 07:30, they've said; I'll pay $1,234.56 (or 99 %) to "Zoë O'Neill-Łukasz" <z.o@example.org>!?
+Two  spaces,\tone tab,
 
 two\r\nbreaks\n    def f(x: list[int]) -> None:  # indented\n        return x[0] ** 2 != 3e-7\n\n\n
-ÄÖÜ straße naïve café e\u0301 \u00e9 \ufb01 \u2167 ½ — “quoted” ‘single’ … «guillemets» HELLO hello HeLLo 12345678901234567890
+ÄÖÜ straße naïve café e\u0301 \u00e9 \ufb01 \u2167 ½ — “quoted” ‘single’ … «guillemets»
+HELLO hello HeLLo 12345678901234567890
 Привет, как дела? Γειά σου. שלום עולם. مرحبا بالعالم. नमस्ते दुनिया। สวัสดีชาวโลก 你好，世界。こんにちは世界。안녕하세요 세계
-👍🏽 👩\u200d👩\u200d👧 🇩🇪 ❤\ufe0f \u00a0\u200b\ufeff \x00\x07\x7f <s></s> <|im_start|>user\nHi<|im_end|> [INST] <unk> ▁ Ġ Ċ
+👍🏽 👩\u200d👩\u200d👧 🇩🇪 ❤\ufe0f \u00a0\u200b\ufeff \x00\x07\x7f
+<s></s> <|im_start|>user\nHi<|im_end|> [INST] <unk> ▁ Ġ Ċ
 """ + "".join(chr(c) for c in range(0x20, 0x250))
 """Contractions, figures, white space, code, scripts, combining marks, emoji, control and special tokens."""
 
