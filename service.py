@@ -32,6 +32,7 @@ from agent.calibration import calibrate, key_of, shipped
 from agent.checkpoint import Checkpoints
 from agent.keeping import Keeper
 from agent.moving import Moving, Policy
+from agent.persona import Found, Persona
 from agent.remembering import Memory
 from agent.turn import Awake
 from consolidation.registry import Registry
@@ -43,6 +44,7 @@ from memory.binding import Binder, load_calibration, save_calibration
 from memory.errors import EmbedderAway, MemoryFault
 from memory.experiences import Experiences
 from memory.forgetting import finish_forgetting
+from memory.pins import pinned
 from memory.recall import Embedder, Recall
 from memory.store import Store
 from memory.transcripts import Transcripts
@@ -53,7 +55,7 @@ from models.language import LanguageModel
 from nights import Serving, base_digest, clock, sleeper
 from settings import Settings, SettingsError
 from web import checkpoints as checkpoint_routes
-from web import errors, memories, openai, sessions, sleep, status
+from web import errors, memories, openai, persona, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
 from web.guard import Guard
 from web.keys import Keyring
@@ -159,6 +161,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     wake=lambda session, owner: checkpoints.resume(session, owner=owner),
                     now=_now,
                     memory=memory,
+                    persona=Persona(
+                        pins=partial(pinned, store),
+                        steerer=None
+                        if settings.model == "scripted"
+                        else Found(engine, settings.cache_dir / "directions", base_digest(settings)),
+                    ),
                     serving=serving.of,
                     taught=serving.taught,
                 ),
@@ -234,6 +242,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         checkpoint_routes.router,
         memories.router,
         sleep.router,
+        persona.router,
         status.router,
     ):
         app.include_router(router)

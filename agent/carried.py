@@ -169,6 +169,9 @@ def _goes_on(unfinished: Any, last: Entry) -> bool:
         return False
     if not isinstance(unfinished.get("adapter"), str | None):
         return False
+    persona = unfinished.get("persona", {})
+    if not isinstance(persona, dict) or not all(type(v) is float and -1 <= v <= 1 for v in persona.values()):
+        return False
     try:
         Sampling(**unfinished["sampling"])
     except (TypeError, ValueError):

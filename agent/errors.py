@@ -6,6 +6,7 @@ AgentError
 ├── InvalidTurn           a turn that cannot be taken as asked
 ├── NothingUnfinished     no reply in this session waits to go on
 ├── CheckpointRefused     a file that is not taken in, or cannot be made as asked
+├── UnknownVariable       a persona variable that there is not, or a value that none has
 ├── TurnInProgress        the same idempotency key is being served right now
 └── IdempotencyConflict   the same idempotency key came with another request
 """
@@ -31,6 +32,10 @@ class InvalidTurn(AgentError):
 
 class NothingUnfinished(AgentError):
     """No reply in this session waits to go on."""
+
+
+class UnknownVariable(AgentError):
+    """A persona variable that there is not, or a value that none has."""
 
 
 class CheckpointRefused(AgentError):

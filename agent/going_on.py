@@ -105,6 +105,7 @@ def go_on(
         held.enter_context(awake.running.taking(session, owner, control))
         sampling = Sampling(**{**begun.body["sampling"], **(changes or {})})
         adapter = _who(awake, begun, owner)
+        feeling = awake.persona.known(begun.body.get("persona", {}))
         generation = awake.engine.submit(
             Prompt(
                 token_ids=begun.prompt,
@@ -115,6 +116,7 @@ def go_on(
                 ignore_eos=begun.body["ignore_eos"],
                 namespace=owner,
                 adapter=adapter,
+                steering=awake.persona.steering(feeling),
             )
         )
         control.bind(generation)
@@ -135,6 +137,7 @@ def go_on(
             timings=reply.timings,
             created_at=begun.turn.created_at,
             choices=tuple(choices),
+            persona=feeling,
         )
         _write_down(awake, begun, reply, result, sampling, forgotten, owner)
         return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -16,6 +16,7 @@ from agent.abstention import Taught, personal
 from agent.calibration import judged_in
 from agent.control import RunningTurns, TurnControl
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
+from agent.persona import Persona
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
 from agent.recollection import Recollection, hit_of, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
@@ -32,6 +33,7 @@ from models.engine import Engine
 from models.generation import Delta, Prompt, Reply, Timings
 from models.language import BASE, FinishReason, Message
 from models.sampling import Choice, Sampling
+from models.steering import Steering
 
 log = logging.getLogger("slowwave.turn")
 
@@ -57,6 +59,8 @@ class TurnRequest:
     """Remind the model of what it was told before."""
     adapter: str | None = None
     """Who answers: one of the owner's adapters, `BASE`, or whoever serves the owner now."""
+    persona: Mapping[str, float] | None = None
+    """Variables for this reply, the others at rest; None: as they are."""
     keep_partial: bool = True
     """Keep a reply that was cancelled, marked as such: somebody has been reading along."""
 
@@ -79,6 +83,8 @@ class TurnResult:
     """What the model was reminded of."""
     salience: Salience | None = None
     """Of what was said, for now."""
+    persona: Mapping[str, float] | None = None
+    """The variables that the reply was written under; None: it was taken before, or by heart."""
     replayed: bool = False
     """Taken before, under the same idempotency key."""
 
@@ -91,6 +97,7 @@ class Awake:
     transcripts: Transcripts
     now: Callable[[], datetime]
     memory: Memory | None = None
+    persona: Persona = field(default_factory=Persona)
     leases: SessionLeases = field(default_factory=SessionLeases)
     underway: Underway = field(default_factory=Underway)
     running: RunningTurns = field(default_factory=RunningTurns)
@@ -135,6 +142,8 @@ def take_turn(
             if opening.session is not None:
                 awake.wake(opening.session, request.owner)
             at = awake.now()
+            feeling = awake.persona.values(request.owner, request.persona)
+            steering = awake.persona.steering(feeling)
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
             control = control or TurnControl()
             held.enter_context(awake.running.taking(session, request.owner, control))
@@ -148,7 +157,16 @@ def take_turn(
                     same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
                     note=speaker.recollection.note,
                 )
-                generation = awake.engine.submit(_prompt(awake, request, opening, plan, speaker.adapter))
+                generation = awake.engine.submit(
+                    _prompt(
+                        awake,
+                        request,
+                        opening,
+                        plan,
+                        speaker.adapter,
+                        steering=None if speaker.vouches else steering,  # what is known by heart is said plainly
+                    )
+                )
                 control.bind(generation, firm=speaker.vouches is None)
                 if n == 0:
                     on_start(turn, session)
@@ -170,6 +188,7 @@ def take_turn(
                 compacted=plan.compacted,
                 recalled=speaker.recollection.hits if plan.noted else (),
                 salience=salience,
+                persona=None if speaker.vouches else feeling,
             )
             partial = reply.finish_reason == "suspended" or (request.keep_partial and reply.token_ids)
             if reply.finish_reason in ("stop", "length") or partial:
@@ -280,7 +299,7 @@ def _write_down(
         tokenizer=model.card.tokenizer,
         create_for=None if opening.session else request.owner,
         fork_of=opening.fork_of,
-        unfinished=_unfinished(request, plan, reply) if reply.finish_reason == "suspended" else None,
+        unfinished=_unfinished(request, plan, reply, result) if reply.finish_reason == "suspended" else None,
         also=lambda db: changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten)),
         forgotten=forgotten,
     )
@@ -295,7 +314,7 @@ def status_of(reason: FinishReason) -> Status:
     return "interrupted" if reason == "suspended" else cast(Status, reason)
 
 
-def _unfinished(request: TurnRequest, plan: Plan, reply: Reply) -> dict[str, Any]:
+def _unfinished(request: TurnRequest, plan: Plan, reply: Reply, result: TurnResult) -> dict[str, Any]:
     """All that a reply needs to go on with the same next token; see going_on.py."""
     return {
         "header": len(plan.header),
@@ -305,6 +324,7 @@ def _unfinished(request: TurnRequest, plan: Plan, reply: Reply) -> dict[str, Any
         "stop": list(request.stop),
         "ignore_eos": request.ignore_eos,
         "adapter": request.adapter,
+        "persona": dict(result.persona or {}),
     }
 
 
@@ -340,7 +360,9 @@ def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Spea
     return speakers(said, adapter, recollection, taught)
 
 
-def _prompt(awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, adapter: str) -> Prompt:
+def _prompt(
+    awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, adapter: str, *, steering: Steering | None
+) -> Prompt:
     said = opening.new[-1].content
     return Prompt(
         token_ids=plan.prompt,
@@ -350,6 +372,7 @@ def _prompt(awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, ad
         ignore_eos=request.ignore_eos,
         namespace=request.owner,
         adapter=adapter,
+        steering=steering,
         judged=range(0) if awake.memory is None else judged_in(awake.engine.model, plan.prompt, said),
     )
 

@@ -389,3 +389,19 @@ def m007_checkpoints(db: Database) -> None:
         "CREATE INDEX checkpoints_by_session ON checkpoints (session, n)",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m008_pins(db: Database) -> None:
+    """Persona variables that an owner holds at a value."""
+    db.execute(
+        """
+        CREATE TABLE pins (
+            owner TEXT NOT NULL,
+            variable TEXT NOT NULL,
+            value REAL NOT NULL CHECK (value BETWEEN -1 AND 1),
+            at TEXT NOT NULL,
+            PRIMARY KEY (owner, variable)
+        ) STRICT
+        """
+    )

@@ -32,12 +32,13 @@ from transformers.utils import logging as transformers_logging
 from models import adapters, llama
 from models.adapters import Adapter, Linear, LowRank
 from models.chat_template import ChatTemplate
-from models.errors import TemplateRefused, UnsupportedModel
+from models.errors import SteeringRefused, TemplateRefused, UnsupportedModel
 from models.kv_cache import KVCache, KVShape
 from models.language import Chunk, Message, ModelCard, Reading, surprisal
 from models.packed_linear import pack_linears, packing_works
 from models.packed_rows import PackedRows
 from models.ragged import Ragged
+from models.steering import After, adding
 from models.tokenizer_identity import tokenizer_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,10 +70,12 @@ class Forward(Protocol):
         """What an adapter adds, arranged for this forward pass."""
         ...
 
-    def __call__(self, ragged: Ragged, adapted: Sequence[tuple[Any, Tensor | None]]) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, ragged: Ragged, adapted: Sequence[tuple[Any, Tensor | None]], after: After | None = None
+    ) -> tuple[Tensor, Tensor]:
         """A row of tokens -> the logits after each chunk, and the surprise at each judged token.
 
-        `adapted`: parts, and the rows that are theirs; None: all.
+        `adapted`: parts, and the rows that are theirs; None: all. `after`: what changes the residuals, and how.
         """
         ...
 
@@ -209,11 +212,26 @@ class CausalLM:
     @torch.inference_mode()
     def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
         ragged = Ragged(chunks, self._shape.device, between)
-        logits, judged = self._forward(ragged, [(self._adapters[id], rows) for id, rows in ragged.adapted])
+        adapted = [(self._adapters[id], rows) for id, rows in ragged.adapted]
+        logits, judged = self._forward(ragged, adapted, adding(ragged.steered))
         ragged.finish()
         shares = iter(judged.tolist())
         surprisals = tuple(tuple(islice(shares, len(c.judged))) for c in chunks)
         return Reading(logits=logits.float(), surprisals=surprisals)
+
+    @torch.inference_mode()
+    def residuals(self, token_ids: Sequence[int], *, start: int) -> Tensor:
+        seen: dict[int, Tensor] = {}
+
+        def look(layer: int, x: Tensor) -> Tensor:
+            seen[layer] = x[start:].float().mean(0).cpu()
+            return x
+
+        chunk = Chunk(token_ids=token_ids, state=self.new_state())
+        self._forward(Ragged([chunk], self._shape.device, lambda: None), [], look)
+        if len(seen) != self._shape.layers:
+            raise SteeringRefused(f"{self.card.name}: {len(seen)} of {self._shape.layers} layers can be looked at")
+        return torch.stack([seen[n] for n in range(self._shape.layers)])
 
     @torch.inference_mode()
     def adopt(self, folder: Path, id: str) -> None:
@@ -334,17 +352,25 @@ class _TransformersForward:
     def __init__(self, model: Any, linears: Mapping[Linear, tuple[str, int, int]]) -> None:
         self._model = model
         self._adapted: Sequence[tuple[dict[Linear, LowRank], Tensor | None]] = ()
+        self._after: After | None = None
         self.linears = {linear: (into, out) for linear, (_, into, out) in linears.items()}
         for linear, (path, _, _) in linears.items():
             model.get_submodule(path).register_forward_hook(partial(self._add, linear))
+        for path, module in model.named_modules():
+            layer = _LAYER.fullmatch(path)
+            if layer is not None:
+                module.register_forward_hook(partial(self._went_through, int(layer[1])))
 
     def parts(self, adapter: Adapter) -> dict[Linear, LowRank]:
         return dict(adapter.parts)
 
     def __call__(
-        self, ragged: Ragged, adapted: Sequence[tuple[dict[Linear, LowRank], Tensor | None]]
+        self,
+        ragged: Ragged,
+        adapted: Sequence[tuple[dict[Linear, LowRank], Tensor | None]],
+        after: After | None = None,
     ) -> tuple[Tensor, Tensor]:
-        self._adapted = adapted
+        self._adapted, self._after = adapted, after
         logits: Tensor = self._model(
             input_ids=ragged.token_ids[None],
             position_ids=ragged.positions[None],
@@ -364,7 +390,16 @@ class _TransformersForward:
                 output = output + added if rows is None else output.index_add(1, rows, added)
         return output
 
+    def _went_through(self, layer: int, _: Any, inputs: Any, output: Any) -> Any:
+        """Of a whole layer: its output is the residuals, [1, tokens, hidden], or a tuple that begins with them."""
+        if self._after is None:
+            return None
+        if isinstance(output, tuple):
+            return (self._after(layer, output[0][0])[None], *output[1:])
+        return self._after(layer, output[0])[None]
 
+
+_LAYER = re.compile(r"(?:.+\.)?(?:layers|h)\.(\d+)")
 _LINEAR = re.compile(r"(?:.+\.)?layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)")
 
 

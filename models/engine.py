@@ -448,7 +448,9 @@ class Engine:
                 self._line.popleft()
                 self._batch.append(sequence)
             sequence.joined = time.monotonic()
-            state = self._resting.take(sequence.prompt.namespace, sequence.context, adapter=sequence.prompt.adapter)
+            prompt = sequence.prompt
+            known = sequence.context if prompt.steering is None else sequence.context[: prompt.steered_from + 1]
+            state = self._resting.take(prompt.namespace, known, adapter=prompt.adapter)
             sequence.cached = state.length if state else 0
             sequence.state = state or self.model.new_state()
             with self._changed:
@@ -505,7 +507,14 @@ class Engine:
                 # The first token of a chunk is judged by the logits that the chunk before it left.
                 judged = sequence.prompt.judged
                 judged = range(max(judged.start - read, 1), max(min(judged.stop - read, take), 1))
-                chunk = Chunk(token_ids=ids, state=sequence.state, judged=judged, adapter=sequence.prompt.adapter)
+                chunk = Chunk(
+                    token_ids=ids,
+                    state=sequence.state,
+                    judged=judged,
+                    adapter=sequence.prompt.adapter,
+                    steering=sequence.prompt.steering,
+                    steered_from=max(sequence.prompt.steered_from - read, 0),
+                )
                 chunks.append((sequence, chunk))
         return chunks
 
@@ -534,6 +543,8 @@ class Engine:
             self._prefill_speed = speed if self._prefill_speed is None else (self._prefill_speed + speed) / 2
         with self._changed:
             (self._batch if sequence in self._batch else self._line).remove(sequence)
+        if sequence.state is not None and sequence.prompt.steering is not None:
+            sequence.state.crop(min(sequence.state.length, sequence.prompt.steered_from))  # the rest is a mood's
         if sequence.state is not None and sequence.state.length:
             read = sequence.context[: sequence.state.length]
             sequence.state.trim()

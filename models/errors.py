@@ -35,6 +35,10 @@ class TemplateRefused(ModelError):
     """The model's chat template does not accept these messages."""
 
 
+class SteeringRefused(ModelError):
+    """The model has no residual stream that can be looked at or steered."""
+
+
 class PromptTooLong(ModelError):
     """The prompt leaves no room for a reply in the context window."""
 

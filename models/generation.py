@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from models.errors import ModelError
 from models.language import BASE, FinishReason
 from models.sampling import Choice, Sampling
+from models.steering import Steering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,13 @@ class Prompt:
     """Whose prompt it is: states are reused within a namespace only."""
     adapter: str = BASE
     """Who answers: an adapter that the engine has adopted, or the base."""
+    steering: Steering | None = None
+    """What is added to the residuals from the prompt's last token on, so that every word of the reply feels it."""
+
+    @property
+    def steered_from(self) -> int:
+        """The first position that is steered, if any is."""
+        return len(self.token_ids) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

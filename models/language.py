@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.steering import Steering
+
 BASE = "none"
 """The name of no adapter: the base model answers."""
 Role = Literal["system", "user", "assistant", "tool"]
@@ -119,6 +121,9 @@ class Chunk:
     """Which of `token_ids`, by index, 0 excepted, the model is to say its surprise about."""
     adapter: str = BASE
     """Which of the adapters that the model has adopted reads them: the one that read all of the state."""
+    steering: Steering | None = None
+    """What is added to the residuals of `token_ids` from index `steered_from` on."""
+    steered_from: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +154,16 @@ class LanguageModel(Protocol):
 
     def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
         """Extend every chunk's state by its tokens. `between` is called between layers, to let short work in."""
+        ...
+
+    def residuals(self, token_ids: Sequence[int], *, start: int) -> Tensor:
+        """The residuals after each layer, averaged over the tokens from index `start` on: float32 [layers, hidden].
+
+        On the thread that reads.
+
+        Raises:
+            SteeringRefused: this model has none that can be looked at.
+        """
         ...
 
     def adopt(self, folder: Path, id: str) -> None:

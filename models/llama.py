@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from models.adapters import Adapter, Linear, LowRank, fused
 from models.packed_linear import PackedLinear
 from models.ragged import Ragged
+from models.steering import After
 
 Product = Callable[[Tensor], Tensor]
 Parts = dict[tuple[int, str], LowRank]
@@ -89,10 +90,12 @@ class LlamaForward:
         """The sizes, (in, out), of all linears that an adapter may change."""
         return {(n, name): size for n, sizes in enumerate(self._sizes) for name, size in sizes.items()}
 
-    def __call__(self, ragged: Ragged, adapted: Sequence[tuple[Parts, Tensor | None]] = ()) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, ragged: Ragged, adapted: Sequence[tuple[Parts, Tensor | None]] = (), after: After | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits after each chunk, [chunks, vocab], and the surprise at each judged token, [judged].
 
-        `adapted`: what adapters add, and in which rows; None: in all.
+        `adapted`: what adapters add, and in which rows; None: in all. `after`: what changes the residuals.
         """
         tokens, d = len(ragged.token_ids), self._head_dim
         rotated = (self._heads + self._kv_heads) * d
@@ -112,6 +115,8 @@ class LlamaForward:
             gate, up = _plus(layer.gate_up(normed), normed, adapted, (n, "gate_up")).chunk(2, -1)
             gated = F.silu(gate) * up
             x = x + _plus(layer.down(gated), gated, adapted, (n, "down"))
+            if after is not None:
+                x = after(n, x)
 
         def logits(places: Tensor) -> Tensor:
             return self._head(F.rms_norm(x[places], width, self._norm, self._eps)).float()

@@ -43,6 +43,12 @@ class Ragged:
         """Where in the row the tokens stand that are to be judged, each by the logits of the place before it."""
         self.adapted = _rows_by_adapter(chunks, self._borders, device)
         """The adapters in use, and which rows are each one's; None: all of them."""
+        self.steered = [
+            (chunk.steering, torch.arange(a + chunk.steered_from, b, device=device))
+            for chunk, (_, a, b) in zip(chunks, self._borders, strict=True)
+            if chunk.steering is not None and chunk.steered_from < b - a
+        ]
+        """What is added to the residuals of which rows."""
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import torch
 
 from models.chat_template import ChatTemplate
-from models.errors import AdapterRefused
+from models.errors import AdapterRefused, SteeringRefused
 from models.language import Chunk, Message, ModelCard, Reading
 
 _MARKUP = ("<|start|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
@@ -129,6 +129,9 @@ class ScriptedLM:
             self.tokens_read += len(chunk.token_ids)
             logits[row, self._next(chunk.state.token_ids)] = _CERTAIN
         return Reading(logits=logits, surprisals=tuple(_surprisals(c) for c in chunks))
+
+    def residuals(self, token_ids: Sequence[int], *, start: int) -> torch.Tensor:
+        raise SteeringRefused("the scripted model has no residual stream")
 
     def adopt(self, folder: Path, id: str) -> None:
         raise AdapterRefused("the scripted model takes no adapters")

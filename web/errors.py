@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from agent.errors import AgentError, CheckpointRefused, NothingUnfinished, SessionBusy, TurnInProgress
+from agent.errors import AgentError, CheckpointRefused, NothingUnfinished, SessionBusy, TurnInProgress, UnknownVariable
 from consolidation.journal import NightFault, NightNotFound, NightUnderWay
 from consolidation.registry import AdapterNotFound, AdapterStale
 from memory.errors import (
@@ -23,7 +23,15 @@ from memory.errors import (
     StorageFailed,
     TurnNotFound,
 )
-from models.errors import EngineClosed, EngineFull, EngineLoading, ModelError, PromptTooLong, ReplyFailed
+from models.errors import (
+    EngineClosed,
+    EngineFull,
+    EngineLoading,
+    ModelError,
+    PromptTooLong,
+    ReplyFailed,
+    SteeringRefused,
+)
 
 log = logging.getLogger("slowwave.web")
 
@@ -96,6 +104,8 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(
                 409, _sentence(error), type="conflict_error", code=code, headers={"Retry-After": RETRY_SOON}
             )
+        case UnknownVariable() | SteeringRefused():
+            return ApiError(400, _sentence(error), param="slowwave.persona", code="no_variable")
         case AgentError() | ModelError():
             return ApiError(400, _sentence(error), param="messages")
         case StorageFailed() if "full" in str(error):

@@ -49,7 +49,6 @@ async def create_chat_completion(
     """Reply to a chat. The history is recognised: what the service has read before, it does not read again."""
     _check_model(body.model, service)
     options = body.slowwave or SlowwaveOptions()
-    options.refuse_unsupported()
     asked = TurnRequest(
         owner=owner,
         messages=tuple(m.message() for m in body.messages),
@@ -62,6 +61,7 @@ async def create_chat_completion(
         request_digest=body.digest("chat"),
         recall=options.recall is not False,
         adapter=service.sleep.adapter_asked_for(options.adapter, owner),
+        persona=options.variables(),
         keep_partial=bool(body.stream),
     )
     running = await start_turn(service, asked)

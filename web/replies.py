@@ -53,7 +53,12 @@ def slowwave_reply(result: TurnResult) -> schemas.SlowwaveReply:
         compacted=result.compacted,
         salience=_salience(result),
         recalled=[_recalled(hit) for hit in result.recalled],
+        persona=_persona(result),
     )
+
+
+def _persona(result: TurnResult) -> dict[str, float] | None:
+    return None if result.persona is None else dict(result.persona)
 
 
 def turn_reply(result: TurnResult) -> schemas.TurnReply:
@@ -71,6 +76,7 @@ def turn_reply(result: TurnResult) -> schemas.TurnReply:
         created_at=result.created_at.isoformat(),
         salience=_salience(result),
         recalled=[_recalled(hit) for hit in result.recalled],
+        persona=_persona(result),
     )
 
 

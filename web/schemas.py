@@ -16,7 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from models.language import Message, Role
 from models.sampling import Sampling
 from web.context import ReplyDefaults
-from web.errors import ApiError
 from web.memory_schemas import MemoryAlarm, SalienceReply
 
 MOST_TOKENS = 1 << 20
@@ -80,22 +79,19 @@ class SlowwaveOptions(BaseModel):
 
     session: Id | None = None
     recall: bool | None = Field(None, description="Remind the model of what it was told before; true by default.")
-    persona: bool | dict[str, float] | None = Field(
-        None, description="There is no persona yet: only false is accepted."
+    persona: bool | dict[str, Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]] | None = Field(
+        None,
+        description="Variables for this reply alone, the others at rest; false: all at rest; by default as they are.",
     )
     adapter: str | None = Field(
         None, description="Who answers: one of your adapters, or 'none' for the base; by default the active one."
     )
 
-    def refuse_unsupported(self) -> None:
-        """Raises: ApiError: an option that this version cannot honour."""
-        if self.persona not in (None, False):
-            raise ApiError(
-                400,
-                f"slowwave.persona = {self.persona!r} is not supported yet: leave it out or send False.",
-                param="slowwave.persona",
-                code="unsupported_option",
-            )
+    def variables(self) -> dict[str, float] | None:
+        """What is asked of the persona; None: nothing."""
+        if isinstance(self.persona, dict):
+            return self.persona
+        return {} if self.persona is False else None
 
 
 class SamplingOptions(_Strict):
@@ -220,6 +216,7 @@ class SlowwaveReply(BaseModel):
     compacted: bool
     salience: SalienceReply | None
     recalled: list[Recalled]
+    persona: dict[str, float] | None = None
 
 
 class AssistantMessage(BaseModel):
@@ -252,7 +249,7 @@ class ChatCompletion(BaseModel):
 
 
 class TurnReply(BaseModel):
-    """One turn's reply. `salience` is that of what was said, for now; `persona` stays empty until there is one."""
+    """One turn's reply. `salience` is that of what was said, for now; `persona` what the reply was written under."""
 
     id: str
     session: str

@@ -128,7 +128,6 @@ async def take_session_turn(
 ) -> Response | TurnReply:
     """Say something in a session. With `stream`, events `delta` (a piece of text), then `done` (the whole reply)."""
     options = body.slowwave or SlowwaveOptions()
-    options.refuse_unsupported()
     if options.session not in (None, session):
         raise ApiError(400, f"slowwave.session is not the session in the path, {session!r}.", param="slowwave.session")
     asked = TurnRequest(
@@ -143,6 +142,7 @@ async def take_session_turn(
         request_digest=body.digest(session),
         recall=options.recall is not False,
         adapter=service.sleep.adapter_asked_for(options.adapter, owner),
+        persona=options.variables(),
         keep_partial=bool(body.stream),
     )
     running = await start_turn(service, asked)

@@ -1,0 +1,58 @@
+"""Pure: in which manner a text is written, one measure for each persona variable.
+
+What a variable claims to change is measured here, in the words that people would look at. Words are counted by the
+hundred; the lists are ours, short and plain, and were written before anything was steered by them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+_WARM = frozenset(
+    """
+    thank thanks dear friend friends love loved lovely loving care caring cares glad happy kind kindness hug hugs sorry
+    hope wonderful heart hearts warm warmth welcome joy joyful sweet gentle gently comfort together share sharing
+    support proud appreciate grateful beautiful cherish enjoy please family
+    """.split()
+)
+_PLEASANT = frozenset(
+    """
+    good great wonderful excellent beautiful lovely happy enjoy enjoyable love best perfect nice fun delicious success
+    successful joy delight delightful amazing fresh fantastic benefit benefits improve healthy better pleasure positive
+    rewarding exciting safe peaceful comfortable bright
+    """.split()
+)
+_UNPLEASANT = frozenset(
+    """
+    bad terrible awful horrible sad hate worst worse ugly pain painful fear loss lost sick death die died dead hurt
+    difficult hard problem problems wrong fail failed failure poor miserable disaster damage dangerous risk stress
+    anxiety suffering boring cold dark lonely angry upset destroyed
+    """.split()
+)
+_FIRM = frozenset("must certainly definitely never always clearly certain fact will need have should exactly".split())
+_HEDGING = frozenset(
+    """
+    maybe perhaps might may could possibly probably guess sorry unsure seems seem think suppose believe sometimes likely
+    """.split()
+)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
+def _share(text: str, wanted: frozenset[str], unwanted: frozenset[str] = frozenset()) -> float:
+    said = _words(text)
+    return 100 * sum((w in wanted) - (w in unwanted) for w in said) / len(said) if said else 0.0
+
+
+MANNERS: Mapping[str, Callable[[str], float]] = {
+    "warmth": lambda text: _share(text, _WARM),
+    "curiosity": lambda text: float(text.count("?")),
+    "energy": lambda text: float(text.count("!")),
+    "pleasure": lambda text: _share(text, _PLEASANT, _UNPLEASANT),
+    "dominance": lambda text: _share(text, _FIRM, _HEDGING),
+    "fatigue": lambda text: -float(len(_words(text))),
+}
+"""Warm words; question marks; exclamation marks; pleasant less unpleasant words; firm less hedging words; brevity."""

@@ -1,0 +1,86 @@
+"""Persona: the variables that say in which manner the agent speaks, and how they come to act on a reply.
+
+For now a variable is moved by hand alone: pinned for an owner, or named in a request, as experiments need it
+(bench/persona.py). A reservoir that moves them by what happens is not built yet; see docs/persona.md.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.steering import REACHES, Steerer, checked_values, contrasts
+from models import directions
+from models.engine import Engine
+from models.steering import Steering
+
+REST = 0.0
+"""Where a variable is that nothing moves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persona:
+    """The variables of every owner, and what they do."""
+
+    pins: Callable[[str], Mapping[str, float]] = lambda _: {}
+    """What an owner has pinned."""
+    steerer: Callable[[], Steerer] | None = None
+    """None: this model cannot be steered, and there are no variables."""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Those that act here."""
+        return () if self.steerer is None else tuple(REACHES)
+
+    def values(self, owner: str, asked: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Every variable's value for a reply: as asked for it; else, where nothing was asked, as pinned; else at rest.
+
+        Raises:
+            UnknownVariable: one is asked for that there is not, or that cannot have the value.
+        """
+        if self.steerer is None:
+            return checked_values(asked or {}, {})
+        given = self.pins(owner) if asked is None else checked_values(asked)
+        return {name: float(given.get(name, REST)) for name in self.variables}
+
+    def known(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Those of the values that act here: a reply that began elsewhere may name others."""
+        return {name: float(value) for name, value in values.items() if name in self.variables}
+
+    def steering(self, values: Mapping[str, float]) -> Steering | None:
+        """What is added to the model's activations for these values; None: nothing.
+
+        The first time that anything is, the directions may have to be found: that takes as long as reading some two
+        hundred short texts.
+
+        Raises:
+            SteeringRefused: the model cannot be steered after all.
+        """
+        moved = {name: value for name, value in values.items() if value != REST}
+        return self.steerer()(moved) if moved and self.steerer is not None else None
+
+
+class Found:
+    """A model's directions: looked for when first needed, in a file if they were found before."""
+
+    def __init__(self, engine: Engine, folder: Path, weights: Callable[[], str]) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._weights = weights
+        self._lock = threading.Lock()
+        self._steerer: Steerer | None = None
+
+    def __call__(self) -> Steerer:
+        """Raises: SteeringRefused, EngineClosed."""
+        with self._lock:
+            if self._steerer is None:
+                pairs = contrasts(tuple(REACHES))
+                file = self._folder / directions.name_of(self._weights(), pairs)
+                found = directions.kept(file, tuple(pairs))
+                if found is None:
+                    found = directions.find(lambda: self._engine.model, pairs, run=self._engine.run)
+                    directions.keep(found, file)
+                self._steerer = Steerer(directions=found)
+            return self._steerer

@@ -1,0 +1,157 @@
+"""The persona: variables that act on replies and on nothing else, pinned by an owner or named in a request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from agent.errors import UnknownVariable
+from agent.manner import MANNERS
+from agent.persona import Found, Persona
+from agent.steering import REACHES, Reach, Steerer, contrasts
+from bench.persona import effect, interval, spearman
+from bench.server import Server
+from models.causal_lm import CausalLM
+from tests.conftest import EngineFactory
+
+SAID = {"content": "How are you this morning?", "max_tokens": 300, "temperature": 1, "seed": 3, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def client(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("persona")
+    environment = {"SLOWWAVE_CACHE_DIR": str(folder / "cache"), "SLOWWAVE_EMBEDDING": "none"}
+    server = Server(folder / "data", model=str(tiny_folder), environment=environment)
+    with server, httpx.Client(base_url=server.url, timeout=120) as made:
+        yield made
+
+
+def said(client: httpx.Client, **more: object) -> dict[str, object]:
+    session = client.post("/v1/sessions", json={}).json()["id"]
+    answer = client.post(f"/v1/sessions/{session}/turns", json={**SAID, **more})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_a_pin_acts_from_the_next_reply_on_until_it_is_let_go(client: httpx.Client) -> None:
+    name = next(iter(REACHES))
+    rest = said(client)
+    assert rest["persona"] == dict.fromkeys(REACHES, 0.0)
+    held = client.put("/v1/persona", json={"variables": {name: 1.0}}).json()
+    assert held["pinned"] == {name: 1.0} and held["variables"][name] == 1.0
+    moved = said(client)
+    assert moved["text"] != rest["text"] and moved["persona"] == {**dict.fromkeys(REACHES, 0.0), name: 1.0}
+    assert said(client, slowwave={"persona": False})["text"] == rest["text"]
+    assert said(client, slowwave={"persona": {}})["text"] == rest["text"]
+    assert client.get("/v1/persona").json() == held
+    assert client.put("/v1/persona", json={"variables": {name: None}}).json()["pinned"] == {}
+    assert said(client)["text"] == rest["text"]
+
+
+def test_a_request_names_its_own_and_high_is_not_low(client: httpx.Client) -> None:
+    name = next(iter(REACHES))
+    high, low = (said(client, slowwave={"persona": {name: value}}) for value in (1.0, -1.0))
+    assert len({str(r["text"]) for r in (high, low, said(client))}) == 3
+    body = {"model": client.get("/v1/models").json()["data"][0]["id"], "temperature": 1, "seed": 3, "max_tokens": 300,
+            "messages": [{"role": "user", "content": SAID["content"]}], "ignore_eos": True}  # fmt: skip
+    chat = client.post("/v1/chat/completions", json={**body, "slowwave": {"persona": {name: 1.0}}}).json()
+    assert chat["choices"][0]["message"]["content"] == high["text"]
+    assert chat["slowwave"]["persona"][name] == 1.0
+
+
+@pytest.mark.parametrize(
+    "variables", [{"grumpiness": 0.5}, {next(iter(REACHES)): 1.5}, {next(iter(REACHES)): "high"}, {"": 0.1}]
+)
+def test_what_there_is_not_is_refused_and_nothing_changes(client: httpx.Client, variables: dict[str, object]) -> None:
+    before = client.get("/v1/persona").json()
+    assert client.put("/v1/persona", json={"variables": variables}).status_code == 400
+    session = client.post("/v1/sessions", json={}).json()["id"]
+    answer = client.post(f"/v1/sessions/{session}/turns", json={**SAID, "slowwave": {"persona": variables}})
+    assert answer.status_code == 400 and answer.json()["error"]["param"].startswith("slowwave.persona")
+    assert client.get("/v1/persona").json() == before
+    assert client.get(f"/v1/sessions/{session}").json()["transcript"] == []
+
+
+def test_a_reply_suspended_under_a_mood_goes_on_in_it(client: httpx.Client) -> None:
+    name = next(iter(REACHES))
+    ours = {"persona": {name: -1.0}}
+    whole = said(client, slowwave=ours)
+    session = client.post("/v1/sessions", json={}).json()["id"]
+    with client.stream(
+        "POST", f"/v1/sessions/{session}/turns", json={**SAID, "stream": True, "slowwave": ours}
+    ) as stream:
+        for seen, line in enumerate(stream.iter_lines()):
+            if seen == 20:
+                client.post(f"/v1/sessions/{session}/suspend")
+            assert "event: error" not in line
+    begun = client.get(f"/v1/sessions/{session}").json()["transcript"][-1]
+    assert begun["status"] == "interrupted" and len(begun["content"]) < len(str(whole["text"]))
+    done = client.post(f"/v1/sessions/{session}/resume", json={"continue": True}).json()
+    assert done["reply"]["persona"][name] == -1.0
+    assert done["reply"]["text"] == whole["text"]
+
+
+def test_a_model_that_cannot_be_steered_has_no_variables(scripted_server: Server) -> None:
+    with httpx.Client(base_url=scripted_server.url, timeout=30) as client:
+        assert client.get("/v1/persona").json() == {"variables": {}, "pinned": {}}
+        assert client.put("/v1/persona", json={"variables": {"warmth": 0.1}}).status_code == 400
+
+
+def test_directions_are_found_once(tiny: CausalLM, make_engine: EngineFactory, tmp_path: Path) -> None:
+    engine = make_engine(tiny)
+    first = Found(engine, tmp_path, lambda: "weights")()
+    (file,) = tmp_path.iterdir()
+    stamp = file.stat().st_mtime_ns
+    again = Found(engine, tmp_path, lambda: "weights")()
+    assert file.stat().st_mtime_ns == stamp and len(list(tmp_path.iterdir())) == 1
+    assert all(torch.equal(first.directions[n], again.directions[n]) for n in REACHES)
+    Found(engine, tmp_path, lambda: "other weights")()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_values_come_from_the_request_else_from_pins_else_rest() -> None:
+    steerer = Steerer(directions={name: torch.ones(4, 8) for name in REACHES})
+    persona = Persona(pins=lambda owner: {"energy": 0.25} if owner == "me" else {}, steerer=lambda: steerer)
+    rest = dict.fromkeys(REACHES, 0.0)
+    assert persona.values("me") == {**rest, "energy": 0.25} and persona.values("you") == rest
+    assert persona.values("me", {}) == rest and persona.values("me", {"warmth": -1.0}) == {**rest, "warmth": -1.0}
+    assert persona.steering(rest) is None
+    for wrong in ({"mood": 0.0}, {"warmth": math.nan}, {"warmth": 1.01}):
+        with pytest.raises(UnknownVariable):
+            persona.values("me", wrong)
+    with pytest.raises(UnknownVariable):
+        Persona().values("me", {"warmth": 0.0})
+
+
+def test_half_the_value_is_half_the_vector() -> None:
+    reaches = {"warmth": Reach(begin=0.25, end=0.5, scale=2.0)}
+    steerer = Steerer(directions={"warmth": torch.arange(32.0).view(8, 4)}, reaches=reaches)
+    whole, half = steerer({"warmth": 1.0}), steerer({"warmth": 0.5})
+    assert whole is not None and half is not None and (whole.first, len(whole.vectors)) == (2, 2)
+    torch.testing.assert_close(whole.vectors, 2 * torch.arange(8.0, 16.0).view(2, 4))
+    torch.testing.assert_close(half.vectors, whole.vectors / 2)
+
+
+def test_every_variable_has_contrasts_and_its_measure_tells_them_apart() -> None:
+    pairs = contrasts()
+    assert set(REACHES) <= set(pairs) and set(REACHES) <= set(MANNERS)
+    for name in REACHES:
+        assert len(pairs[name]) >= 16
+        high = torch.tensor([MANNERS[name](c.high) for c in pairs[name]])
+        low = torch.tensor([MANNERS[name](c.low) for c in pairs[name]])
+        assert high.mean() > low.mean() + low.std(), name
+
+
+def test_the_figures_of_the_benchmark_are_right() -> None:
+    import numpy as np
+
+    high, low = np.array([3.0, 4.0, 5.0]), np.array([1.0, 2.0, 3.0])
+    assert effect(high, low) == pytest.approx(2.0) and effect(low, low) == 0.0
+    assert interval(high + 0.0, low)[0] <= 2.0 <= interval(high, low)[1]
+    assert spearman([1, 2, 3, 4, 5], [2, 3, 5, 8, 9]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0) and spearman([1, 2, 3], [4, 4, 4]) == 0.0
