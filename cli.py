@@ -1,4 +1,4 @@
-"""The terminal's door: serve, chat, sessions, memory, sleep, doctor. Every command takes --json.
+"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, doctor. Every command takes --json.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 3 no service answers, 130 stopped by Ctrl-C.
 """
@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from commands import chat, checkpoint, memory, sessions, sleep
+from commands import chat, checkpoint, memory, persona, sessions, sleep
 from commands.terminal import FAILED, INTERRUPTED, USAGE, Failure, Json, err, out, print_json
 from settings import Settings, SettingsError, load
 
@@ -30,6 +30,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(memory.app, name="memory")
 app.add_typer(sleep.app, name="sleep")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(persona.app, name="persona")
 
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings, else SLOWWAVE_CONFIG.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="All state of one agent.")]

@@ -82,19 +82,22 @@ def go_on(
     *,
     owner: str,
     changes: Mapping[str, Any] | None = None,
+    persona: Mapping[str, float] | None = None,
     on_start: Callable[[str, str], None] = lambda turn, session: None,
     on_delta: Callable[[Delta], None] = lambda delta: None,
     control: TurnControl | None = None,
 ) -> TurnResult:
     """Write the rest of a suspended reply. When it returns, it is on disk; `text` is the whole reply.
 
-    `changes`: fields of Sampling that are to be others from here on, for branches that are to part.
+    `changes`: fields of Sampling that are to be others from here on, for branches that are to part; `persona`: the
+    variables that it goes on under, None: those that it began under.
 
     Raises:
         SessionNotFound, NothingUnfinished, SessionBusy: nothing was done.
         EngineFull, EngineLoading, EngineClosed: nothing was written.
         StorageFailed: the reply came, but could not be written; it is as unfinished as before.
         ValueError: `changes` that no reply can be sampled with.
+        UnknownVariable: of the persona.
     """
     with ExitStack() as held:
         forgotten = held.enter_context(awake.underway.turn(owner))
@@ -105,7 +108,11 @@ def go_on(
         held.enter_context(awake.running.taking(session, owner, control))
         sampling = Sampling(**{**begun.body["sampling"], **(changes or {})})
         adapter = _who(awake, begun, owner)
-        feeling = awake.persona.known(begun.body.get("persona", {}))
+        feeling = (
+            awake.persona.known(begun.body.get("persona", {}))
+            if persona is None
+            else awake.persona.values(owner, persona)
+        )
         generation = awake.engine.submit(
             Prompt(
                 token_ids=begun.prompt,
@@ -170,6 +177,8 @@ def _write_down(
     )
     # Only an end is an end: a client that went away, or a service that went down, leaves it as unfinished as it was.
     body = None if finished else {**begun.body, "written": len(reply.token_ids), "sampling": asdict(sampling)}
+    if body is not None:
+        body["persona"] = dict(result.persona or {})
     changed: list[str] = []
 
     def remember(db: Database) -> None:

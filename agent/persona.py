@@ -62,6 +62,10 @@ class Persona:
         return self.steerer()(moved) if moved and self.steerer is not None else None
 
 
+SHIPPED = Path(__file__).parent / "directions"
+"""The default model's."""
+
+
 class Found:
     """A model's directions: looked for when first needed, in a file if they were found before."""
 
@@ -77,10 +81,11 @@ class Found:
         with self._lock:
             if self._steerer is None:
                 pairs = contrasts(tuple(REACHES))
-                file = self._folder / directions.name_of(self._weights(), pairs)
-                found = directions.kept(file, tuple(pairs))
+                name = directions.name_of(self._weights(), pairs)
+                known = (directions.kept(folder / name, tuple(pairs)) for folder in (SHIPPED, self._folder))
+                found = next(filter(None, known), None)
                 if found is None:
                     found = directions.find(lambda: self._engine.model, pairs, run=self._engine.run)
-                    directions.keep(found, file)
+                    directions.keep(found, self._folder / name)
                 self._steerer = Steerer(directions=found)
             return self._steerer

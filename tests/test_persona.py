@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.persona import effect, interval, spearman
 from bench.server import Server
 from models.causal_lm import CausalLM
 from tests.conftest import EngineFactory
+from tests.test_cli import run
 
 SAID = {"content": "How are you this morning?", "max_tokens": 300, "temperature": 1, "seed": 3, "ignore_eos": True}
 
@@ -94,6 +96,37 @@ def test_a_reply_suspended_under_a_mood_goes_on_in_it(client: httpx.Client) -> N
     done = client.post(f"/v1/sessions/{session}/resume", json={"continue": True}).json()
     assert done["reply"]["persona"][name] == -1.0
     assert done["reply"]["text"] == whole["text"]
+
+
+def test_branches_of_one_reply_go_on_under_other_personas(client: httpx.Client) -> None:
+    name = next(iter(REACHES))
+    session = client.post("/v1/sessions", json={}).json()["id"]
+    with client.stream("POST", f"/v1/sessions/{session}/turns", json={**SAID, "stream": True}) as stream:
+        for seen, _ in enumerate(stream.iter_lines()):
+            if seen == 20:
+                client.post(f"/v1/sessions/{session}/suspend")
+    begun = client.get(f"/v1/sessions/{session}").json()["transcript"][-1]["content"]
+    told = {}
+    for value in (None, 0.0, 1.0, -1.0):
+        branch = client.post(f"/v1/sessions/{session}/fork", json={}).json()["id"]
+        body = {} if value is None else {"persona": {name: value}}
+        told[value] = client.post(f"/v1/sessions/{branch}/resume", json=body).json()["reply"]
+    assert told[None]["text"] == told[0.0]["text"] and told[1.0]["persona"][name] == 1.0
+    assert len({told[value]["text"] for value in (0.0, 1.0, -1.0)}) == 3
+    assert all(reply["text"].startswith(begun.rstrip("\ufffd")) for reply in told.values())
+    wrong = client.post(f"/v1/sessions/{session}/resume", json={"persona": {"no such": 0.5}})
+    assert wrong.status_code == 400
+
+
+def test_by_command(client: httpx.Client) -> None:
+    url, name = str(client.base_url), next(iter(REACHES))
+    shown = run("persona", "pin", f"{name}=0.5", "--url", url)
+    assert shown.returncode == 0 and "+0.50" in shown.stdout and "pinned" in shown.stdout, shown.stderr
+    assert json.loads(run("persona", "show", "--json", "--url", url).stdout)["pinned"] == {name: 0.5}
+    assert json.loads(run("persona", "release", "--json", "--url", url).stdout)["pinned"] == {}
+    assert run("persona", "pin", name, "--url", url).returncode == 2
+    refused = run("persona", "pin", f"{name}=3", "--url", url)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
 
 
 def test_a_model_that_cannot_be_steered_has_no_variables(scripted_server: Server) -> None:

@@ -186,3 +186,42 @@ def test_surprise_read_in_chunks_is_the_models_own_loss(smollm: CausalLM, make_e
     state = engine.model.new_state()
     whole = engine.model.read([Chunk(token_ids=ids, state=state, judged=judged)]).surprisals[0]
     np.testing.assert_allclose(cut, whole, atol=2e-3)
+
+
+def test_the_directions_that_come_with_it_are_its_own(smollm: CausalLM) -> None:
+    from agent.persona import SHIPPED
+    from agent.steering import REACHES, contrasts
+    from models import directions
+    from nights import base_digest
+
+    pairs = contrasts(tuple(REACHES))
+    name = directions.name_of(base_digest(load().settings)(), pairs)
+    found = directions.kept(SHIPPED / name, tuple(pairs))
+    assert found is not None, f"the contrasts or the weights changed: copy the cache's directions/{name} to {SHIPPED}"
+    again = directions.find(lambda: smollm, {"energy": pairs["energy"][:16]}, run=lambda work: work())["energy"]
+    torch.testing.assert_close(again, found["energy"], rtol=0.02, atol=0.05)
+
+
+def test_a_variable_forced_high_is_not_what_it_is_forced_low(
+    smollm: CausalLM, make_engine: EngineFactory, tmp_path: Path
+) -> None:
+    """bench/persona.py measures all of them on sixty prompts; this is one, on twelve."""
+    from agent.manner import MANNERS
+    from agent.persona import Found
+    from bench.persona import PROMPTS
+    from models.steering import Steering
+    from nights import base_digest
+
+    engine = make_engine(smollm)
+    unit = Found(engine, tmp_path, base_digest(load().settings))().unit("warmth")
+    told = PROMPTS.read_text(encoding="utf-8").splitlines()[:12]
+
+    def warmth(value: float) -> float:
+        steering = Steering(first=unit.first, vectors=value * unit.vectors)
+        asked = [smollm.chat_ids([Message(role="user", content=text)]) or [] for text in told]
+        replies = [
+            engine.submit(Prompt(token_ids=ids, max_tokens=40, sampling=GREEDY, steering=steering)) for ids in asked
+        ]
+        return float(np.mean([MANNERS["warmth"](r.wait().text) for r in replies]))
+
+    assert warmth(1.0) > warmth(-1.0) + 1.0

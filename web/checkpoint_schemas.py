@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,6 +38,8 @@ class ResumeBody(BaseModel):
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
+    persona: dict[str, Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]] | None = None
+    """Variables for the rest of it, the others at rest; by default as it began."""
 
     def changes(self) -> dict[str, Any]:
         """What is to be sampled otherwise from here on."""

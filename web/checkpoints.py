@@ -102,7 +102,7 @@ async def resume_session(
     if not (asked.go_on and resumed.unfinished):
         return resumed
     await run_in_threadpool(unfinished_in, service.awake, session, owner=owner)
-    take = partial(go_on, service.awake, session, owner=owner, changes=asked.changes())
+    take = partial(go_on, service.awake, session, owner=owner, changes=asked.changes(), persona=asked.persona)
     running = await start(service, take)
     if asked.stream:
         return EventStream(_resumed_events(service, resumed, running), running.cancel)
