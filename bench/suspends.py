@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +28,7 @@ import httpx
 from bench.server import Server
 from bench.tiny import save
 
-_AT_ONCE = 25
+_AT_ONCE, _TRIES = 25, 60
 _WORDS = "sea wave light stone wind salt rope lamp night gull ship tide sand storm keeper stair".split()
 
 
@@ -129,7 +130,12 @@ def cut_off(
 
     def suspend() -> None:
         with httpx.Client(base_url=url, timeout=60) as other:
-            other.post(f"/v1/sessions/{session}/suspend").raise_for_status()
+            for _ in range(_TRIES):
+                answer = other.post(f"/v1/sessions/{session}/suspend")
+                if answer.status_code != 409:  # a slow machine is still at the reply's last step: come back, it says
+                    break
+                time.sleep(int(answer.headers["Retry-After"]))
+            answer.raise_for_status()
 
     def begin() -> None:
         if not suspending:
