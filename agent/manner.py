@@ -30,12 +30,6 @@ _UNPLEASANT = frozenset(
     anxiety suffering boring cold dark lonely angry upset destroyed
     """.split()
 )
-_FIRM = frozenset("must certainly definitely never always clearly certain fact will need have should exactly".split())
-_HEDGING = frozenset(
-    """
-    maybe perhaps might may could possibly probably guess sorry unsure seems seem think suppose believe sometimes likely
-    """.split()
-)
 
 
 def _words(text: str) -> list[str]:
@@ -52,7 +46,5 @@ MANNERS: Mapping[str, Callable[[str], float]] = {
     "curiosity": lambda text: float(text.count("?")),
     "energy": lambda text: float(text.count("!")),
     "pleasure": lambda text: _share(text, _PLEASANT, _UNPLEASANT),
-    "dominance": lambda text: _share(text, _FIRM, _HEDGING),
-    "fatigue": lambda text: -float(len(_words(text))),
 }
-"""Warm words; question marks; exclamation marks; pleasant less unpleasant words; firm less hedging words; brevity."""
+"""Warm words; question marks; exclamation marks; pleasant less unpleasant words."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.steering import REACHES, Steerer, checked_values, contrasts
+from agent.steering import REACHES, Reach, Steerer, checked_values, contrasts
 from models import directions
 from models.engine import Engine
 from models.steering import Steering
@@ -69,8 +69,15 @@ SHIPPED = Path(__file__).parent / "directions"
 class Found:
     """A model's directions: looked for when first needed, in a file if they were found before."""
 
-    def __init__(self, engine: Engine, folder: Path, weights: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path,
+        weights: Callable[[], str],
+        reaches: Mapping[str, Reach] = REACHES,
+    ) -> None:
         self._engine = engine
+        self._reaches = reaches
         self._folder = folder
         self._weights = weights
         self._lock = threading.Lock()
@@ -80,12 +87,12 @@ class Found:
         """Raises: SteeringRefused, EngineClosed."""
         with self._lock:
             if self._steerer is None:
-                pairs = contrasts(tuple(REACHES))
+                pairs = contrasts(tuple(self._reaches))
                 name = directions.name_of(self._weights(), pairs)
                 known = (directions.kept(folder / name, tuple(pairs)) for folder in (SHIPPED, self._folder))
                 found = next(filter(None, known), None)
                 if found is None:
                     found = directions.find(lambda: self._engine.model, pairs, run=self._engine.run)
                     directions.keep(found, self._folder / name)
-                self._steerer = Steerer(directions=found)
+                self._steerer = Steerer(directions=found, reaches=self._reaches)
             return self._steerer

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from agent.manner import MANNERS
 from agent.persona import Found
-from agent.steering import REACHES
+from agent.steering import CANDIDATES, REACHES
 from models.causal_lm import CausalLM
 from models.directions import placebo
 from models.engine import Engine, EngineLimits
@@ -38,6 +38,7 @@ from nights import base_digest
 from settings import Settings
 
 PROMPTS = Path(__file__).parent / "manners" / "prompts.txt"
+ALL = {**REACHES, **CANDIDATES}
 LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _TOKENS, _DRAWS = 40, 10_000
 
@@ -51,7 +52,7 @@ class Bench:
         limits = EngineLimits(batch=16, waiting=1024, waiting_tokens=1 << 20)
         self.engine = Engine(lambda: CausalLM.load(where, name=model, context_length=1024), limits)
         self.engine.wait_until_loaded()
-        self.steerer = Found(self.engine, settings.cache_dir / "directions", base_digest(settings))()
+        self.steerer = Found(self.engine, settings.cache_dir / "directions", base_digest(settings), ALL)()
         self._temperature = temperature
         said = PROMPTS.read_text(encoding="utf-8").splitlines()[:prompts]
         self._ids = [self.engine.model.chat_ids([Message(role="user", content=s)]) or [] for s in said]
@@ -165,7 +166,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--prompts", type=int, default=60)
-    parser.add_argument("--variables", nargs="*", default=sorted(REACHES), choices=sorted(REACHES))
+    parser.add_argument("--variables", nargs="*", default=sorted(ALL), choices=sorted(ALL))
     parser.add_argument("--placebos", type=int, default=3)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--json", action="store_true", help="one line")

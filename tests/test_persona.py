@@ -14,7 +14,7 @@ import torch
 from agent.errors import UnknownVariable
 from agent.manner import MANNERS
 from agent.persona import Found, Persona
-from agent.steering import REACHES, Reach, Steerer, contrasts
+from agent.steering import CANDIDATES, REACHES, Reach, Steerer, contrasts
 from bench.persona import effect, interval, spearman
 from bench.server import Server
 from models.causal_lm import CausalLM
@@ -149,9 +149,9 @@ def test_directions_are_found_once(tiny: CausalLM, make_engine: EngineFactory, t
 
 def test_values_come_from_the_request_else_from_pins_else_rest() -> None:
     steerer = Steerer(directions={name: torch.ones(4, 8) for name in REACHES})
-    persona = Persona(pins=lambda owner: {"energy": 0.25} if owner == "me" else {}, steerer=lambda: steerer)
+    persona = Persona(pins=lambda owner: {"pleasure": 0.25} if owner == "me" else {}, steerer=lambda: steerer)
     rest = dict.fromkeys(REACHES, 0.0)
-    assert persona.values("me") == {**rest, "energy": 0.25} and persona.values("you") == rest
+    assert persona.values("me") == {**rest, "pleasure": 0.25} and persona.values("you") == rest
     assert persona.values("me", {}) == rest and persona.values("me", {"warmth": -1.0}) == {**rest, "warmth": -1.0}
     assert persona.steering(rest) is None
     for wrong in ({"mood": 0.0}, {"warmth": math.nan}, {"warmth": 1.01}):
@@ -172,8 +172,9 @@ def test_half_the_value_is_half_the_vector() -> None:
 
 def test_every_variable_has_contrasts_and_its_measure_tells_them_apart() -> None:
     pairs = contrasts()
-    assert set(REACHES) <= set(pairs) and set(REACHES) <= set(MANNERS)
-    for name in REACHES:
+    everything = {**REACHES, **CANDIDATES}
+    assert set(pairs) == set(everything) == set(MANNERS) and not set(REACHES) & set(CANDIDATES)
+    for name in everything:
         assert len(pairs[name]) >= 16
         high = torch.tensor([MANNERS[name](c.high) for c in pairs[name]])
         low = torch.tensor([MANNERS[name](c.low) for c in pairs[name]])
