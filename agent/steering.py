@@ -39,11 +39,11 @@ class Reach:
 
 
 REACHES: Mapping[str, Reach] = {
-    "warmth": Reach(begin=8 / 30, end=16 / 30, scale=0.10),
     "pleasure": Reach(begin=8 / 30, end=16 / 30, scale=0.12),
 }
 """Every variable that acts, by name: each has passed all of bench/persona.py."""
 CANDIDATES: Mapping[str, Reach] = {
+    "warmth": Reach(begin=8 / 30, end=16 / 30, scale=0.10),
     "curiosity": Reach(begin=8 / 30, end=16 / 30, scale=0.085),
     "energy": Reach(begin=8 / 30, end=16 / 30, scale=0.10),
 }

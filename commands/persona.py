@@ -53,7 +53,7 @@ def _value(text: str) -> tuple[str, float]:
             raise ValueError
         return name.strip(), float(value)
     except ValueError:
-        raise Failure(f"{text!r} is not NAME=VALUE, as warmth=0.5", USAGE) from None
+        raise Failure(f"{text!r} is not NAME=VALUE, as pleasure=0.5", USAGE) from None
 
 
 def _print(found: dict[str, Any], *, json_output: bool) -> None:

@@ -152,13 +152,13 @@ def test_values_come_from_the_request_else_from_pins_else_rest() -> None:
     persona = Persona(pins=lambda owner: {"pleasure": 0.25} if owner == "me" else {}, steerer=lambda: steerer)
     rest = dict.fromkeys(REACHES, 0.0)
     assert persona.values("me") == {**rest, "pleasure": 0.25} and persona.values("you") == rest
-    assert persona.values("me", {}) == rest and persona.values("me", {"warmth": -1.0}) == {**rest, "warmth": -1.0}
+    assert persona.values("me", {}) == rest and persona.values("me", {"pleasure": -1.0}) == {**rest, "pleasure": -1.0}
     assert persona.steering(rest) is None
-    for wrong in ({"mood": 0.0}, {"warmth": math.nan}, {"warmth": 1.01}):
+    for wrong in ({"mood": 0.0}, {"pleasure": math.nan}, {"pleasure": 1.01}, dict.fromkeys(CANDIDATES, 0.0)):
         with pytest.raises(UnknownVariable):
             persona.values("me", wrong)
     with pytest.raises(UnknownVariable):
-        Persona().values("me", {"warmth": 0.0})
+        Persona().values("me", {"pleasure": 0.0})
 
 
 def test_half_the_value_is_half_the_vector() -> None:

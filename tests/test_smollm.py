@@ -198,8 +198,8 @@ def test_the_directions_that_come_with_it_are_its_own(smollm: CausalLM) -> None:
     name = directions.name_of(base_digest(load().settings)(), pairs)
     found = directions.kept(SHIPPED / name, tuple(pairs))
     assert found is not None, f"the contrasts or the weights changed: copy the cache's directions/{name} to {SHIPPED}"
-    again = directions.find(lambda: smollm, {"warmth": pairs["warmth"]}, run=lambda work: work())["warmth"]
-    torch.testing.assert_close(again, found["warmth"], rtol=0.02, atol=0.05)
+    again = directions.find(lambda: smollm, {"pleasure": pairs["pleasure"]}, run=lambda work: work())["pleasure"]
+    torch.testing.assert_close(again, found["pleasure"], rtol=0.02, atol=0.05)
 
 
 def test_a_variable_forced_high_is_not_what_it_is_forced_low(
@@ -213,15 +213,15 @@ def test_a_variable_forced_high_is_not_what_it_is_forced_low(
     from nights import base_digest
 
     engine = make_engine(smollm)
-    unit = Found(engine, tmp_path, base_digest(load().settings))().unit("warmth")
+    unit = Found(engine, tmp_path, base_digest(load().settings))().unit("pleasure")
     told = PROMPTS.read_text(encoding="utf-8").splitlines()[:12]
 
-    def warmth(value: float) -> float:
+    def pleasure(value: float) -> float:
         steering = Steering(first=unit.first, vectors=value * unit.vectors)
         asked = [smollm.chat_ids([Message(role="user", content=text)]) or [] for text in told]
         replies = [
             engine.submit(Prompt(token_ids=ids, max_tokens=40, sampling=GREEDY, steering=steering)) for ids in asked
         ]
-        return float(np.mean([MANNERS["warmth"](r.wait().text) for r in replies]))
+        return float(np.mean([MANNERS["pleasure"](r.wait().text) for r in replies]))
 
-    assert warmth(1.0) > warmth(-1.0) + 1.0
+    assert pleasure(1.0) > pleasure(-1.0) + 1.0

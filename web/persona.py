@@ -29,7 +29,7 @@ class Pins(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    variables: dict[str, Value | None] = Field(max_length=64, examples=[{"warmth": 0.5}, {"warmth": None}])
+    variables: dict[str, Value | None] = Field(max_length=64, examples=[{"pleasure": 0.5}, {"pleasure": None}])
 
 
 @router.get("/persona")
