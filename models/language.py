@@ -35,7 +35,7 @@ class ModelCard:
 
     name: str
     tokenizer: str
-    """SHA-256 over vocabulary, merges and chat template: token ids mean the same wherever this is the same."""
+    """Digest of what the tokenizer does (tokenizer_identity.py): token ids mean the same wherever this is the same."""
     context_length: int
     vocab_size: int
     stop_ids: frozenset[int]
