@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -54,7 +55,8 @@ CONFIGS = {
 
 def build(config: PretrainedConfig) -> Any:
     torch.manual_seed(7)
-    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    own = copy.deepcopy(config)  # a model that is served marks its configuration
+    return transformers.AutoModelForCausalLM.from_config(own, dtype=torch.float32).eval()
 
 
 @pytest.mark.parametrize("name", CONFIGS)

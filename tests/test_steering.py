@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,6 @@ from tests.test_architectures import CONFIGS, build
 
 GREEDY = Sampling(temperature=0.0)
 IDS = [(31 * n) % 250 + 3 for n in range(40)]
-
-
-def fresh(name: str) -> Any:
-    return build(copy.deepcopy(CONFIGS[name]))  # a model that is served marks its configuration
 
 
 def layers_of(model: Any) -> list[Any]:
@@ -57,9 +52,9 @@ def hooked(model: Any, change: dict[int, Tensor], start: int) -> tuple[Tensor, d
 @pytest.mark.parametrize("name", CONFIGS)
 def test_steered_logits_are_the_architectures_own_with_the_vector_added(name: str, tiny_folder: Path) -> None:
     vectors = torch.randn(2, 64, generator=torch.Generator().manual_seed(3)) * 3
-    expected, _ = hooked(fresh(name), {0: vectors[0], 1: vectors[1]}, 30)
-    plain, _ = hooked(fresh(name), {}, 0)
-    model = CausalLM(fresh(name), AutoTokenizer.from_pretrained(tiny_folder), name=name)
+    expected, _ = hooked(build(CONFIGS[name]), {0: vectors[0], 1: vectors[1]}, 30)
+    plain, _ = hooked(build(CONFIGS[name]), {}, 0)
+    model = CausalLM(build(CONFIGS[name]), AutoTokenizer.from_pretrained(tiny_folder), name=name)
     steering, state = Steering(first=0, vectors=vectors), model.new_state()
     other = Chunk(token_ids=IDS[:9], state=model.new_state())  # a neighbour in the same row, not steered
     read = model.read([other, Chunk(token_ids=IDS[:33], state=state, steering=steering, steered_from=30)]).logits
@@ -73,8 +68,8 @@ def test_steered_logits_are_the_architectures_own_with_the_vector_added(name: st
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_residuals_are_the_architectures_own(name: str, tiny_folder: Path) -> None:
-    _, seen = hooked(fresh(name), {}, 0)
-    model = CausalLM(fresh(name), AutoTokenizer.from_pretrained(tiny_folder), name=name)
+    _, seen = hooked(build(CONFIGS[name]), {}, 0)
+    model = CausalLM(build(CONFIGS[name]), AutoTokenizer.from_pretrained(tiny_folder), name=name)
     found = model.residuals(IDS, start=25)
     torch.testing.assert_close(found, torch.stack([seen[n][25:].mean(0) for n in (0, 1)]), rtol=1e-3, atol=1e-3)
 
