@@ -1,7 +1,7 @@
 """Pure: in which manner a text is written, one measure for each persona variable.
 
 What a variable claims to change is measured here, in the words that people would look at. Words are counted by the
-hundred; the lists are ours, short and plain, and were written before anything was steered by them.
+hundred. The lists are ours, short and plain; some of their words stand in the contrasting replies, too.
 """
 
 from __future__ import annotations

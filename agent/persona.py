@@ -52,8 +52,8 @@ class Persona:
     def steering(self, values: Mapping[str, float]) -> Steering | None:
         """What is added to the model's activations for these values; None: nothing.
 
-        The first time that anything is, the directions may have to be found: that takes as long as reading some two
-        hundred short texts.
+        The first time that anything is, the directions may have to be found: that takes as long as reading
+        thirty-two short texts for each variable.
 
         Raises:
             SteeringRefused: the model cannot be steered after all.
