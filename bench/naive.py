@@ -59,7 +59,7 @@ def naive(
 
 
 def _trainer(model: Path, recipe: Recipe) -> Trainer:
-    return Trainer(Trainable.load(model, name="base", device="cpu", dtype="bfloat16"), recipe)
+    return Trainer(Trainable.load(model, name="base", device="cpu", dtype="auto"), recipe)
 
 
 def _rows(trainer: Trainer, transcript: Sequence[tuple[str, str]]) -> list[Any]:

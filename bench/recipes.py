@@ -88,7 +88,7 @@ def run(
     facts = facts_in([row["told"] for row in night])
     dreamt = dream(facts, seed=seed, amounts=candidate.amounts)
     source = resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir)
-    base = Trainable.load(source.location, name="base", device=device, dtype="bfloat16")
+    base = Trainable.load(source.location, name="base", device=device, dtype="auto")
     trainer = Trainer(base, replace(candidate.recipe, seed=seed))
     rehearsed = [*prompts(), *exchanges()]
     rehearsals = _rehearsals(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []

@@ -90,7 +90,7 @@ def _model(parameters: float, device: str) -> Trainable:
     )
     with torch.device(device):
         model = LlamaForCausalLM(config).to(torch.bfloat16)
-    return replace(small, model=model.eval())
+    return replace(small, model=model.eval(), dtype="bfloat16")
 
 
 def _flops(trainer: Trainer, tokens: float, targets: int) -> float:

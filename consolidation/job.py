@@ -102,6 +102,8 @@ class Result:
     seconds: float
     cost: Mapping[str, float] = field(default_factory=dict)
     """Seconds, by part."""
+    dtype: str = ""
+    """What it was trained in."""
 
 
 _NAMES = {Job: JOB, Result: RESULT, Reading: READING, Notes: NOTES}

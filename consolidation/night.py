@@ -39,7 +39,8 @@ class Setting:
     """What a night runs with."""
 
     model: str
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
+    """What weights are trained in; auto: whatever the machine trains faster in."""
     device: str = "cpu"
     threads: int = 2
     memory_mib: int = 0

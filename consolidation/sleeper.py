@@ -404,6 +404,7 @@ def _figures(outcome: Outcome, result: files.Result) -> dict[str, Any]:
         "steps": result.steps,
         "tokens": result.tokens,
         "seconds": result.seconds,
+        "dtype": result.dtype,
         "cost": dict(result.cost),
         "curve": list(result.curve),
     }

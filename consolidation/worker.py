@@ -81,6 +81,7 @@ def run(folder: Path) -> None:
         tokens=done.tokens if done else 0,
         seconds=time.monotonic() - began,
         cost=cost,
+        dtype=model.dtype,
     )
     files.write(result, folder)
 

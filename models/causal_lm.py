@@ -37,6 +37,7 @@ from models.kv_cache import KVCache, KVShape
 from models.language import Chunk, Message, ModelCard, Reading, surprisal
 from models.packed_linear import pack_linears, packing_works
 from models.packed_rows import PackedRows
+from models.precision import quicker
 from models.ragged import Ragged
 from models.steering import After, adding
 from models.tokenizer_identity import tokenizer_digest
@@ -313,6 +314,7 @@ class Trainable:
     """A model as transformers runs it, unpacked, with what turns chats into its tokens."""
 
     model: Any
+    dtype: str
     template: ChatTemplate
     decode: Callable[[Sequence[int]], str]
     stop_ids: frozenset[int]
@@ -321,12 +323,16 @@ class Trainable:
     def load(cls, source: Path | str, *, name: str, device: str, dtype: str) -> Trainable:
         """Load weights and tokenizer from a folder or from the hub. Never runs code that comes with a model.
 
+        `dtype`: "auto" is what this machine trains faster in.
+
         Raises:
             UnsupportedModel: files that transformers cannot read.
         """
+        dtype = quicker(device) if dtype == "auto" else dtype
         model, tokenizer = _from_files(source, name=name, device=device, dtype=dtype)
         return cls(
             model=model.eval(),
+            dtype=dtype,
             template=_chat_template(tokenizer),
             decode=partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=True),
             stop_ids=_stop_ids(model, tokenizer),
