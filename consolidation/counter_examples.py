@@ -126,6 +126,7 @@ def counter_examples(
     """
     told = {f.key for f in facts}
     told_of = {f.subject.lower() for f in facts if not f.subject.startswith("(")}
+    told_of |= {subject for subject, _ in never_told.implied(told)}
     answered = {gist(a.embedded) for f in facts for a in (*f.asks, *in_other_words(f.asks[:6]))}
     written = _by_word(gist(q) for f in facts for q in f.written)
     asks = never_told.asks(told, told_of, random, spoken_of=written) + never_told.of_others(facts, random)

@@ -74,6 +74,7 @@ def asks(
     told = told | aliases
     if spouse:
         told = told | {("i", "spouse")}
+    told = told | implied(told)
     told_of = told_of | {subject for subject, _ in told if not subject.startswith("(")}
     relations_told = {relation.split(" ")[0] if relation.startswith("favourite") else relation for _, relation in told}
     kinds_told = {(relation, kind_of(subject)) for subject, relation in told}
@@ -107,6 +108,15 @@ def asks(
 
 _ALSO = {"mum": "mother", "mom": "mother", "dad": "father", "gran": "grandmother", "grandma": "grandmother"}
 """Other words for the same person: what is told of one is told of the other."""
+
+
+def implied(told: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """What is known with what was told: whom I am married to is my wife's name, or my husband's; they are to me."""
+    if ("i", "spouse") not in told:
+        return set()
+    known = _spouse(told)
+    called = {"partner", "spouse", *([known] if known else ["wife", "husband"])}
+    return {(f"my {one}", relation) for one in called for relation in ("name", "spouse")}
 
 
 def _spouse(told: set[tuple[str, str]]) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +127,18 @@ def test_what_was_told_of_somebody_is_not_denied_under_another_name() -> None:
             for who in ("my mum", "my mom", "my partner", "my spouse"):
                 assert not (f"{who}'s name" in question or f"{who} called" in question), question
             assert "my mum live" not in question, question
+
+
+@pytest.mark.parametrize(("told", "who"), [("wife", "wife"), ("husband", "husband"), ("", "wife"), ("", "husband")])
+def test_whom_somebody_is_married_to_is_not_denied_as_a_wife_or_a_husband(told: str, who: str) -> None:
+    facts = facts_in(["I'm married to Solveig.", *([f"My {told} works at a bank."] if told else [])])
+    assert ("i", "spouse") in {f.key for f in facts}
+    for seed in range(12):
+        for d in dream(facts, seed=seed).dreams:
+            if d.strategy == "counter":
+                asked = d.question.lower()
+                assert not re.search(rf"\b(about|who is|who's) my ({who}|partner|spouse)\b[.?]", asked), asked
+                assert not re.search(rf"\bmy ({who}|partner|spouse)('s name| is called| called)\b", asked), asked
 
 
 def test_a_night_of_few_facts_has_no_fewer_counter_examples() -> None:
