@@ -1,11 +1,12 @@
 """How fast a night trains: tokens a second, and which share of the machine's peak that is.
 
-    python -m bench.training --json [--device cuda] [--parameters 1.7e9 3e9] [--peak 989e12]
+    python -m bench.training --json [--device cuda] [--dtype float32] [--parameters 1.7e9 3e9] [--peak 989e12]
 
-A Llama with random weights of each size (0: the default model), bfloat16, LoRA on the MLPs of the upper half, the
+A Llama with random weights of each size (0: the default model), LoRA on the MLPs of the upper half, the
 default recipe and larger batches. Counted are the products that a step needs: forward through the trained layers and
 back to the first of them, the adapter's own three, and the head where there is something to learn; not what packing
-and rounding add. `--peak`: of the device, in FLOP/s, dense bfloat16 (H100 SXM: 989e12).
+and rounding add. `--dtype`: auto is what nights take, whichever is quicker. `--peak`: of the device, in FLOP/s, dense
+bfloat16 (H100 SXM: 989e12).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 
 import torch
 
-from models.causal_lm import Trainable
+from models.causal_lm import DTYPES, Trainable
+from models.precision import quicker
 from models.training import Progress, Recipe, Row, Trainer
 from models.weights import resolve
 from settings import Settings
@@ -33,10 +35,11 @@ _EXAMPLE, _TARGETS, _REHEARSED = 22, 10, 48
 """Tokens of an example, to be learnt of them, and of a rehearsal: what nights have."""
 
 
-def measure(parameters: float, batch: tuple[int, int], device: str) -> dict[str, Any]:
+def measure(parameters: float, batch: tuple[int, int], device: str, dtype: str) -> dict[str, Any]:
     """One model, one size of step."""
     recipe = Recipe(batch=batch[0], rehearsed=batch[1], epochs=1, pack_tokens=1 << 16)
-    trainer = Trainer(_model(parameters, device), recipe)
+    model = _model(parameters, device, dtype)
+    trainer = Trainer(model, recipe)
     chance = random.Random(1)
     vocabulary = int(trainer.peft.get_base_model().config.vocab_size)
 
@@ -61,6 +64,7 @@ def measure(parameters: float, batch: tuple[int, int], device: str) -> dict[str,
     median = statistics.median(seconds)
     return {
         "parameters": sum(p.numel() for p in trainer.peft.get_base_model().parameters()) - trainer.trainable,
+        "dtype": model.dtype,
         "batch": batch,
         "tokens_a_step": round(tokens),
         "seconds_a_step": median,
@@ -70,9 +74,9 @@ def measure(parameters: float, batch: tuple[int, int], device: str) -> dict[str,
     }
 
 
-def _model(parameters: float, device: str) -> Trainable:
+def _model(parameters: float, device: str, dtype: str) -> Trainable:
     source = resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location
-    small = Trainable.load(source, name="base", device=device if parameters == 0 else "cpu", dtype="bfloat16")
+    small = Trainable.load(source, name="base", device=device if parameters == 0 else "cpu", dtype=dtype)
     if parameters == 0:
         return small
     from transformers import LlamaConfig, LlamaForCausalLM  # as a stand-in for a model of that size
@@ -89,8 +93,8 @@ def _model(parameters: float, device: str) -> Trainable:
         tie_word_embeddings=True,
     )
     with torch.device(device):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
-    return replace(small, model=model.eval(), dtype="bfloat16")
+        model = LlamaForCausalLM(config).to(DTYPES[small.dtype])
+    return replace(small, model=model.eval())
 
 
 def _flops(trainer: Trainer, tokens: float, targets: int) -> float:
@@ -110,14 +114,16 @@ def main() -> int:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--parameters", nargs="*", type=float, default=[0.0])
     parser.add_argument("--peak", type=float, default=None)
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
+    dtype = quicker(args.device) if args.dtype == "auto" else args.dtype
     found = []
     for parameters in args.parameters:
         for batch in _BATCHES if args.device != "cpu" else _BATCHES[:1]:
-            one = measure(parameters, batch, args.device)
+            one = measure(parameters, batch, args.device, dtype)
             if args.peak:
                 one["share_of_peak"] = one["flop_a_second"] / args.peak
             found.append(one)

@@ -315,6 +315,7 @@ class Trainable:
 
     model: Any
     dtype: str
+    """Of its weights, by name."""
     template: ChatTemplate
     decode: Callable[[Sequence[int]], str]
     stop_ids: frozenset[int]

@@ -1,7 +1,8 @@
 """Which precision this machine trains faster in. A processor without bfloat16 instructions emulates them.
 
-On two cores with AVX2 alone a step of a night takes 1.3 s in float32 and 39 s in bfloat16; with AVX-512 and its
-bfloat16 instructions 0.55 s in bfloat16 (docs/log.md). No flag tells all of these apart, so both are tried.
+On two cores with AVX2 alone a step of a night takes 1.5 s in float32 and 45 s in bfloat16; with AVX-512 and its
+bfloat16 instructions 0.5 to 0.6 s in bfloat16 (bench/training.py, docs/log.md). Whether they are there is a question to
+torch for which it has no public answer, so both are tried.
 """
 
 from __future__ import annotations
