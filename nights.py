@@ -134,7 +134,7 @@ def sleeper(
             memory_mib=0 if on_gpu else settings.sleep_memory_mib or _half_of_memory(),
             current=None if current is None or current.stale else str(registry.folder_of(current.id)),
             replies_file=str(kept),
-            writer=_writer(_weights(settings)),
+            writer=writer_for(_weights(settings)),
         )
 
     house = House(
@@ -287,7 +287,7 @@ def _half_of_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // _MIB
 
 
-def _writer(weights: Path) -> str | None:
+def writer_for(weights: Path) -> str | None:
     """The writer's folder, if it was trained on these weights; its name carries its digest."""
     manifest = weights / "slowwave.json"
     if not manifest.is_file():

@@ -173,7 +173,7 @@ def main() -> int:
     runs = []
     for seed in args.seeds:
         runs.append(run(seed, with_naive=not args.no_naive))
-        sys.stderr.write(f"\n{ ({k: v for k, v in runs[-1].items() if not isinstance(v, list | dict)}) }\n")
+        sys.stderr.write(f"\n{json.dumps(runs[-1])}\n")  # a later seed may be cut off
     means = {
         name: round(statistics.mean(r[name] for r in runs), 4)
         for name in ("recall", "invented", "invented_with_store", "abstained", "drift", "night_seconds")

@@ -34,7 +34,7 @@ from settings import Settings
 
 NIGHTS = Path(__file__).parent / "nights" / "development.json"
 REPLY_TOKENS, ANSWER_TOKENS = 48, 32
-_ABSTAINS = re.compile(r"haven't|have not|not told|don't know|never (told|mention)|not mention|not sure", re.IGNORECASE)
+ABSTAINS = re.compile(r"haven't|have not|not told|don't know|never (told|mention)|not mention|not sure", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,40 +91,43 @@ def run(
     base = Trainable.load(source.location, name="base", device=device, dtype="auto")
     trainer = Trainer(base, replace(candidate.recipe, seed=seed))
     rehearsed = [*prompts(), *exchanges()]
-    rehearsals = _rehearsals(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
-    done = trainer.train(_rows(trainer, dreamt.dreams), rehearsals, each=_show)
+    rehearsals = rehearsals_of(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
+    done = trainer.train(rows_of(trainer, dreamt.dreams), rehearsals, each=show)
     trained = {d.question.lower() for d in dreamt.dreams}
     asked = [(q, row["value"]) for row in night for q in row["questions"] if q.lower() not in trained]
     unanswerable = [q for q in never_told if q.lower() not in trained]
     answers = trainer.replies([q for q, _ in asked], most=ANSWER_TOKENS)
     guesses = trainer.replies(unanswerable, most=ANSWER_TOKENS)
     values = [v for row in night for v in row["value"]]
-    held_back = [r for r in rehearsed if r.held_back][:80]
+    apart = [r for r in rehearsed if r.held_back][:80]
     return {
         "facts": len(facts),
         "examples": len(dreamt.dreams),
         "questions": len(asked),
-        "recall": _share(_holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)),
-        "invented": _share(not _ABSTAINS.search(g) and _holds(g, values) for g in guesses),
-        "abstained": _share(bool(_ABSTAINS.search(g)) for g in guesses),
-        "drift": trainer.drift(_held(trainer, held_back)),
+        "recall": share(holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)),
+        "invented": share(not ABSTAINS.search(g) and holds(g, values) for g in guesses),
+        "abstained": share(bool(ABSTAINS.search(g)) for g in guesses),
+        "drift": trainer.drift(held(trainer, apart)),
         "steps": done.steps,
         "tokens": done.tokens,
         "seconds": round(done.seconds, 1),
-        "missed": [f"{q} -> {a}" for a, (q, v) in zip(answers, asked, strict=True) if not _holds(a, v)],
-        "claimed": [f"{q} -> {g}" for q, g in zip(unanswerable, guesses, strict=True) if not _ABSTAINS.search(g)],
+        "missed": [f"{q} -> {a}" for a, (q, v) in zip(answers, asked, strict=True) if not holds(a, v)],
+        "claimed": [f"{q} -> {g}" for q, g in zip(unanswerable, guesses, strict=True) if not ABSTAINS.search(g)],
     }
 
 
-def _rows(trainer: Trainer, dreams: Sequence[Dream]) -> list[Any]:
+def rows_of(trainer: Trainer, dreams: Sequence[Dream]) -> list[Any]:
+    """Rows to train on."""
     return [trainer.row(d.question, d.answer) for d in dreams]
 
 
-def _rehearsals(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Rehearsal]:
-    return trainer.judged_by_base(_held(trainer, texts))
+def rehearsals_of(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Rehearsal]:
+    """What is rehearsed, with what the base makes of it."""
+    return trainer.judged_by_base(held(trainer, texts))
 
 
-def _held(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Any]:
+def held(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Any]:
+    """Rows of texts, the base's own reply where they have none."""
     unanswered = [t for t in texts if t.reply is None]
     replies = dict(
         zip(unanswered, trainer.replies([t.said for t in unanswered], most=REPLY_TOKENS, who="base"), strict=True)
@@ -132,16 +135,19 @@ def _held(trainer: Trainer, texts: Sequence[Rehearsed]) -> list[Any]:
     return [trainer.row(t.said, t.reply or replies[t]) for t in texts if t.reply or replies[t].strip()]
 
 
-def _holds(text: str, values: Sequence[str]) -> bool:
+def holds(text: str, values: Sequence[str]) -> bool:
+    """Whether a reply gives one of the values."""
     return any(re.search(rf"\b{re.escape(v)}", text, re.IGNORECASE) for v in values)
 
 
-def _share(hits: Iterable[bool]) -> float:
+def share(hits: Iterable[bool]) -> float:
+    """Of all."""
     found = list(hits)
     return round(sum(found) / max(1, len(found)), 3)
 
 
-def _show(progress: Progress) -> None:
+def show(progress: Progress) -> None:
+    """How far the training is."""
     if progress.step % 20 == 0:
         sys.stderr.write(f"\r{progress.step}/{progress.steps} loss {progress.loss:.3f} {progress.seconds:.0f} s   ")
         sys.stderr.flush()
