@@ -2,11 +2,11 @@
 
     python -m bench.suspends --json [--points 500] [--model tiny | SmolLM2-135M-Instruct]
 
-Many sessions at a time, in a window so small that it is often compacted, some old, each beside a twin. The twin's
-last reply is never suspended; the session's is, after a random number of pieces (none: while its prompt is being read),
-while the others are being written or cut, too. Then the service is killed or stopped, started anew, and all go on
-at once. Greedy and sampled, with stop strings and penalties. "tiny" is a random Llama whose bytes are mostly parts of
-code points. Exit code 1 if any text differs.
+Many sessions at a time, in a window so small that it is often compacted, some old, each with a twin at a second
+service, whose last reply is never suspended; the session's is, after a random number of pieces (none: while its prompt
+is being read), while the others are being written or cut, too. Then the service is killed or stopped, started anew, and
+all go on at once. Greedy and sampled, with stop strings and penalties. "tiny" is a
+random Llama whose bytes are mostly parts of code points. Exit code 1 if any text differs.
 """
 
 from __future__ import annotations
@@ -39,14 +39,18 @@ def run(points: int, model: str, seed: int, context: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         served = str(save(Path(folder) / "tiny")) if model == "tiny" else model
         environment = {"SLOWWAVE_CONTEXT_TOKENS": str(context), "SLOWWAVE_EMBEDDING": "none"}
-        with Server(Path(folder) / "data", model=served, environment=environment) as server:
+        with (
+            Server(Path(folder) / "data", model=served, environment=environment) as server,
+            Server(Path(folder) / "twins", model=served, environment=environment) as twins,
+        ):
             n = -1
             while counts["cut"] < points:  # those that had ended before do not count
                 n += 1
                 chance = random.Random(f"{seed} {n}")
                 cases = [_case(chance, n * _AT_ONCE + k) for k in range(_AT_ONCE)]
                 with ThreadPoolExecutor(_AT_ONCE) as pool:
-                    begun = list(pool.map(lambda case: _begin(server.url, case), cases))
+                    wanted = list(pool.map(lambda case: _unsuspended(twins.url, case), cases))
+                    begun = list(pool.map(_begin, [server.url] * _AT_ONCE, cases, wanted))
                     server.kill() if chance.random() < 0.5 else server.stop()
                     server.start()
                     done = list(pool.map(lambda b: _go_on(server.url, b), begun))
@@ -54,6 +58,7 @@ def run(points: int, model: str, seed: int, context: int) -> dict[str, Any]:
                     counts.update(one["kinds"])
                     if one["text"] != one["wanted"]:
                         wrong.append({"case": case, **one})
+                        sys.stderr.write(f"\n{json.dumps(wrong[-1])}\n")  # the run may be cut off
                 sys.stderr.write(f"\r{counts['cut']} points, {len(wrong)} wrong")
     return {"points": counts["cut"], "kinds": dict(counts), "wrong": wrong}
 
@@ -74,11 +79,16 @@ def _case(chance: random.Random, n: int) -> dict[str, Any]:
     }
 
 
-def _begin(url: str, case: dict[str, Any]) -> dict[str, Any]:
-    """The twin's whole reply, and the session with its reply cut off."""
+def _unsuspended(url: str, case: dict[str, Any]) -> str:
+    """The twin's whole reply."""
     with httpx.Client(base_url=url, timeout=600) as client:
-        twin, session = _older(client, case), _older(client, case)
-        wanted = _turn(client, twin, case["last"], case["how"])["text"]
+        return str(_turn(client, _older(client, case), case["last"], case["how"])["text"])
+
+
+def _begin(url: str, case: dict[str, Any], wanted: str) -> dict[str, Any]:
+    """The session with its reply cut off."""
+    with httpx.Client(base_url=url, timeout=600) as client:
+        session = _older(client, case)
         kinds = ["sampled" if case["how"]["temperature"] else "greedy"]
         body = {"content": case["last"], "slowwave": {"recall": False}, **case["how"]}
         reply, pieces = cut_off(client, url, session, body, after=case["after"])

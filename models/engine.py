@@ -32,7 +32,7 @@ from models.errors import (
     ReplyFailed,
 )
 from models.generation import Delta, Generation, Prompt, Reply
-from models.language import BASE, Chunk, FinishReason, LanguageModel, SequenceState, surprisal
+from models.language import BASE, PIECE, Chunk, FinishReason, LanguageModel, SequenceState, surprisal
 from models.prefix_cache import PrefixCache
 from models.sampling import Choice, choose
 from models.sequence import TokenSequence
@@ -495,14 +495,18 @@ class Engine:
     def _chunks(self) -> list[tuple[TokenSequence, Chunk]]:
         writing = any(s.decoding for s in self._batch)
         budget = self.limits.prefill_chunk_shared if writing else self.limits.prefill_chunk
-        chunks = []
+        chunks: list[tuple[TokenSequence, Chunk]] = []
+        reading = False
         for sequence in self._batch:
             assert sequence.state is not None
-            take = sequence.unread if sequence.decoding else min(sequence.unread, budget)
+            read = sequence.state.length
+            take = sequence.unread
             if not sequence.decoding:
+                take = _up_to_a_border(read, take, budget, reading)
                 budget -= take
+                reading = True
             if take:
-                read = sequence.state.length
+                sequence.piece = max(read, (read + take - 1) // PIECE * PIECE)
                 ids = sequence.context[read : read + take]
                 # The first token of a chunk is judged by the logits that the chunk before it left.
                 judged = sequence.prompt.judged
@@ -545,6 +549,8 @@ class Engine:
             (self._batch if sequence in self._batch else self._line).remove(sequence)
         if sequence.state is not None and sequence.prompt.steering is not None:
             sequence.state.crop(min(sequence.state.length, sequence.prompt.steered_from))  # the rest is a mood's
+        if sequence.state is not None and not sequence.unread and not sequence.reply:
+            sequence.state.crop(sequence.piece)  # its first token is yet to come: whoever goes on reads as was read
         if sequence.state is not None and sequence.state.length:
             read = sequence.context[: sequence.state.length]
             sequence.state.trim()
@@ -568,3 +574,16 @@ class Engine:
                 surprisals=tuple(sequence.surprisals),
             )
         )
+
+
+def _up_to_a_border(read: int, unread: int, budget: int, others: bool) -> int:
+    """How many of the unread tokens to read now: all of them, or up to a multiple of `PIECE`.
+
+    Less only if the budget reaches none and nobody else reads now; else it waits for the next step.
+    """
+    if unread <= budget:
+        return unread
+    border = (read + budget) // PIECE * PIECE
+    if border > read:
+        return border - read
+    return 0 if others else budget

@@ -126,6 +126,14 @@ class Chunk:
     steered_from: int = 0
 
 
+PIECE = 64
+"""Prompts are read in pieces that end at multiples of so many tokens, or with the prompt.
+
+How many queries attend together decides how sums are rounded. Cut by how busy the machine is, the same prompt would
+have other last bits in company than alone, and now and then a reply another word.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What a model has to say after reading: the logits after each chunk, and its surprise at the tokens judged."""

@@ -22,8 +22,8 @@ from models.ragged import Ragged
 from models.steering import After
 
 Product = Callable[[Tensor], Tensor]
-Parts = dict[tuple[int, str], LowRank]
-"""What an adapter adds to the products of each layer."""
+Parts = dict[tuple[int, str], tuple[Product, Product]]
+"""What an adapter adds to the products of each layer: down to its rank, and up."""
 _PRODUCTS = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
     "output": ("o_proj",),
@@ -61,6 +61,7 @@ class LlamaForward:
 
     def __init__(self, model: Any, *, context_length: int, pack: bool) -> None:
         config, body = model.config, model.model
+        self._pack = pack
         self._sizes = [_sizes(layer) for layer in body.layers]
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_dim = body.layers[0].self_attn.head_dim
@@ -83,7 +84,7 @@ class LlamaForward:
             for n, sizes in enumerate(self._sizes)
             for product, names in _PRODUCTS.items()
         }
-        return {key: part for key, part in found.items() if part is not None}
+        return {key: _low_rank(part, pack=self._pack) for key, part in found.items() if part is not None}
 
     @property
     def linears(self) -> dict[Linear, tuple[int, int]]:
@@ -141,11 +142,17 @@ def _plus(y: Tensor, x: Tensor, adapted: Sequence[tuple[Parts, Tensor | None]], 
         part = parts.get(key)
         if part is None:
             continue
-        if rows is None:
-            y = torch.addmm(y, x @ part.down, part.up)
-        else:
-            y = y.index_add(0, rows, (x[rows] @ part.down) @ part.up)
+        down, up = part
+        y = y + up(down(x)) if rows is None else y.index_add(0, rows, up(down(x[rows])))
     return y
+
+
+def _low_rank(part: LowRank, *, pack: bool) -> tuple[Product, Product]:
+    """Packed like the weights, where they are: what is added to a row does not depend on how many rows there are."""
+    down, up = part.down.T.contiguous(), part.up.T.contiguous()
+    if pack:
+        return PackedLinear(down), PackedLinear(up)
+    return partial(F.linear, weight=down), partial(F.linear, weight=up)
 
 
 def _sizes(layer: Any) -> dict[str, tuple[int, int]]:

@@ -1,19 +1,21 @@
 """Attention over sequences of different lengths that lie end to end in one row. Knows no model.
 
 Attention is the one place where tokens meet. Each sequence attends over its own cache, so nothing is padded and what
-a sequence gets does not depend on its neighbours.
+a sequence gets does not depend on its neighbours: on a CPU not in its last bit either, for a long piece is cut at fixed
+places, and a packed product's rows do not know of each other (tests/test_sameness.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from models.kv_cache import Extension, KVCache
-from models.language import BASE, Chunk, surprisal
+from models.language import BASE, PIECE, Chunk, surprisal
 
 _JUDGED_AT_ONCE = 32
 
@@ -34,6 +36,8 @@ class Ragged:
             self._extensions.append(chunk.state.extension(new))
             start += new
         self._lengths = [len(chunk.token_ids) for chunk in chunks]
+        self._pieces = [_pieces(a, b, cache.length, cut=device.type == "cpu") for cache, a, b in self._borders]
+        """Of each chunk, which places attend together, and over how many positions."""
         self.token_ids = torch.tensor([i for chunk in chunks for i in chunk.token_ids], device=device)
         self.positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in self._borders]).to(device)
         self.last = torch.tensor([b - 1 for _, _, b in self._borders], device=device)
@@ -64,25 +68,26 @@ class Ragged:
         torch._foreach_copy_([e.new_keys[layer] for e in self._extensions], torch.split(key, self._lengths, 1))
         torch._foreach_copy_([e.new_values[layer] for e in self._extensions], torch.split(value, self._lengths, 1))
         mixed = []
-        for (cache, a, b), extension in zip(self._borders, self._extensions, strict=True):
-            k, v = extension.keys[layer][None], extension.values[layer][None]
-            if b - a == 1:  # the heads of a group are queries to the same keys: no repeat, no mask
-                if window is not None:
-                    k, v = k[:, :, -window:], v[:, :, -window:]
-                grouped = query[:, :, a].view(1, kv_heads, heads // kv_heads, d)
-                mixed.append(scaled_dot_product_attention(grouped, k, v, scale=scale).view(1, heads, -1))
-                continue
-            plain = cache.length == 0 and window is None
-            out = scaled_dot_product_attention(
-                query[:, :, a:b],
-                k,
-                v,
-                attn_mask=None if plain else self._mask(b - a, cache.length, window, query.device),
-                is_causal=plain,
-                scale=scale,
-                enable_gqa=heads != kv_heads,
-            )
-            mixed.append(out[0].transpose(0, 1))
+        for extension, pieces in zip(self._extensions, self._pieces, strict=True):
+            for a, b, seen in pieces:
+                k, v = extension.keys[layer][None, :, :seen], extension.values[layer][None, :, :seen]
+                if b - a == 1:  # the heads of a group are queries to the same keys: no repeat, no mask
+                    if window is not None:
+                        k, v = k[:, :, -window:], v[:, :, -window:]
+                    grouped = query[:, :, a].view(1, kv_heads, heads // kv_heads, d)
+                    mixed.append(scaled_dot_product_attention(grouped, k, v, scale=scale).view(1, heads, -1))
+                    continue
+                plain = seen == b - a and window is None
+                out = scaled_dot_product_attention(
+                    query[:, :, a:b],
+                    k,
+                    v,
+                    attn_mask=None if plain else self._mask(b - a, seen - (b - a), window, query.device),
+                    is_causal=plain,
+                    scale=scale,
+                    enable_gqa=heads != kv_heads,
+                )
+                mixed.append(out[0].transpose(0, 1))
         return torch.cat(mixed)
 
     def surprisals(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
@@ -109,6 +114,18 @@ class Ragged:
             seen = past <= query
             self._masks[key] = seen if window is None else seen & (past > query - window)
         return self._masks[key]
+
+
+def _pieces(start: int, end: int, held: int, *, cut: bool) -> list[tuple[int, int, int]]:
+    """(first place, place behind the last, positions seen) of what attends together: cut where reading may be cut.
+
+    `start` to `end` in the row follow `held` positions. Uncut where products round by the row's length anyway, and each
+    launch costs.
+    """
+    if not cut:
+        return [(start, end, held + end - start)]
+    borders = [held, *range((held // PIECE + 1) * PIECE, held + end - start, PIECE), held + end - start]
+    return [(start + a - held, start + b - held, b) for a, b in pairwise(borders)]
 
 
 def _rows_by_adapter(

@@ -22,6 +22,8 @@ class TokenSequence:
         self.reply = list(prompt.reply)
         for token_id in prompt.reply:  # shown to somebody else, before it was suspended
             text.push(token_id)
+        self.piece = 0
+        """Where the piece begins that was read last."""
         self.surprisals: list[float] = []
         self.cached = 0
         self.submitted = time.monotonic()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
 
 import pytest
+import torch
 
 from models.causal_lm import CausalLM
 from models.engine import Engine
 from models.errors import EngineClosed, EngineFull, EngineLoading, PromptTooLong, ReplyFailed, WeightsNotFound
 from models.generation import Generation, Prompt
-from models.language import LanguageModel, Message
+from models.language import PIECE, Chunk, LanguageModel, Message, Reading
 from models.sampling import Sampling
 from models.scripted import ScriptedLM
 from tests.conftest import EngineFactory
@@ -209,3 +213,51 @@ def test_a_model_that_breaks_ends_every_reply(make_engine: EngineFactory) -> Non
     with pytest.raises(EngineClosed):
         generation.wait()
     assert isinstance(engine.failure, RuntimeError)
+
+
+def test_a_prompt_reads_the_same_to_the_last_bit_alone_and_in_company(tiny: CausalLM) -> None:
+    """Sums are rounded by how many queries attend together; pieces are cut at the same places for everybody."""
+    text = tiny.encode("all work and no play makes Jack a dull boy " * 8)
+    assert len(text) > 300
+
+    def read(cuts: list[int], company: int) -> dict[str, torch.Tensor]:
+        state = tiny.new_state()
+        others = [tiny.new_state() for _ in range(company)]
+        if company:
+            tiny.read([Chunk(token_ids=text[n : 2 * n + 9], state=other) for n, other in enumerate(others)])
+        for a, b in pairwise([0, *cuts, 300]):
+            beside = [Chunk(token_ids=text[a : a + 1], state=other) for other in others]
+            logits = tiny.read([*beside, Chunk(token_ids=text[a:b], state=state)]).logits[-1]
+        return {**state.tensors(), "logits": logits}
+
+    alone = read([], 0)
+    for cuts, company in (([64, 128, 192, 256], 0), ([128], 3), ([64, 256], 14)):
+        other = read(cuts, company)
+        assert all(torch.equal(alone[name], other[name]) for name in alone), (cuts, company)
+
+
+class Watched:
+    """A model that keeps where its chunks lay."""
+
+    def __init__(self, model: CausalLM) -> None:
+        self._model = model
+        self.chunks: list[tuple[int, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def read(self, chunks: Sequence[Chunk], **options: Any) -> Reading:
+        """Read, and remember."""
+        self.chunks += [(c.state.length, len(c.token_ids)) for c in chunks]
+        return self._model.read(chunks, **options)
+
+
+def test_pieces_end_where_they_would_for_anybody(tiny: CausalLM, make_engine: EngineFactory) -> None:
+    watched = Watched(tiny)
+    engine = make_engine(cast(LanguageModel, watched))
+    going = [ask(engine, f"{n}" * 150, max_tokens=60, namespace=str(n)) for n in range(5)]
+    for generation in going:
+        generation.wait()
+    whole = len(tiny.chat_ids([Message(role="user", content="0" * 150)]) or [])
+    ends = [at + new for at, new in watched.chunks if new > 1]
+    assert len(ends) > len(going) and all(end % PIECE == 0 or end == whole for end in ends), ends
