@@ -79,19 +79,7 @@ def run(seed: int, *, with_naive: bool) -> dict[str, Any]:
     values = [f["value"] for f in facts]
     hits = [holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)]
     invented = [invents(g, values) for g in guesses]
-    peer = None
-    if with_naive:
-        peer = naive(
-            Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location),
-            transcript,
-            asked,
-            data["never_told"],
-            values,
-            seconds=night["figures"]["cost"]["training"],
-            seed=seed,
-        )
-    return {
-        "naive": peer,
+    row = {
         "seed": seed,
         "outcome": night["outcome"],
         "reasons": night["reasons"],
@@ -111,6 +99,18 @@ def run(seed: int, *, with_naive: bool) -> dict[str, Any]:
         "missed": [f"{q} -> {a}" for (q, _), a, hit in zip(asked, answers, hits, strict=True) if not hit],
         "claimed": [f"{q} -> {g}" for q, g, bad in zip(data["never_told"], guesses, invented, strict=True) if bad],
     }
+    sys.stderr.write(f"\n{json.dumps(row)}\n")  # the peer takes as long again, and may be cut off
+    if with_naive:
+        row["naive"] = naive(
+            Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location),
+            transcript,
+            asked,
+            data["never_told"],
+            values,
+            seconds=night["figures"]["cost"]["training"],
+            seed=seed,
+        )
+    return row
 
 
 def _tell(
@@ -173,7 +173,7 @@ def main() -> int:
     runs = []
     for seed in args.seeds:
         runs.append(run(seed, with_naive=not args.no_naive))
-        sys.stderr.write(f"\n{json.dumps(runs[-1])}\n")  # a later seed may be cut off
+        sys.stderr.write(f"\n{json.dumps(runs[-1])}\n")
     means = {
         name: round(statistics.mean(r[name] for r in runs), 4)
         for name in ("recall", "invented", "invented_with_store", "abstained", "drift", "night_seconds")
