@@ -116,8 +116,8 @@ def sleeper(
     Raises:
         SettingsError: a bar or a part of the recipe that does not exist, or has an impossible value.
     """
-    bars = replace(Bars(), **_numbers("exam_bars", settings.exam_bars, asdict(Bars())))
-    recipe = _numbers("sleep_recipe", settings.sleep_recipe, _RECIPE)
+    bars = replace(Bars(), **numbers("exam_bars", settings.exam_bars, asdict(Bars())))
+    recipe = numbers("sleep_recipe", settings.sleep_recipe, _RECIPE)
     registry.tidy(most=settings.adapters_kept)
 
     base = base_digest(settings)
@@ -251,7 +251,12 @@ _RECIPE: Mapping[str, int | float] = {
 """The numbers of a `models.training.Recipe`, with an example of each: what is whole here must be whole there."""
 
 
-def _numbers(setting: str, given: Sequence[str], known: Mapping[str, int | float]) -> dict[str, Any]:
+def numbers(setting: str, given: Sequence[str], known: Mapping[str, int | float]) -> dict[str, Any]:
+    """What NAME=VALUE settings say.
+
+    Raises:
+        SettingsError: a name that there is not, or no number that it can be.
+    """
     found: dict[str, Any] = {}
     for one in given:
         name, _, value = one.partition("=")

@@ -17,23 +17,28 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from tzlocal import get_localzone
 
 from agent.calibration import calibrate, key_of, shipped
 from agent.checkpoint import Checkpoints
 from agent.keeping import Keeper
+from agent.mood import Feeling, named
+from agent.moods import Moods
 from agent.moving import Moving, Policy
 from agent.persona import Found, Persona
 from agent.remembering import Memory
+from agent.temperament import Temperament
 from agent.turn import Awake
 from consolidation.registry import Registry
 from memory import checkpoint_log, data_dir
@@ -52,7 +57,7 @@ from models import kv_transform, signature
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
-from nights import Serving, base_digest, clock, sleeper
+from nights import Serving, base_digest, clock, numbers, sleeper
 from settings import Settings, SettingsError
 from web import checkpoints as checkpoint_routes
 from web import errors, memories, openai, persona, sessions, sleep, status
@@ -126,6 +131,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         calibrating.start()
         registry = Registry(store, settings.data_dir / "adapters")
         serving = Serving(engine=engine, registry=registry)
+        moods = _moods(settings, store)
         nights = sleeper(settings, store, memory.experiences, registry, serving, now=_now)
         ticking = clock(settings, store, nights, engine, now=_now)
 
@@ -163,10 +169,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     memory=memory,
                     persona=Persona(
                         pins=partial(pinned, store),
+                        moods=(lambda owner: named(moods.of(owner, _now()).levels)) if moods else (lambda _: {}),
                         steerer=None
                         if settings.model == "scripted"
                         else Found(engine, settings.cache_dir / "directions", base_digest(settings)),
                     ),
+                    moods=moods,
                     serving=serving.of,
                     taught=serving.taught,
                 ),
@@ -222,6 +230,21 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             calibrating.join()
             background.close()
             store.close()
+
+
+def _moods(settings: Settings, store: Store) -> Moods | None:
+    """What moves moods; None: nothing does, or there is no model to act on. Made ready beside the model's loading."""
+    try:
+        traits = numbers("temperament", settings.temperament, asdict(Temperament()))
+        temperament = Temperament(**traits)
+    except ValueError as error:
+        raise SettingsError(f"temperament: {error}") from error
+    if not settings.mood or settings.model == "scripted":
+        return None
+    zone = ZoneInfo(settings.sleep_timezone) if settings.sleep_timezone else get_localzone()
+    moods = Moods(store=store, zone=zone, make=partial(Feeling, temperament))
+    threading.Thread(target=lambda: moods.feeling, name="mood", daemon=True).start()
+    return moods
 
 
 def create_app(runtime: Runtime) -> FastAPI:

@@ -69,6 +69,10 @@ class Settings(BaseModel):
     """Memories a user may have; the least valuable beyond are let go."""
     memory_daily_quota: int = Field(5000, ge=1)
     """Memories that one source may add in 24 hours; imports are not counted."""
+    mood: bool = True
+    """Let what happens move the persona's variables; false: they move by hand alone."""
+    temperament: tuple[str, ...] = ()
+    """Where the mood rests: openness=0.3, conscientiousness, extraversion, agreeableness, neuroticism; from -1 to 1."""
     sleep_at: str = "03:30"
     """The local hour at which a night is due; 'none': only when asked to."""
     sleep_timezone: str = ""
@@ -121,7 +125,14 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator(
-        "api_keys", "allowed_hosts", "allowed_origins", "sleep_recipe", "exam_bars", "trusted_signers", mode="before"
+        "api_keys",
+        "allowed_hosts",
+        "allowed_origins",
+        "sleep_recipe",
+        "exam_bars",
+        "trusted_signers",
+        "temperament",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:

@@ -7,6 +7,7 @@ AgentError
 ├── NothingUnfinished     no reply in this session waits to go on
 ├── CheckpointRefused     a file that is not taken in, or cannot be made as asked
 ├── UnknownVariable       a persona variable that there is not, or a value that none has
+├── ReservoirRefused      a reservoir, or a state of one, that cannot carry a mood
 ├── TurnInProgress        the same idempotency key is being served right now
 └── IdempotencyConflict   the same idempotency key came with another request
 """
@@ -52,3 +53,7 @@ class TurnInProgress(AgentError):
 
 class IdempotencyConflict(AgentError):
     """The same idempotency key came with another request."""
+
+
+class ReservoirRefused(AgentError):
+    """A reservoir or a state of one that cannot carry a mood."""

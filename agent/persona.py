@@ -1,7 +1,7 @@
 """Persona: the variables that say in which manner the agent speaks, and how they come to act on a reply.
 
-For now a variable is moved by hand alone: pinned for an owner, or named in a request, as experiments need it
-(bench/persona.py). A reservoir that moves them by what happens is not built yet; see docs/persona.md.
+A variable is where the owner's mood has it (moods.py), unless it is pinned or named in a request, as experiments need
+it (bench/persona.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.engine import Engine
 from models.steering import Steering
 
 REST = 0.0
-"""Where a variable is that nothing moves."""
+"""Where a variable changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ class Persona:
 
     pins: Callable[[str], Mapping[str, float]] = lambda _: {}
     """What an owner has pinned."""
+    moods: Callable[[str], Mapping[str, float]] = lambda _: {}
+    """The levels that an owner's mood has reached."""
     steerer: Callable[[], Steerer] | None = None
     """None: this model cannot be steered, and there are no variables."""
 
@@ -35,14 +37,14 @@ class Persona:
         return () if self.steerer is None else tuple(REACHES)
 
     def values(self, owner: str, asked: Mapping[str, float] | None = None) -> dict[str, float]:
-        """Every variable's value for a reply: as asked for it; else, where nothing was asked, as pinned; else at rest.
+        """Every variable's value for a reply: as asked for, the others at 0; else as pinned, or as the mood.
 
         Raises:
             UnknownVariable: one is asked for that there is not, or that cannot have the value.
         """
         if self.steerer is None:
             return checked_values(asked or {}, {})
-        given = self.pins(owner) if asked is None else checked_values(asked)
+        given = {**self.moods(owner), **self.pins(owner)} if asked is None else checked_values(asked)
         return {name: float(given.get(name, REST)) for name in self.variables}
 
     def known(self, values: Mapping[str, float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from agent.abstention import Taught, personal
 from agent.calibration import judged_in
 from agent.control import RunningTurns, TurnControl
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
+from agent.moods import Moment, Moods
 from agent.persona import Persona
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
 from agent.recollection import Recollection, hit_of, reasons_of, recollect
@@ -98,6 +99,8 @@ class Awake:
     now: Callable[[], datetime]
     memory: Memory | None = None
     persona: Persona = field(default_factory=Persona)
+    moods: Moods | None = None
+    """None: nothing that happens moves a mood."""
     leases: SessionLeases = field(default_factory=SessionLeases)
     underway: Underway = field(default_factory=Underway)
     running: RunningTurns = field(default_factory=RunningTurns)
@@ -279,6 +282,19 @@ def _write_down(
     drafts = [*plan.drafts, reply_draft(model, plan.header, reply.text, reply.kept_ids)]
     entries = _entries(drafts, turn=result.id, status=status, at=at)
     changed: list[str] = []
+
+    def leave(db: Database) -> None:
+        changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten))
+        if awake.moods is not None and reply.finish_reason in ("stop", "length", "suspended"):
+            moment = Moment(
+                said=opening.new[-1].content,
+                salience=result.salience,
+                reply=reply,
+                stats=awake.engine.stats(),
+                at=at,
+            )
+            awake.moods.feel_within(db, request.owner, result.id, moment)
+
     awake.transcripts.append(
         result.session,
         entries=entries,
@@ -300,7 +316,7 @@ def _write_down(
         create_for=None if opening.session else request.owner,
         fork_of=opening.fork_of,
         unfinished=_unfinished(request, plan, reply, result) if reply.finish_reason == "suspended" else None,
-        also=lambda db: changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten)),
+        also=leave,
         forgotten=forgotten,
     )
     if any(forgotten(entry.content) for entry in entries):

@@ -60,7 +60,14 @@ def _print(found: dict[str, Any], *, json_output: bool) -> None:
     if json_output:
         print_json(found)
         return
-    table = Table("variable", "value", "")
-    for name, value in found["variables"].items():
-        table.add_row(escape(name), f"{value:+.2f}", "pinned" if name in found["pinned"] else "")
+    mood = found.get("mood") or {"values": {}, "rest": {}}
+    table = Table("variable", "mood", "at rest", "acts on replies")
+    for name in dict.fromkeys([*mood["values"], *found["variables"]]):
+        acts = found["variables"].get(name)
+        how = "" if acts is None else f"{acts:+.2f}" + (" (pinned)" if name in found["pinned"] else "")
+        table.add_row(escape(name), _signed(mood["values"].get(name)), _signed(mood["rest"].get(name)), how)
     out.print(table if found["variables"] else "This model cannot be steered: there are no variables.")
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"

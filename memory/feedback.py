@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,11 +20,20 @@ NEIGHBOURS, LOOKED_AT = 10, 500
 """Rated experiences that an outcome is expected from, and the latest of which they are chosen."""
 
 
-def rate(store: Store, turn: str, reward: float, *, owner: str, at: datetime) -> list[str]:
+def rate(
+    store: Store,
+    turn: str,
+    reward: float,
+    *,
+    owner: str,
+    at: datetime,
+    also: Callable[[Database], None] = lambda db: None,
+) -> list[str]:
     """Note how good a turn was, in [-1, 1]; a later word on the same turn replaces an earlier one.
 
     Its experiences' reward becomes that, and their conflict at least the distance from what was expected. Their other
-    dimensions and the statistics stay: the event happened once. Returns the experiences' ids.
+    dimensions and the statistics stay: the event happened once. `also` is part of the transaction. Returns the
+    experiences' ids.
 
     Raises:
         TurnNotFound: there is none, or it is another owner's.
@@ -58,6 +68,7 @@ def rate(store: Store, turn: str, reward: float, *, owner: str, at: datetime) ->
                     "UPDATE experiences SET reward = ?, conflict = ?, total = ? WHERE n = ?",
                     [abs(reward), conflict, summed, row["n"]],
                 )
+        also(db)
         return [row["id"] for row in rows]
 
     return store.write(transaction)

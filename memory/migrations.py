@@ -405,3 +405,27 @@ def m008_pins(db: Database) -> None:
         ) STRICT
         """
     )
+
+
+@migrations()
+def m009_moods(db: Database) -> None:
+    """Each owner's mood, and what moved it."""
+    for statement in (
+        "CREATE TABLE moods (owner TEXT PRIMARY KEY, body BLOB NOT NULL, spread BLOB) STRICT",
+        """
+        CREATE TABLE mood_events (
+            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            owner TEXT NOT NULL,
+            at TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('turn', 'feedback')),
+            turn TEXT NOT NULL,
+            "values" TEXT NOT NULL,          -- JSON: every variable afterwards
+            senses TEXT NOT NULL,            -- JSON: what was felt
+            zone TEXT NOT NULL,
+            updates INTEGER NOT NULL,
+            features BLOB NOT NULL           -- what the readout read, float64
+        ) STRICT
+        """,
+        "CREATE INDEX mood_events_by_turn ON mood_events (owner, turn)",
+    ):
+        db.execute(statement)

@@ -27,7 +27,11 @@ SAID = {"content": "How are you this morning?", "max_tokens": 300, "temperature"
 @pytest.fixture(scope="module")
 def client(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("persona")
-    environment = {"SLOWWAVE_CACHE_DIR": str(folder / "cache"), "SLOWWAVE_EMBEDDING": "none"}
+    environment = {
+        "SLOWWAVE_CACHE_DIR": str(folder / "cache"),
+        "SLOWWAVE_EMBEDDING": "none",
+        "SLOWWAVE_MOOD": "false",  # here variables are moved by hand; by what happens: test_mood.py
+    }
     server = Server(folder / "data", model=str(tiny_folder), environment=environment)
     with server, httpx.Client(base_url=server.url, timeout=120) as made:
         yield made
@@ -131,7 +135,7 @@ def test_by_command(client: httpx.Client) -> None:
 
 def test_a_model_that_cannot_be_steered_has_no_variables(scripted_server: Server) -> None:
     with httpx.Client(base_url=scripted_server.url, timeout=30) as client:
-        assert client.get("/v1/persona").json() == {"variables": {}, "pinned": {}}
+        assert client.get("/v1/persona").json() == {"variables": {}, "pinned": {}, "mood": None}
         assert client.put("/v1/persona", json={"variables": {"warmth": 0.1}}).status_code == 400
 
 

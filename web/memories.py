@@ -239,8 +239,13 @@ async def list_receipts(service: ServiceDep, owner: OwnerDep) -> ReceiptList:
 @router.post("/feedback")
 async def give_feedback(body: FeedbackBody, service: ServiceDep, owner: OwnerDep) -> FeedbackReply:
     """Say how good a turn was, in [-1, 1]; a later word replaces an earlier one."""
-    at = service.awake.now()
-    ids = await run_in_threadpool(feedback.rate, service.memory.store, body.turn, body.reward, owner=owner, at=at)
+    at, moods = service.awake.now(), service.awake.moods
+
+    def work() -> list[str]:
+        feel = moods.rating(owner, body.turn, body.reward, at) if moods else lambda db: None
+        return feedback.rate(service.memory.store, body.turn, body.reward, owner=owner, at=at, also=feel)
+
+    ids = await run_in_threadpool(work)
     return FeedbackReply(turn=body.turn, reward=body.reward, memories=ids)
 
 
