@@ -1,11 +1,12 @@
 """Seven nights of fifteen facts by the running service: what is still known of each, and what it cost.
 
-    python -m bench.week --json [--nights 7] [--forget]
+    python -m bench.week --json [--nights 7] [--forget] [--folder DIR]
 
 Every day 15 facts of bench/nights/week.json are told over HTTP in chat, small talk around them; on day 4 one of day 1
 is corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in wordings that nothing of the
 product was made from, in new sessions and with `recall: false`: row n of the matrix is what is known after night n.
-Afterwards one fact is forgotten, one more night slept, and it and all others are asked for again.
+Afterwards one fact is forgotten, one more night slept, and it and all others are asked for again. With --folder the
+week can be broken off, carried elsewhere and gone on with, a night at a time: what is in DIR is not begun again.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ _FORGOTTEN = (2, 0)
 """Day and place of the fact that is forgotten."""
 
 
-def run(*, nights: int, forget: bool, seed: int) -> dict[str, Any]:
-    """The week."""
+def run(*, nights: int, forget: bool, seed: int, folder: Path) -> dict[str, Any]:
+    """The week, or the rest of it."""
     data = json.loads(WEEK.read_text(encoding="utf-8"))
     days, correction = data["days"][:nights], data["correction"]
-    chance = random.Random(seed)
-    matrix: list[list[float]] = []
-    made: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "data") as server:
+    folder.mkdir(parents=True, exist_ok=True)
+    sofar = folder / "week.json"
+    past = json.loads(sofar.read_text(encoding="utf-8")) if sofar.exists() else {"matrix": [], "nights": []}
+    matrix, made = past["matrix"], past["nights"]
+    with Server(folder / "data") as server:
         talker = Talker(server.url)
         known = [[dict(f) for f in day] for day in days]
         for n, day in enumerate(days):
@@ -48,7 +50,9 @@ def run(*, nights: int, forget: bool, seed: int) -> dict[str, Any]:
                     "value": correction["value"],
                     "ask": correction["ask"],
                 }
-            _tell(talker, told, data["small_talk"], chance)
+            if n < len(made):
+                continue
+            _tell(talker, told, data["small_talk"], random.Random(f"{seed}/{n}"))
             settle(talker)
             night, _ = sleep(talker)
             matrix.append([_recall(talker, facts) for facts in known[: n + 1]])
@@ -56,6 +60,9 @@ def run(*, nights: int, forget: bool, seed: int) -> dict[str, Any]:
                 {k: night[k] for k in ("outcome", "reasons", "seconds")} | {"cost": night["figures"].get("cost")}
             )
             made[-1]["drift"] = night["figures"].get("marks", {}).get("candidate", {}).get("drift")
+            part = sofar.with_suffix(".part")
+            part.write_text(json.dumps({"matrix": matrix, "nights": made}), encoding="utf-8")
+            part.replace(sofar)
             sys.stderr.write(f"\nnight {n + 1}: {made[-1]} {matrix[-1]}\n")
         values = [f["value"] for facts in known for f in facts]
         guesses = [talker.ask(q)["text"] for q in data["never_told"]]
@@ -127,8 +134,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--forget", action="store_true", help="one night more, without one of the facts")
     parser.add_argument("--json", action="store_true", help="one line")
+    parser.add_argument("--folder", type=Path, help="keep the week here, to go on with it later")
     args = parser.parse_args()
-    done = run(nights=args.nights, forget=args.forget, seed=args.seed)
+    with tempfile.TemporaryDirectory() as passing:
+        done = run(nights=args.nights, forget=args.forget, seed=args.seed, folder=args.folder or Path(passing))
     sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")
     return 0
 
