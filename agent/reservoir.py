@@ -13,12 +13,15 @@ import math
 import threading
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from reservoirpy.nodes import Reservoir
 
 from agent.errors import ReservoirRefused
+
+if TYPE_CHECKING:  # with scipy.stats, a second: not where there is no mood
+    from reservoirpy.nodes import Reservoir
 
 FELT_SECONDS = 30.0
 """How long an event is felt; the time before it, silence is."""
@@ -55,6 +58,8 @@ class Echo:
             raise ReservoirRefused("the reservoir does not forget where it began, so its mood would not be its own")
 
     def _node(self, pool: Pool, seed: int) -> Reservoir:
+        from reservoirpy.nodes import Reservoir
+
         node = Reservoir(
             pool.units,
             sr=pool.radius,

@@ -32,7 +32,8 @@ class Server:
         self._model = model
         self._options = list(options)
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("SLOWWAVE_") or "CACHE" in k}
-        self._environment |= {"SLOWWAVE_SLEEP_AT": "none", **(environment or {})}  # no night but those asked for
+        # no night but those asked for; replies that can be compared: no mood that what was said before has moved
+        self._environment |= {"SLOWWAVE_SLEEP_AT": "none", "SLOWWAVE_MOOD": "false", **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 

@@ -201,7 +201,11 @@ def test_charge_has_its_signs_right() -> None:
 def test_what_is_said_and_what_is_thought_of_it_move_the_mood_and_a_restart_keeps_it(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
-    environment = {"SLOWWAVE_CACHE_DIR": str(tmp_path / "cache"), "SLOWWAVE_EMBEDDING": "none"}
+    environment = {
+        "SLOWWAVE_CACHE_DIR": str(tmp_path / "cache"),
+        "SLOWWAVE_EMBEDDING": "none",
+        "SLOWWAVE_MOOD": "true",
+    }
     options = ["--set", "temperament=agreeableness=0.2"]
     server = Server(tmp_path / "data", model=str(tiny_folder), environment=environment, options=options)
     body = {"content": "What a lovely, wonderful day, I am so happy, best friend!", "max_tokens": 4}

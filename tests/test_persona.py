@@ -30,7 +30,6 @@ def client(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     environment = {
         "SLOWWAVE_CACHE_DIR": str(folder / "cache"),
         "SLOWWAVE_EMBEDDING": "none",
-        "SLOWWAVE_MOOD": "false",  # here variables are moved by hand; by what happens: test_mood.py
     }
     server = Server(folder / "data", model=str(tiny_folder), environment=environment)
     with server, httpx.Client(base_url=server.url, timeout=120) as made:
