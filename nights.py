@@ -102,6 +102,16 @@ class Serving:
                 log.error("adapter_left_out: %s", error)
 
 
+def bars_and_recipe(settings: Settings) -> tuple[Bars, dict[str, Any]]:
+    """What an exam asks for, and how a night is to train otherwise than by default.
+
+    Raises:
+        SettingsError: a bar or a part of the recipe that does not exist, or has an impossible value.
+    """
+    bars = replace(Bars(), **numbers("exam_bars", settings.exam_bars, asdict(Bars())))
+    return bars, numbers("sleep_recipe", settings.sleep_recipe, _RECIPE)
+
+
 def sleeper(
     settings: Settings,
     store: Store,
@@ -116,8 +126,7 @@ def sleeper(
     Raises:
         SettingsError: a bar or a part of the recipe that does not exist, or has an impossible value.
     """
-    bars = replace(Bars(), **numbers("exam_bars", settings.exam_bars, asdict(Bars())))
-    recipe = numbers("sleep_recipe", settings.sleep_recipe, _RECIPE)
+    bars, recipe = bars_and_recipe(settings)
     registry.tidy(most=settings.adapters_kept)
 
     base = base_digest(settings)

@@ -57,7 +57,7 @@ from models import kv_transform, signature
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
-from nights import Serving, base_digest, clock, numbers, sleeper
+from nights import Serving, bars_and_recipe, base_digest, clock, numbers, sleeper
 from settings import Settings, SettingsError
 from web import checkpoints as checkpoint_routes
 from web import errors, memories, openai, persona, sessions, sleep, status
@@ -114,8 +114,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     """Own the data directory, open the database, start loading the model. Closes in reverse.
 
     Raises:
+        SettingsError: a temperament, a bar or a part of the recipe that there is not.
         DataDirInUse, DataDirUnusable, DatabaseTooNew, StorageFailed: the data directory cannot be had.
     """
+    # Before anything is begun that a wrong setting would leave behind.
+    temperament = _temperament(settings)
+    bars_and_recipe(settings)
     owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
@@ -131,7 +135,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         calibrating.start()
         registry = Registry(store, settings.data_dir / "adapters")
         serving = Serving(engine=engine, registry=registry)
-        moods = _moods(settings, store)
+        moods = _moods(settings, store, temperament)
         nights = sleeper(settings, store, memory.experiences, registry, serving, now=_now)
         ticking = clock(settings, store, nights, engine, now=_now)
 
@@ -232,13 +236,16 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             store.close()
 
 
-def _moods(settings: Settings, store: Store) -> Moods | None:
-    """What moves moods; None: nothing does, or there is no model to act on. Made ready beside the model's loading."""
+def _temperament(settings: Settings) -> Temperament:
+    """Raises: SettingsError."""
     try:
-        traits = numbers("temperament", settings.temperament, asdict(Temperament()))
-        temperament = Temperament(**traits)
+        return Temperament(**numbers("temperament", settings.temperament, asdict(Temperament())))
     except ValueError as error:
         raise SettingsError(f"temperament: {error}") from error
+
+
+def _moods(settings: Settings, store: Store, temperament: Temperament) -> Moods | None:
+    """What moves moods; None: nothing does, or there is no model to act on. Made ready beside the model's loading."""
     if not settings.mood or settings.model == "scripted":
         return None
     zone = ZoneInfo(settings.sleep_timezone) if settings.sleep_timezone else get_localzone()

@@ -6,6 +6,7 @@ it (bench/persona.py).
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from pathlib import Path
 from agent.steering import REACHES, Reach, Steerer, checked_values, contrasts
 from models import directions
 from models.engine import Engine
+from models.errors import SteeringRefused
 from models.steering import Steering
+
+log = logging.getLogger("slowwave.persona")
 
 REST = 0.0
 """Where a variable changes nothing."""
@@ -46,6 +50,23 @@ class Persona:
             return checked_values(asked or {}, {})
         given = {**self.moods(owner), **self.pins(owner)} if asked is None else checked_values(asked)
         return {name: float(given.get(name, REST)) for name in self.variables}
+
+    def feeling(self, owner: str, asked: Mapping[str, float] | None) -> tuple[dict[str, float], Steering | None]:
+        """The values for a reply, and what they add to it.
+
+        A mood that cannot act leaves the reply as it is; what somebody asked for or pinned is refused.
+
+        Raises:
+            UnknownVariable, SteeringRefused: of what was asked for or pinned.
+        """
+        values = self.values(owner, asked)
+        try:
+            return values, self.steering(values)
+        except SteeringRefused as refused:
+            if asked is not None or self.pins(owner):
+                raise
+            log.warning("mood_does_not_act: %s", refused)
+            return dict.fromkeys(values, REST), None
 
     def known(self, values: Mapping[str, float]) -> dict[str, float]:
         """Those of the values that act here: a reply that began elsewhere may name others."""

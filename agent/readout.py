@@ -79,7 +79,7 @@ def prior(echo: Echo) -> NDArray[np.float64]:
         rows.append(features(state, senses))
     seen, wanted = np.array(rows)[_WASHED_OUT:], appraised(events, seconds)[_WASHED_OUT:]
     at_rest = features(echo.rest, np.zeros(len(SENSES)))
-    # silence reads as no departure from rest, and weighs as much as everything else
+    # silence reads as no departure from rest: one row in eleven says so
     seen = np.vstack([seen, np.tile(at_rest, (len(seen) // 10, 1))])
     wanted = np.vstack([wanted, np.zeros((len(seen) - len(wanted), len(VARIABLES)))])
     found = np.linalg.solve(seen.T @ seen + _RIDGE * np.eye(seen.shape[1]), seen.T @ wanted)

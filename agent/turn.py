@@ -145,8 +145,7 @@ def take_turn(
             if opening.session is not None:
                 awake.wake(opening.session, request.owner)
             at = awake.now()
-            feeling = awake.persona.values(request.owner, request.persona)
-            steering = awake.persona.steering(feeling)
+            feeling, steering = awake.persona.feeling(request.owner, request.persona)
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
             control = control or TurnControl()
             held.enter_context(awake.running.taking(session, request.owner, control))

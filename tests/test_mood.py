@@ -16,11 +16,15 @@ from agent import coherence
 from agent.errors import ReservoirRefused
 from agent.mood import LEVELS, MOST_A_BEAT, Feeling, Mood, level, named
 from agent.mood_file import packed, packed_array, unpacked, unpacked_array
+from agent.persona import Persona
 from agent.readout import MOST_IN_ALL
 from agent.reservoir import FELT_SECONDS, Echo, Pool
 from agent.senses import SENSES, Senses, pressure, tension
+from agent.steering import Steerer
 from agent.temperament import VARIABLES, Temperament, resting
 from bench.server import Server
+from models.errors import SteeringRefused
+from tests.test_cli import run
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PRAISE = Senses(reward=0.9, sentiment=0.6)
@@ -190,6 +194,26 @@ def test_oscillators_fall_into_step_when_coupled_and_events_move_their_zone() ->
         coherence.zone(0.335, earlier, "scattered") == "scattered"
         and coherence.zone(0.335, earlier, "mixed") == "mixed"
     )
+
+
+def test_a_mood_that_cannot_act_leaves_replies_alone_and_what_is_asked_for_is_refused() -> None:
+    def refuses() -> Steerer:
+        raise SteeringRefused("no layers to steer")
+
+    pinned: dict[str, float] = {}
+    persona = Persona(pins=lambda _: pinned, moods=lambda _: {"pleasure": 0.5}, steerer=refuses)
+    assert persona.feeling("local", None) == ({"pleasure": 0.0}, None)
+    with pytest.raises(SteeringRefused):
+        persona.feeling("local", {"pleasure": 0.5})
+    pinned["pleasure"] = 1.0
+    with pytest.raises(SteeringRefused):
+        persona.feeling("local", None)
+
+
+@pytest.mark.parametrize("wrong", ["temperament=openness=3", "temperament=grump=1", "exam_bars=grump=1"])
+def test_a_wrong_setting_ends_the_service_with_a_sentence(tmp_path: Path, wrong: str) -> None:
+    done = run("serve", "--model", "scripted", "--port", "0", "--data-dir", str(tmp_path), "--set", wrong)
+    assert done.returncode == 1 and "SettingsError" in done.stderr and "terminate" not in done.stderr
 
 
 def test_charge_has_its_signs_right() -> None:
