@@ -37,7 +37,7 @@ from models.weights import DEFAULT_MODEL, resolve
 from nights import base_digest
 from settings import Settings
 
-PROMPTS = Path(__file__).parent / "manners" / "prompts.txt"
+PROMPTS = Path(__file__).parent / "manners"
 ALL = {**REACHES, **CANDIDATES}
 LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _TOKENS, _DRAWS = 40, 10_000
@@ -46,7 +46,7 @@ _TOKENS, _DRAWS = 40, 10_000
 class Bench:
     """An engine, and the prompts that it is asked."""
 
-    def __init__(self, model: str, prompts: int, temperature: float) -> None:
+    def __init__(self, model: str, said: Sequence[str], temperature: float) -> None:
         settings = Settings(model=model)
         where = resolve(model, cache_dir=settings.cache_dir).location
         limits = EngineLimits(batch=16, waiting=1024, waiting_tokens=1 << 20)
@@ -54,7 +54,7 @@ class Bench:
         self.engine.wait_until_loaded()
         self.steerer = Found(self.engine, settings.cache_dir / "directions", base_digest(settings), ALL)()
         self._temperature = temperature
-        said = PROMPTS.read_text(encoding="utf-8").splitlines()[:prompts]
+        self._said = said
         self._ids = [self.engine.model.chat_ids([Message(role="user", content=s)]) or [] for s in said]
 
     def replies(self, steering: Steering | None) -> list[Reply]:

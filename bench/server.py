@@ -31,7 +31,8 @@ class Server:
         self.log = log or data_dir.with_suffix(".log")
         self._model = model
         self._options = list(options)
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("SLOWWAVE_") or "CACHE" in k}
+        kept = ("SLOWWAVE_CACHE_DIR", "SLOWWAVE_THREADS")  # where the machine is concerned, not what is said
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("SLOWWAVE_") or k in kept}
         # no night but those asked for; replies that can be compared: no mood that what was said before has moved
         self._environment |= {"SLOWWAVE_SLEEP_AT": "none", "SLOWWAVE_MOOD": "false", **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None

@@ -487,7 +487,9 @@ class Engine:
                 continue
             prompt = sequence.prompt
             try:
-                choice = choose(row, prompt.sampling, prompt=prompt.token_ids, reply=sequence.reply)
+                choice = choose(
+                    row, prompt.sampling, prompt=prompt.token_ids, reply=sequence.reply, ends=self.model.card.stop_ids
+                )
                 self._extend(sequence, choice)
             except Exception as error:  # whatever is wrong with one reply must not end the others
                 self._fail(sequence, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    end_bias: float = 0.0
+    """Added to the logits of the tokens that end a reply: above 0 replies are shorter, below 0 longer."""
     seed: int = 0
     logprobs: int | None = None
     """How many alternatives to report beside the chosen token's own log-probability; None: report nothing."""
@@ -40,6 +42,7 @@ class Sampling:
             "min_p": (0.0, 1.0),
             "presence_penalty": (-2.0, 2.0),
             "frequency_penalty": (-2.0, 2.0),
+            "end_bias": (-100.0, 100.0),
             "repetition_penalty": (0.01, 10.0),
             "top_k": (0, 1_000_000),
             "logprobs": (0, 20),
@@ -67,9 +70,14 @@ class Choice:
     alternatives: tuple[TokenLogprob, ...] = ()
 
 
-def choose(logits: Tensor, sampling: Sampling, *, prompt: Sequence[int], reply: Sequence[int]) -> Choice:
-    """Draw the token after `prompt` + `reply`. logits: float32 [vocab]."""
+def choose(
+    logits: Tensor, sampling: Sampling, *, prompt: Sequence[int], reply: Sequence[int], ends: Collection[int] = ()
+) -> Choice:
+    """Draw the token after `prompt` + `reply`. logits: float32 [vocab]; `ends`: the tokens that end a reply."""
     adjusted = _penalise(logits, sampling, prompt=prompt, reply=reply)
+    if sampling.end_bias and ends:
+        adjusted = adjusted.clone()
+        adjusted[torch.tensor(sorted(ends), device=logits.device)] += sampling.end_bias
     if sampling.temperature == 0.0:
         token_id = int(adjusted.argmax())
     else:

@@ -190,23 +190,29 @@ def test_talk_goes_first(server: Server) -> None:
     with httpx.Client(base_url=server.url, timeout=120) as http:
         say(http, "My bicycle is called Rosinante.")
         night = asleep(http, "training")
-        session = http.post("/v1/sessions", json={}).json()["id"]
         body = {"content": "Go on.", "max_tokens": 1500, "ignore_eos": True, "stream": True}
         body["slowwave"] = {"recall": False}
-        pieces: list[float] = []
+        began = time.monotonic()
+        last: list[float] = []
 
         def listen() -> None:
             """In a thread: whoever asks about the night between two pieces hears the last when it is long spoken."""
-            with http.stream("POST", f"/v1/sessions/{session}/turns", json=body) as reply:
-                pieces.extend(time.monotonic() for _ in reply.iter_lines())
+            while time.monotonic() < began + 4.0:
+                session = http.post("/v1/sessions", json={}).json()["id"]
+                with http.stream("POST", f"/v1/sessions/{session}/turns", json=body) as reply:
+                    for _ in reply.iter_lines():
+                        piece = time.monotonic()
+            last.append(piece)
 
-        listener = threading.Thread(target=listen)
-        listener.start()
+        # two at a time, so that one is answered while the other begins anew
+        listeners = [threading.Thread(target=listen) for _ in range(2)]
+        for listener in listeners:
+            listener.start()
         steps = []
-        while listener.is_alive():
+        while any(listener.is_alive() for listener in listeners):
             step = http.get(f"/v1/sleep/cycles/{night['id']}").json()["progress"].get("step")
             steps.append((time.monotonic(), step))
             time.sleep(0.05)
-        meanwhile = [step for at, step in steps if pieces[0] + 1.0 < at < pieces[-1]]
+        meanwhile = [step for at, step in steps if began + 1.0 < at < min(last)]
         assert len(meanwhile) > 3 and len(set(meanwhile)) <= 2, steps
         assert ended(http, night["id"])["outcome"] == "promoted"
