@@ -1,13 +1,13 @@
 """One night, from talk to waking, by the running service: what it taught, what it cost, and whether it was noticed.
 
-    python -m bench.night --json [--seeds 1 2 3]
+    python -m bench.night --json [--seeds 1 2 3] [--folder DIR]
 
 For each seed 25 facts of bench/nights/told.json with values of their own are told over HTTP in chat, small talk around
 them; then `POST /v1/sleep`. While the night runs, short questions are asked and their time to first token is taken.
 Afterwards, in new sessions and with `recall: false`: the facts in three wordings each that no rule or list of the
 product was made from, fifty questions about what was never told, and the same with the base. Nothing here chose a
 recipe. Then the peer, plain LoRA on the same transcript for as long as the night trained (bench/naive.py), is asked
-the same.
+the same. With --folder each seed's data directory is kept there, adapter and all, for those who want to ask it more.
 """
 
 from __future__ import annotations
@@ -59,12 +59,19 @@ class Talker:
         return self.say(self.session(), text, max_tokens=ANSWER_TOKENS, slowwave={"recall": False, **ours})
 
 
-def run(seed: int, *, with_naive: bool) -> dict[str, Any]:
-    """One seed."""
+def told(seed: int) -> tuple[list[dict[str, Any]], random.Random]:
+    """The facts of a seed, each with its `value`, and the chance that goes on from there."""
     chance = random.Random(seed)
     data = json.loads(TOLD.read_text(encoding="utf-8"))
-    facts = [{**f, "value": chance.choice(f["values"])} for f in chance.sample(data["facts"], FACTS)]
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "data") as server:
+    return [{**f, "value": chance.choice(f["values"])} for f in chance.sample(data["facts"], FACTS)], chance
+
+
+def run(seed: int, *, with_naive: bool, folder: Path) -> dict[str, Any]:
+    """One seed."""
+    facts, chance = told(seed)
+    data = json.loads(TOLD.read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with Server(folder / "data") as server:
         talker = Talker(server.url)
         transcript = _tell(talker, facts, data["small_talk"], chance)
         idle = [talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"] for _ in range(8)]
@@ -168,11 +175,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--no-naive", action="store_true", help="leave the peer out")
+    parser.add_argument("--folder", type=Path, help="keep what each seed left here")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     runs = []
     for seed in args.seeds:
-        runs.append(run(seed, with_naive=not args.no_naive))
+        with tempfile.TemporaryDirectory() as passing:
+            where = (args.folder or Path(passing)) / f"seed {seed}"
+            runs.append(run(seed, with_naive=not args.no_naive, folder=where))
         sys.stderr.write(f"\n{json.dumps(runs[-1])}\n")
     means = {
         name: round(statistics.mean(r[name] for r in runs), 4)

@@ -3,6 +3,9 @@
 `F.linear` multiplies through the BLAS that torch was built with, which on many CPUs reads weights at a fraction of
 the memory's speed when few rows come at once (decoding). oneDNN's blocked layout reads them two to three times
 faster and is as exact: same float32 products, summed in another order. docs/log.md has the measurements.
+
+A row comes out the same whoever is beside it, or a reply would depend on who else is answered. On AVX-512 oneDNN sums
+a lone row of more than 1,024 numbers in another order than the same row beside others: there it is given a twin.
 """
 
 from __future__ import annotations
@@ -26,8 +29,15 @@ class PackedLinear(nn.Module):
         # A plain attribute: an opaque tensor has no storage, so module.to() and state_dict() must not touch it.
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
         self._bias = None if bias is None else bias.detach()
+        probe = torch.linspace(-1, 1, 2 * weight.shape[1], dtype=weight.dtype, device=weight.device).view(2, -1).cos()
+        self._lone_rows_differ = not torch.equal(self._product(probe[:1]), self._product(probe)[:1])
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._lone_rows_differ and x.numel() == x.shape[-1]:
+            return self._product(x.reshape(1, -1).expand(2, -1))[:1].view(*x.shape[:-1], -1)
+        return self._product(x)
+
+    def _product(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
         return y
 

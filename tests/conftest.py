@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded: two processes with two threads each wait for each other
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # before torch is loaded: two processes with two threads each wait for each other
     os.environ["OMP_NUM_THREADS"] = os.environ["SLOWWAVE_THREADS"] = str(
         max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     )

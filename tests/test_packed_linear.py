@@ -28,3 +28,15 @@ def test_every_linear_of_a_model_is_packed() -> None:
         assert pack_linears(model) == 2
         torch.testing.assert_close(model(x), before)
     assert not any(type(m) is nn.Linear for m in model.modules())
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(576, 960), (1536, 576), (3072, 64), (64, 3072)])
+def test_a_row_comes_out_the_same_whoever_is_beside_it(inputs: int, outputs: int) -> None:
+    """On AVX-512 a lone row of 1,536 came out otherwise than beside another one: replies parted by it."""
+    torch.manual_seed(0)
+    packed, x = PackedLinear(torch.randn(outputs, inputs)), torch.randn(100, inputs)
+    with torch.inference_mode():
+        alone = torch.cat([packed(x[n : n + 1]) for n in range(len(x))])
+        assert torch.equal(packed(x[:1].reshape(inputs)), alone[0])
+        for rows in (2, 3, 8, 25, 64, 100):
+            assert torch.equal(packed(x[:rows]), alone[:rows]), rows
