@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Zone = Literal["scattered", "mixed", "in step"]
-OSCILLATORS, SECONDS_A_STEP = 24, 1.0
-_COUPLING, _SPREAD, _FORCING, _MOST_STEPS = 0.06, 0.03, 0.25, 120
+OSCILLATORS, SECONDS_A_STEP = 24, 3.0
+_COUPLING, _SPREAD, _FORCING, _MOST_STEPS = 0.06, 0.03, 0.25, 40
 _HYSTERESIS = 0.05
 """Of the quantiles: how far beyond a border R must be before the zone changes."""
 
@@ -51,8 +51,8 @@ def swung(bank: Bank, phases: NDArray[np.float64], senses: NDArray[np.float64], 
     steps = int(min(_MOST_STEPS, max(0.0, round(seconds / SECONDS_A_STEP))))
     drive = bank.omega + bank.listening @ senses
     for _ in range(steps):
-        mean = np.exp(1j * phases).mean()
-        pull = np.abs(mean) * np.sin(np.angle(mean) - phases)
+        each = np.exp(1j * phases)
+        pull = (each.sum() / len(each) * each.conj()).imag  # R sin(psi - theta_i)
         phases = phases + SECONDS_A_STEP * (drive + _COUPLING * pull)
     return np.mod(phases, 2 * np.pi)
 

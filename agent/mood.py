@@ -58,10 +58,10 @@ class Mood:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Felt:
-    """What became of a mood, and the features that moved it: feedback on that moment needs them."""
+    """What became of a mood, and the moment as the readout saw it: feedback on it needs that."""
 
     mood: Mood
-    features: Array
+    moment: Array
     senses: Senses
 
 
@@ -91,7 +91,7 @@ class Feeling:
             phases=coherence.beginning(self._bank),
             values=self.rest,
             levels=_levels(self.rest, np.zeros(len(VARIABLES))),
-            learnt=np.zeros_like(self._prior),
+            learnt=np.zeros((readout.MOMENT, len(VARIABLES))),
         )
 
     def feel(self, mood: Mood, senses: Senses, at: datetime) -> Felt:
@@ -101,9 +101,9 @@ class Feeling:
         phases = coherence.swung(self._bank, mood.phases, senses.vector(), min(seconds, 1e6))
         r, clusters = coherence.order(phases)
         senses = replace(senses, coherence=r, clusters=clusters)
-        moment = senses.vector()
-        state = self._echo.moved(mood.state, moment, seconds)
-        seen = readout.features(state, moment)
+        felt = senses.vector()
+        state = self._echo.moved(mood.state, felt, seconds)
+        seen = readout.moment(self._prior, state, felt)
         wanted = np.clip(self.rest + readout.read(self._readout(mood), seen), -1.0, 1.0)
         values = mood.values + np.clip(wanted - mood.values, -MOST_A_BEAT, MOST_A_BEAT)
         moved = replace(
@@ -116,7 +116,7 @@ class Feeling:
             orders=(*mood.orders, r)[-_REMEMBERED:],
             zone=coherence.zone(r, mood.orders, mood.zone),
         )
-        return Felt(mood=moved, features=seen, senses=Senses(**dict(zip(SENSES, map(float, moment), strict=True))))
+        return Felt(mood=moved, moment=seen, senses=Senses(**dict(zip(SENSES, map(float, felt), strict=True))))
 
     def now(self, mood: Mood, at: datetime) -> Mood:
         """The mood as it is at a time, without an event: its variables are on their way to rest."""
@@ -124,25 +124,25 @@ class Feeling:
         values = self.rest + left * (mood.values - self.rest)
         return replace(mood, values=values, levels=_levels(values, mood.levels), at=at if mood.at else None)
 
-    def rated(self, mood: Mood, features: Array, reward: float) -> Mood:
+    def rated(self, mood: Mood, moment: Array, reward: float) -> Mood:
         """Feedback on an earlier moment: a direction for what feedback speaks of, not a value.
 
         Raises:
-            ReservoirRefused: features of another reservoir.
+            ReservoirRefused: a moment as another readout saw it.
         """
-        if features.shape != (len(mood.learnt),):
-            raise ReservoirRefused(f"features of {features.shape} were not read from this reservoir")
+        if moment.shape != (readout.MOMENT,):
+            raise ReservoirRefused(f"a moment of {moment.shape} was not seen by this readout")
         known = self._readout(mood)
-        there = readout.read(known, features)
+        there = readout.read(known, moment)
         wanted = np.full(len(VARIABLES), np.nan)
         for name, share in _MOVED_BY_FEEDBACK.items():
             n = VARIABLES.index(name)
             wanted[n] = there[n] + share * float(np.clip(reward, -1.0, 1.0))
-        taught = readout.learn(known, features, wanted)
+        taught = readout.learn(known, moment, wanted)
         return replace(mood, learnt=taught.learnt, spread=taught.spread, updates=taught.updates)
 
     def _readout(self, mood: Mood) -> Readout:
-        return Readout(self._prior, mood.learnt, mood.spread, mood.updates)
+        return Readout(mood.learnt, mood.spread, mood.updates)
 
 
 def noticed(mood: Mood, seconds: float) -> Mood:

@@ -72,7 +72,7 @@ class Moods:
         felt = feeling.feel(before, sensed(moment, before, self.zone), moment.at)
         after = noticed(felt.mood, moment.reply.timings.time_to_first_token)
         event = _event("turn", after, turn, felt.senses, moment.at)
-        moods.keep_within(db, owner, packed(after, feeling.digest), event, packed_array(felt.features))
+        moods.keep_within(db, owner, packed(after, feeling.digest), event, packed_array(felt.moment))
 
     def rating(self, owner: str, turn: str, reward: float, at: datetime) -> Callable[[Database], None]:
         """What has feedback on a turn teach the readout, once a turn; to be part of a transaction."""

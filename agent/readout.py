@@ -1,8 +1,10 @@
 """Pure: from a reservoir's state to the variables, and what feedback teaches that. Linear, by recursive least squares.
 
-The weights begin as a prior, fitted by ridge regression on appraised histories (appraisal.py). Each word of feedback
-moves them by one step of RLS centred on it (Haykin 2002, ch. 10, lambda 1; Sussillo & Abbott 2009 start it as P = I /
-alpha): the steps and their sum are bounded, so that no feedback, however hostile, drives a variable out of range.
+First a prior, fitted by ridge regression on appraised histories (appraisal.py), appraises the reservoir's state. Then
+feedback: each word of it moves weights on the appraisal and the senses by one step of RLS (Haykin 2002, ch. 10, lambda
+1; Sussillo & Abbott 2009 start it as P = I / alpha). Feedback is scarce: on 21 numbers a few dozen words of it teach
+what takes hundreds on all 314 (docs/persona.md). The steps and their sum are bounded, so that none, however hostile,
+drives a variable out of range.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from agent.senses import SENSES
 from agent.temperament import VARIABLES
 
 _EVENTS, _WASHED_OUT, _RIDGE, _SEED = 2000, 50, 0.1, 20261123
-ALPHA = 10.0
+ALPHA = 1.0
 _LEAST_NEWS = 1e-6
 """Of h'Ph: below it an update says nothing, and P would only lose its symmetry."""
 MOST_A_STEP, MOST_IN_ALL = 0.1, 0.5
@@ -30,39 +32,47 @@ MOST_A_STEP, MOST_IN_ALL = 0.1, 0.5
 class Readout:
     """Weights and what RLS knows of their certainty."""
 
-    prior: NDArray[np.float64]
-    """[features, variables]."""
     learnt: NDArray[np.float64]
-    """What feedback added; [features, variables]."""
+    """What feedback added; [moment, variables]."""
     spread: NDArray[np.float64] | None = None
-    """P, [features, features]; None: I / alpha, nothing was learnt yet."""
+    """P, [moment, moment]; None: I / alpha, nothing was learnt yet."""
     updates: int = 0
 
 
+MOMENT = len(VARIABLES) + len(SENSES) + 1
+"""Numbers that feedback on a moment needs."""
+
+
 def features(state: NDArray[np.float64], senses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What is read: the state, the moment, and a constant; [units + senses + 1]."""
+    """What the prior reads: the state, the senses, and a constant; [units + senses + 1]."""
     return np.concatenate([state, senses, [1.0]])
 
 
+def moment(prior: NDArray[np.float64], state: NDArray[np.float64], senses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What feedback is learnt on: the variables as the prior reads them, the senses, and a constant; [moment]."""
+    appraised = np.clip(features(state, senses) @ prior, -1.0, 1.0)
+    return np.concatenate([appraised, senses, [1.0]])
+
+
 def read(readout: Readout, seen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each variable is from rest; [variables], within [-1, 1]."""
+    """How far each variable is from rest at a moment; [variables], within [-1, 1]."""
     learnt = np.clip(seen @ readout.learnt, -MOST_IN_ALL, MOST_IN_ALL)
-    return np.clip(seen @ readout.prior + learnt, -1.0, 1.0)
+    return np.clip(seen[: len(VARIABLES)] + learnt, -1.0, 1.0)
 
 
 def learn(readout: Readout, seen: NDArray[np.float64], wanted: NDArray[np.float64]) -> Readout:
-    """One word of feedback: at these features each variable should have been there; nan: nothing was said of it."""
+    """One word of feedback: at that moment each variable should have been there; nan: nothing was said of it."""
     spread = np.eye(len(seen)) / ALPHA if readout.spread is None else readout.spread
     gained = spread @ seen
     news = float(seen @ gained)
     if not np.isfinite(news) or news < _LEAST_NEWS:
         return readout
     missed = np.nan_to_num(np.clip(wanted, -1.0, 1.0) - read(readout, seen), nan=0.0)
-    # the change at these features is missed * news / (1 + news): what would be more than a step is made one
+    # the change at that moment is missed * news / (1 + news): what would be more than a step is made one
     change = np.clip(missed * news / (1.0 + news), -MOST_A_STEP, MOST_A_STEP)
     learnt = readout.learnt + np.outer(gained / news, change)
     spread = spread - np.outer(gained, gained) / (1.0 + news)
-    return Readout(readout.prior, learnt, (spread + spread.T) / 2, readout.updates + 1)
+    return Readout(learnt, (spread + spread.T) / 2, readout.updates + 1)
 
 
 @lru_cache(maxsize=4)

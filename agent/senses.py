@@ -7,7 +7,7 @@ one in trouble, 0 at ease and 1 at worst.
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import numpy as np
@@ -40,7 +40,7 @@ class Senses:
 
     def vector(self) -> NDArray[np.float64]:
         """[senses], finite and within [-1, 1]: what is no number counts as nothing, what is too large as the bound."""
-        given = np.array(astuple(self), dtype=np.float64)
+        given = np.array([getattr(self, name) for name in SENSES], dtype=np.float64)
         return np.clip(np.nan_to_num(given, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
 
 

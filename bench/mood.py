@@ -5,8 +5,9 @@
 Seven constructs whose value depends on the order of what happened (habituation, sensitisation, relief, congruence,
 streak, contrast, fatigue), none of which fitted the readout's prior, are read off each by ridge regression on 3,000
 events and judged on 1,000 others: root mean square error over the construct's own deviation (1: no better than its
-mean). `online`: the mood's own targets by recursive least squares from noisy feedback (.15), with and without the
-prior. The integrators are given everything that the reservoir is (senses, time, a constant) at 20, 120 and 600 s.
+mean). `online`: wishes that are the mood's own targets mixed anew, by recursive least squares from noisy feedback
+(.15): on all features from nothing, on all features from the prior, and on what the prior makes of them, as the
+product does. The integrators are given everything that the reservoir is (senses, time, a constant) at 20, 120, 600 s.
 `hostile`: random and broken inputs in a row. `beat`: one event, felt, read, and its levels set.
 """
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from agent.appraisal import appraised, histories
 from agent.mood import Feeling
-from agent.readout import features
+from agent.readout import ALPHA, features, moment
 from agent.reservoir import FELT_SECONDS, Echo
 from agent.senses import SENSES, Senses
 from agent.temperament import VARIABLES
@@ -37,7 +38,7 @@ Read = Callable[[Sequence[Senses], Array], Array]
 CONSTRUCTS = ("habituation", "sensitisation", "relief", "congruence", "streak", "contrast", "fatigue")
 _TRAIN, _TEST, _ONLINE = 3000, 1000, 600
 _MARKS = (0, 5, 20, 50, 150, 500)
-_NOISE, _TAUS, _RIDGES, _ALPHA = 0.15, (20.0, 120.0, 600.0), (1e-3, 1e-2, 0.1, 1.0, 10.0), 1.0
+_NOISE, _TAUS, _RIDGES = 0.15, (20.0, 120.0, 600.0), (1e-3, 1e-2, 0.1, 1.0, 10.0)
 
 
 def constructs(events: Sequence[Senses], seconds: Array) -> Array:
@@ -74,12 +75,12 @@ def of_integrators(events: Sequence[Senses], seconds: Array) -> Array:
     """Three leaky integrators of each sense."""
     states, rows = [np.zeros(len(SENSES)) for _ in _TAUS], []
     for event, pause in zip(events, seconds, strict=True):
-        moment = event.vector()
+        felt = event.vector()
         for n, tau in enumerate(_TAUS):
             leak = 1 - np.exp(-FELT_SECONDS / tau)
             silent = states[n] * np.exp(-max(0.0, pause - FELT_SECONDS) / tau)
-            states[n] = (1 - leak) * silent + leak * moment
-        rows.append(features(np.concatenate(states), moment))
+            states[n] = (1 - leak) * silent + leak * felt
+        rows.append(features(np.concatenate(states), felt))
     return np.array(rows)
 
 
@@ -100,16 +101,25 @@ def compared(read: Read, seed: int) -> dict[str, Any]:
     mixing = np.eye(len(VARIABLES)) + chance.normal(0, 0.3, (len(VARIABLES), len(VARIABLES)))
     wished, wanted = appraised(*taught) @ mixing, appraised(*test) @ mixing
     heard = wished + chance.normal(0, _NOISE, wished.shape)
+    moments, asked = _moments(prior, online), _moments(prior, judged)
+    as_appraised = np.eye(moments.shape[1], len(VARIABLES))
     return {
         **{name: float(e) for name, e in zip(CONSTRUCTS, offline, strict=True)},
         "mean": float(offline.mean()),
-        "online": _online(online, heard, np.zeros_like(prior), judged, wanted),
-        "online with prior": _online(online, heard, prior, judged, wanted),
+        "online, from nothing": _online(online, heard, np.zeros_like(prior), judged, wanted),
+        "online, from the prior": _online(online, heard, prior, judged, wanted),
+        "online, on the moment": _online(moments, heard, as_appraised, asked, wanted),
     }
 
 
+def _moments(prior: Array, seen: Array) -> Array:
+    """agent/readout.py's `moment` of each event."""
+    n = len(SENSES)
+    return np.array([moment(prior, row[: -n - 1], row[-n - 1 : -1]) for row in seen])
+
+
 def _online(seen: Array, heard: Array, weights: Array, judged: Array, wanted: Array) -> dict[str, float]:
-    weights, spread, found = weights.copy(), np.eye(seen.shape[1]) / _ALPHA, {}
+    weights, spread, found = weights.copy(), np.eye(seen.shape[1]) / ALPHA, {}
     for n in range(max(_MARKS) + 1):
         if n in _MARKS:
             found[str(n)] = float(_error(judged @ weights, wanted).mean())
@@ -139,7 +149,7 @@ def hostile(inputs: int, seed: int) -> dict[str, Any]:
         felt = feeling.feel(mood, Senses(**dict(zip(SENSES, map(float, numbers), strict=True))), at)
         mood = felt.mood
         if n % 7 == 0:
-            mood = feeling.rated(mood, felt.features, float(chance.choice(broken)))
+            mood = feeling.rated(mood, felt.moment, float(chance.choice(broken)))
         good = all(np.isfinite(a).all() for a in (mood.state, mood.values, mood.phases, mood.learnt))
         bad += not (good and np.abs(mood.values).max() <= 1 and np.abs(mood.state).max() <= 1)
         if n % 5000 == 0:
@@ -173,7 +183,7 @@ def main() -> int:
         plain = {k: round(statistics.mean(r[k] for r in runs), 3) for k in (*CONSTRUCTS, "mean")}
         learnt = {
             how: {m: round(statistics.mean(r[how][m] for r in runs), 3) for m in map(str, _MARKS)}
-            for how in ("online", "online with prior")
+            for how in ("online, from nothing", "online, from the prior", "online, on the moment")
         }
         done[name] = {**plain, **learnt, "means": [round(r["mean"], 3) for r in runs]}
     done["hostile"] = hostile(args.hostile, seed=1)

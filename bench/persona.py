@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,32 +44,43 @@ LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _TOKENS, _DRAWS = 40, 10_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forced:
+    """What is done to replies."""
+
+    steering: Steering | None = None
+    end_bias: float = 0.0
+    words: str = ""
+    """What stands before the prompt."""
+
+
 class Bench:
     """An engine, and the prompts that it is asked."""
 
-    def __init__(self, model: str, said: Sequence[str], temperature: float) -> None:
+    def __init__(self, model: str, said: Sequence[str], *, temperature: float = 0.0, tokens: int = 40) -> None:
         settings = Settings(model=model)
         where = resolve(model, cache_dir=settings.cache_dir).location
         limits = EngineLimits(batch=16, waiting=1024, waiting_tokens=1 << 20)
         self.engine = Engine(lambda: CausalLM.load(where, name=model, context_length=1024), limits)
         self.engine.wait_until_loaded()
         self.steerer = Found(self.engine, settings.cache_dir / "directions", base_digest(settings), ALL)()
-        self._temperature = temperature
-        self._said = said
-        self._ids = [self.engine.model.chat_ids([Message(role="user", content=s)]) or [] for s in said]
+        self.said, self._temperature, self._tokens = said, temperature, tokens
 
-    def replies(self, steering: Steering | None) -> list[Reply]:
-        """To each prompt, steered."""
+    def replies(self, forced: Forced = Forced(), *, tokens: int | None = None) -> list[Reply]:  # noqa: B008
+        """To each prompt."""
         asked = [
             Prompt(
-                token_ids=ids,
-                max_tokens=_TOKENS,
-                sampling=Sampling(temperature=self._temperature, seed=n),
-                steering=steering,
+                token_ids=self._ids(forced.words + said),
+                max_tokens=tokens or self._tokens,
+                sampling=Sampling(temperature=self._temperature, seed=n, end_bias=forced.end_bias),
+                steering=forced.steering,
             )
-            for n, ids in enumerate(self._ids)
+            for n, said in enumerate(self.said)
         ]
         return [generation.wait() for generation in [self.engine.submit(prompt) for prompt in asked]]
+
+    def _ids(self, said: str) -> list[int]:
+        return self.engine.model.chat_ids([Message(role="user", content=said)]) or []
 
     def nats(self, replies: Sequence[Reply]) -> float:
         """Mean surprise at a token of the replies, to the model left alone."""
@@ -79,7 +91,7 @@ class Bench:
                 judged=range(len(ids), len(ids) + len(reply.token_ids)),
                 namespace=f"judged {time.monotonic_ns()}",
             )
-            for ids, reply in zip(self._ids, replies, strict=True)
+            for ids, reply in zip(map(self._ids, self.said), replies, strict=True)
             if reply.token_ids
         ]
         told = [generation.wait().surprisals for generation in [self.engine.submit(prompt) for prompt in asked]]

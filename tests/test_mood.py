@@ -120,32 +120,32 @@ def test_feedback_is_a_direction_within_limits(feeling: Feeling) -> None:
         return feeling.feel(fresh, Senses(surprise=0.6), later).mood.values
 
     for reward in (1.0, -1.0):
-        taught = feeling.rated(moment.mood, moment.features, reward)
-        assert taught.updates == 1 and np.sign(moment.features @ taught.learnt)[0] == np.sign(reward)
+        taught = feeling.rated(moment.mood, moment.moment, reward)
+        assert taught.updates == 1 and np.sign(moment.moment @ taught.learnt)[0] == np.sign(reward)
     hostile = moment.mood
     for n in range(500):
-        hostile = feeling.rated(hostile, moment.features, -1.0 if n % 3 else (-1.0) ** n)
+        hostile = feeling.rated(hostile, moment.moment, -1.0 if n % 3 else (-1.0) ** n)
     assert np.isfinite(hostile.learnt).all() and hostile.spread is not None and np.isfinite(hostile.spread).all()
     assert np.abs(felt(hostile)).max() <= 1
-    swing = np.clip(moment.features @ hostile.learnt, -MOST_IN_ALL, MOST_IN_ALL)
+    swing = np.clip(moment.moment @ hostile.learnt, -MOST_IN_ALL, MOST_IN_ALL)
     untouched = [VARIABLES.index(n) for n in ("arousal", "dominance", "curiosity", "fatigue", "focus")]
     assert np.abs(swing).max() <= MOST_IN_ALL and (swing[untouched] == 0).all()
     home = feeling.now(lived(feeling, [PRAISE] * 5, mood=hostile), later + timedelta(hours=3))
     assert np.abs(home.values - feeling.rest).max() < 0.01
     with pytest.raises(ReservoirRefused):
-        feeling.rated(moment.mood, moment.features[:-1], 1.0)
+        feeling.rated(moment.mood, moment.moment[:-1], 1.0)
 
 
 def test_a_mood_is_the_same_bits_after_it_was_put_away(feeling: Feeling) -> None:
     felt = feeling.feel(lived(feeling, [PRAISE, BLAME, PRAISE]), BLAME, NOON + timedelta(minutes=9))
-    mood = feeling.rated(felt.mood, felt.features, 0.7)
+    mood = feeling.rated(felt.mood, felt.moment, 0.7)
     assert mood.spread is not None
     body, spread = packed(mood, feeling.digest), packed_array(mood.spread)
     back = unpacked(body, feeling.begin(), feeling.digest, spread)
     assert packed(back, feeling.digest) == body and packed_array(back.spread) == spread  # type: ignore[arg-type]
     one, other = (feeling.feel(m, PRAISE, NOON + timedelta(hours=1)).mood for m in (mood, back))
     assert packed(one, feeling.digest) == packed(other, feeling.digest)
-    assert (unpacked_array(packed_array(felt.features)) == felt.features).all()
+    assert (unpacked_array(packed_array(felt.moment)) == felt.moment).all()
 
 
 def test_bytes_that_are_no_mood_of_this_reservoir_are_refused(feeling: Feeling) -> None:
