@@ -66,7 +66,7 @@ class Bench:
         self.steerer = Found(self.engine, settings.cache_dir / "directions", base_digest(settings), ALL)()
         self.said, self._temperature, self._tokens = said, temperature, tokens
 
-    def replies(self, forced: Forced = Forced(), *, tokens: int | None = None) -> list[Reply]:  # noqa: B008
+    def replies(self, forced: Forced = Forced(), *, tokens: int | None = None) -> list[Reply]:
         """To each prompt."""
         asked = [
             Prompt(
