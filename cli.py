@@ -106,6 +106,61 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
+@persona.app.command("test")
+def persona_test(
+    model: Annotated[str | None, typer.Option("--model", help="A name, folder, .gguf or hub name.")] = None,
+    count: Annotated[int, typer.Option("--prompts", min=20, max=180, help="How many prompts each is tried on.")] = 60,
+    config: Config = None,
+    sets: Set = None,
+    json_output: Json = False,
+) -> None:
+    """Force every variable and see whether replies follow, beside placebos. Needs no service; minutes. Exit code 1 if
+    one does not act as it should."""
+    settings = _settings(config, {"model": model}, sets)
+    if settings.model == "scripted":
+        raise Failure("a scripted model cannot be steered: name another one with --model", USAGE)
+    from rich.progress import Progress
+
+    import causality
+    from agent.steering import VARIABLES
+
+    engine, steerer = causality.opened(settings)
+    try:
+        bench = causality.Bench(engine, steerer, causality.prompts()[:count])
+        found: dict[str, Any] = {}
+        with Progress(console=err, disable=json_output, transient=True) as bar:
+            task = bar.add_task("", total=len(VARIABLES) * causality.SETS)
+            for name in VARIABLES:
+                bar.update(task, description=name)
+                found[name] = causality.intervention(bench, name, each=lambda: bar.advance(task))
+    finally:
+        engine.close()
+    done = {"prompts": len(bench.said), "variables": found, "replayed": causality.replayed()}
+    if json_output:
+        print_json(done)
+    else:
+        _show_tested(done)
+    if not all(one["kept"] for one in found.values()):
+        raise typer.Exit(FAILED)
+
+
+def _show_tested(done: dict[str, Any]) -> None:
+    table = Table("variable", "effect (95 %)", "placebo", "levels, -1 to 1", "surprise at -1, 1", "follows", "acts")
+    for name, one in done["variables"].items():
+        low, high = one["interval"]
+        table.add_row(
+            name,
+            f"{one['effect']:.2f} ({low:.2f} to {high:.2f})",
+            f"{one['placebo']:.2f}",
+            ", ".join(f"{mean:.2f}" for mean in one["levels"].values()),
+            ", ".join(f"{more:+.0%}" for more in one["perplexity_more"].values()),
+            f"{done['replayed'][name]['follows']:.2f}",
+            "[green]yes[/green]" if one["kept"] else "[red]no[/red]",
+        )
+    out.print(table)
+    out.print(f"On {done['prompts']} prompts, in standard deviations of what each claims to change (docs/persona.md).")
+
+
 def main() -> None:
     """Run a command; say what went wrong in one line, with a traceback only if `--debug` asks for it."""
     debug = "--debug" in sys.argv

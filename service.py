@@ -412,7 +412,7 @@ def _calibrate(store: Store, binder: Binder, engine: Engine, embedder: Embedder 
 
 def load_model(settings: Settings) -> LanguageModel:
     """Runs on the engine's thread: torch belongs there, and the service answers while this takes its time."""
-    model = _model_of(settings)
+    model = model_of(settings)
     # A full collection walks every object of torch and transformers, 130 ms during which nobody is answered. What is
     # loaded by now stays for good: the collector need not look at it again.
     gc.collect()
@@ -420,7 +420,12 @@ def load_model(settings: Settings) -> LanguageModel:
     return model
 
 
-def _model_of(settings: Settings) -> LanguageModel:
+def model_of(settings: Settings) -> LanguageModel:
+    """The model of the settings, loaded where it is called: in an engine's thread.
+
+    Raises:
+        ModelNotFound: there is none.
+    """
     if settings.model == "scripted":
         from models.scripted import ScriptedLM
 

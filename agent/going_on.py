@@ -113,17 +113,18 @@ def go_on(
             if persona is None
             else awake.persona.values(owner, persona)
         )
+        bearing = awake.persona.bearing(feeling)
         generation = awake.engine.submit(
             Prompt(
                 token_ids=begun.prompt,
                 reply=begun.written,
                 max_tokens=begun.max_tokens,
-                sampling=sampling,
+                sampling=replace(sampling, end_bias=0.0 if begun.body["ignore_eos"] else bearing.end_bias),
                 stop=tuple(begun.body["stop"]),
                 ignore_eos=begun.body["ignore_eos"],
                 namespace=owner,
                 adapter=adapter,
-                steering=awake.persona.steering(feeling),
+                steering=bearing.steering,
             )
         )
         control.bind(generation)

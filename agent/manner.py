@@ -44,7 +44,8 @@ def _share(text: str, wanted: frozenset[str], unwanted: frozenset[str] = frozens
 MANNERS: Mapping[str, Callable[[str], float]] = {
     "warmth": lambda text: _share(text, _WARM),
     "curiosity": lambda text: float(text.count("?")),
-    "energy": lambda text: float(text.count("!")),
+    "arousal": lambda text: float(text.count("!")),
     "pleasure": lambda text: _share(text, _PLEASANT, _UNPLEASANT),
+    "fatigue": lambda text: -float(len(text.split())),
 }
-"""Warm words; question marks; exclamation marks; pleasant less unpleasant words."""
+"""Warm words; question marks; exclamation marks; pleasant less unpleasant words; fewer words."""

@@ -17,7 +17,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from agent import coherence, readout
+from agent import readout
+from agent.coherence import Bank, Zone, bank, beginning, order, swung, zone
 from agent.errors import ReservoirRefused
 from agent.readout import Readout
 from agent.reservoir import Echo
@@ -48,7 +49,7 @@ class Mood:
     levels: Array
     at: datetime | None = None
     orders: tuple[float, ...] = ()
-    zone: coherence.Zone = "mixed"
+    zone: Zone = "mixed"
     usual: float = 0.0
     """Seconds to a first token, as they are usually."""
     learnt: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -88,19 +89,22 @@ class Feeling:
         """At rest."""
         return Mood(
             state=self._echo.rest,
-            phases=coherence.beginning(self._bank),
+            phases=beginning(self._bank),
             values=self.rest,
             levels=_levels(self.rest, np.zeros(len(VARIABLES))),
             learnt=np.zeros((readout.MOMENT, len(VARIABLES))),
         )
 
-    def feel(self, mood: Mood, senses: Senses, at: datetime) -> Felt:
-        """An event. The clock may have been put back: then no time has passed."""
+    def feel(self, mood: Mood, senses: Senses, at: datetime, *, coherence: float | None = None) -> Felt:
+        """An event. The clock may have been put back: then no time has passed.
+
+        `coherence`: for experiments, what is felt of it instead of what the oscillators say.
+        """
         seconds = _since(mood, at)
         mood = self.now(mood, at)
-        phases = coherence.swung(self._bank, mood.phases, senses.vector(), min(seconds, 1e6))
-        r, clusters = coherence.order(phases)
-        senses = replace(senses, coherence=r, clusters=clusters)
+        phases = swung(self._bank, mood.phases, senses.vector(), min(seconds, 1e6))
+        r, clusters = order(phases)
+        senses = replace(senses, coherence=r if coherence is None else coherence, clusters=clusters)
         felt = senses.vector()
         state = self._echo.moved(mood.state, felt, seconds)
         seen = readout.moment(self._prior, state, felt)
@@ -114,7 +118,7 @@ class Feeling:
             levels=_levels(values, mood.levels),
             at=at,
             orders=(*mood.orders, r)[-_REMEMBERED:],
-            zone=coherence.zone(r, mood.orders, mood.zone),
+            zone=zone(r, mood.orders, mood.zone),
         )
         return Felt(mood=moved, moment=seen, senses=Senses(**dict(zip(SENSES, map(float, felt), strict=True))))
 
@@ -170,8 +174,8 @@ def _levels(values: Array, before: Array) -> Array:
 
 
 @cache
-def _fixed() -> tuple[Echo, coherence.Bank]:
-    return Echo(len(SENSES)), coherence.bank(len(SENSES))
+def _fixed() -> tuple[Echo, Bank]:
+    return Echo(len(SENSES)), bank(len(SENSES))
 
 
 def _since(mood: Mood, at: datetime) -> float:

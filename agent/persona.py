@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.steering import REACHES, Reach, Steerer, checked_values, contrasts
+from agent.steering import REACHES, VARIABLES, Bearing, Reach, Steerer, checked_values, contrasts
 from models import directions
 from models.engine import Engine
 from models.errors import SteeringRefused
-from models.steering import Steering
 
 log = logging.getLogger("slowwave.persona")
 
@@ -38,7 +37,7 @@ class Persona:
     @property
     def variables(self) -> tuple[str, ...]:
         """Those that act here."""
-        return () if self.steerer is None else tuple(REACHES)
+        return () if self.steerer is None else VARIABLES
 
     def values(self, owner: str, asked: Mapping[str, float] | None = None) -> dict[str, float]:
         """Every variable's value for a reply: as asked for, the others at 0; else as pinned, or as the mood.
@@ -47,12 +46,12 @@ class Persona:
             UnknownVariable: one is asked for that there is not, or that cannot have the value.
         """
         if self.steerer is None:
-            return checked_values(asked or {}, {})
+            return checked_values(asked or {}, ())
         given = {**self.moods(owner), **self.pins(owner)} if asked is None else checked_values(asked)
         return {name: float(given.get(name, REST)) for name in self.variables}
 
-    def feeling(self, owner: str, asked: Mapping[str, float] | None) -> tuple[dict[str, float], Steering | None]:
-        """The values for a reply, and what they add to it.
+    def feeling(self, owner: str, asked: Mapping[str, float] | None) -> tuple[dict[str, float], Bearing]:
+        """The values for a reply, and what they change in it.
 
         A mood that cannot act leaves the reply as it is; what somebody asked for or pinned is refused.
 
@@ -61,28 +60,28 @@ class Persona:
         """
         values = self.values(owner, asked)
         try:
-            return values, self.steering(values)
+            return values, self.bearing(values)
         except SteeringRefused as refused:
             if asked is not None or self.pins(owner):
                 raise
             log.warning("mood_does_not_act: %s", refused)
-            return dict.fromkeys(values, REST), None
+            return dict.fromkeys(values, REST), Bearing()
 
     def known(self, values: Mapping[str, float]) -> dict[str, float]:
         """Those of the values that act here: a reply that began elsewhere may name others."""
         return {name: float(value) for name, value in values.items() if name in self.variables}
 
-    def steering(self, values: Mapping[str, float]) -> Steering | None:
-        """What is added to the model's activations for these values; None: nothing.
+    def bearing(self, values: Mapping[str, float]) -> Bearing:
+        """How a reply is written under these values.
 
-        The first time that anything is, the directions may have to be found: that takes as long as reading
+        The first time that any is not at rest, the directions may have to be found: that takes as long as reading
         thirty-two short texts for each variable.
 
         Raises:
             SteeringRefused: the model cannot be steered after all.
         """
         moved = {name: value for name, value in values.items() if value != REST}
-        return self.steerer()(moved) if moved and self.steerer is not None else None
+        return self.steerer()(moved) if moved and self.steerer is not None else Bearing()
 
 
 SHIPPED = Path(__file__).parent / "directions"

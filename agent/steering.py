@@ -1,4 +1,4 @@
-"""From persona variables to how a reply is written: which directions are added to the model's activations, how far.
+"""From persona variables to how a reply is written: directions added to the model's activations, and how soon it ends.
 
 Values lie in [-1, 1]; 0 is no change at all, bit for bit. The directions come from pairs of replies in
 `texts/contrasts.jsonl` (models/directions.py); where in the model they are added, and how far at 1, was chosen on
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -39,32 +39,47 @@ class Reach:
 
 
 REACHES: Mapping[str, Reach] = {
-    "pleasure": Reach(begin=8 / 30, end=16 / 30, scale=0.12),
+    "pleasure": Reach(begin=10 / 30, end=18 / 30, scale=0.12),
+    "arousal": Reach(begin=10 / 30, end=18 / 30, scale=0.12),
+    "curiosity": Reach(begin=10 / 30, end=18 / 30, scale=0.08),
+    "warmth": Reach(begin=10 / 30, end=18 / 30, scale=0.10),
 }
-"""Every variable that acts, by name: each has passed all of bench/persona.py."""
-CANDIDATES: Mapping[str, Reach] = {
-    "warmth": Reach(begin=8 / 30, end=16 / 30, scale=0.10),
-    "curiosity": Reach(begin=8 / 30, end=16 / 30, scale=0.085),
-    "energy": Reach(begin=8 / 30, end=16 / 30, scale=0.10),
-}
-"""Those that act, but not yet clearly enough beside a placebo: nobody can set them, the benchmark measures them."""
+"""Every variable that acts by a direction; each has passed all of bench/persona.py."""
+ENDINGS: Mapping[str, float] = {"fatigue": 4.0}
+"""Every variable that acts on how soon a reply ends: what it adds, at 1, to the logits of the tokens that end one."""
+VARIABLES: tuple[str, ...] = (*REACHES, *ENDINGS)
+"""All that act."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bearing:
+    """How a reply is written."""
+
+    steering: Steering | None = None
+    end_bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steerer:
-    """Values to steering, for one model."""
+    """Values to how a reply is written, for one model."""
 
     directions: Mapping[str, Tensor]
-    """Of each variable, [layers, hidden]."""
+    """Of each variable that has one, [layers, hidden]."""
     reaches: Mapping[str, Reach] = field(default_factory=lambda: REACHES)
 
-    def __call__(self, values: Mapping[str, float]) -> Steering | None:
-        """What is added for these values; None: nothing is.
+    def __call__(self, values: Mapping[str, float]) -> Bearing:
+        """What these values change. Several directions together go no further than one does alone.
 
         Raises:
             UnknownVariable: one that does not act here, or a value outside of [-1, 1].
         """
-        return combined([(value, self.unit(name)) for name, value in checked_values(values, self.reaches).items()])
+        given = checked_values(values, (*self.reaches, *ENDINGS))
+        along = {name: value for name, value in given.items() if name in self.reaches}
+        dose = 1.0 / max(1.0, math.hypot(*along.values()))
+        return Bearing(
+            steering=combined([(dose * value, self.unit(name)) for name, value in along.items()]),
+            end_bias=sum(value * ENDINGS[name] for name, value in given.items() if name in ENDINGS),
+        )
 
     def unit(self, name: str) -> Steering:
         """What is added at the value 1."""
@@ -73,7 +88,7 @@ class Steerer:
         return Steering(first=layers.start, vectors=reach.scale * checked(direction, layers))
 
 
-def checked_values(values: Mapping[str, float], known: Mapping[str, Reach] = REACHES) -> dict[str, float]:
+def checked_values(values: Mapping[str, float], known: Collection[str] = VARIABLES) -> dict[str, float]:
     """The values, if each is one that a variable can have.
 
     Raises:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from agent.recollection import Recollection, hit_of, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from agent.speaking import Shown, Speaker, listen, speakers
+from agent.steering import Bearing
 from memory.errors import MemoryFault
 from memory.experience import Experience
 from memory.ids import new_id
@@ -34,7 +35,6 @@ from models.engine import Engine
 from models.generation import Delta, Prompt, Reply, Timings
 from models.language import BASE, FinishReason, Message
 from models.sampling import Choice, Sampling
-from models.steering import Steering
 
 log = logging.getLogger("slowwave.turn")
 
@@ -145,7 +145,7 @@ def take_turn(
             if opening.session is not None:
                 awake.wake(opening.session, request.owner)
             at = awake.now()
-            feeling, steering = awake.persona.feeling(request.owner, request.persona)
+            feeling, bearing = awake.persona.feeling(request.owner, request.persona)
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
             control = control or TurnControl()
             held.enter_context(awake.running.taking(session, request.owner, control))
@@ -166,7 +166,7 @@ def take_turn(
                         opening,
                         plan,
                         speaker.adapter,
-                        steering=None if speaker.vouches else steering,  # what is known by heart is said plainly
+                        bearing=Bearing() if speaker.vouches else bearing,  # what is known by heart is said plainly
                     )
                 )
                 control.bind(generation, firm=speaker.vouches is None)
@@ -376,18 +376,18 @@ def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Spea
 
 
 def _prompt(
-    awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, adapter: str, *, steering: Steering | None
+    awake: Awake, request: TurnRequest, opening: Opening, plan: Plan, adapter: str, *, bearing: Bearing
 ) -> Prompt:
     said = opening.new[-1].content
     return Prompt(
         token_ids=plan.prompt,
         max_tokens=plan.max_tokens,
-        sampling=request.sampling,
+        sampling=replace(request.sampling, end_bias=0.0 if request.ignore_eos else bearing.end_bias),
         stop=request.stop,
         ignore_eos=request.ignore_eos,
         namespace=request.owner,
         adapter=adapter,
-        steering=steering,
+        steering=bearing.steering,
         judged=range(0) if awake.memory is None else judged_in(awake.engine.model, plan.prompt, said),
     )
 

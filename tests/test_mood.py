@@ -23,6 +23,7 @@ from agent.senses import SENSES, Senses, pressure, tension
 from agent.steering import Steerer
 from agent.temperament import VARIABLES, Temperament, resting
 from bench.server import Server
+from causality import gauged, replayed
 from models.errors import SteeringRefused
 from tests.test_cli import run
 
@@ -196,13 +197,24 @@ def test_oscillators_fall_into_step_when_coupled_and_events_move_their_zone() ->
     )
 
 
+def test_every_variable_follows_its_rules_and_not_the_clock() -> None:
+    for name, found in replayed().items():
+        assert found["deviation"] > 0.05 and found["follows"] > 0.4 and found["by the clock"] < 0.5, (name, found)
+
+
+def test_coherence_moves_what_it_claims_to_move_and_its_placebo_hardly_does() -> None:
+    found = gauged()
+    assert found["effect"] > 0.5 and found["effect"] > 3 * found["placebo"], found
+
+
 def test_a_mood_that_cannot_act_leaves_replies_alone_and_what_is_asked_for_is_refused() -> None:
     def refuses() -> Steerer:
         raise SteeringRefused("no layers to steer")
 
     pinned: dict[str, float] = {}
     persona = Persona(pins=lambda _: pinned, moods=lambda _: {"pleasure": 0.5}, steerer=refuses)
-    assert persona.feeling("local", None) == ({"pleasure": 0.0}, None)
+    values, bearing = persona.feeling("local", None)
+    assert set(values.values()) == {0.0} and bearing.steering is None and bearing.end_bias == 0
     with pytest.raises(SteeringRefused):
         persona.feeling("local", {"pleasure": 0.5})
     pinned["pleasure"] = 1.0
@@ -248,7 +260,7 @@ def test_what_is_said_and_what_is_thought_of_it_move_the_mood_and_a_restart_keep
         assert mood["values"]["pleasure"] > 0.3 and mood["levels"]["pleasure"] == 0.5  # type: ignore[index]
         assert [e["turn"] for e in mood["trace"]] == [t["id"] for t in reversed(turns)]  # type: ignore[index]
         assert mood["trace"][0]["senses"]["sentiment"] == 1.0  # type: ignore[index]
-        assert turns[-1]["persona"] == {"pleasure": 0.5}, "the replies hear of it"
+        assert turns[-1]["persona"]["pleasure"] == 0.5, "the replies hear of it"
         for reward in (1, -1, -1):  # once a turn is heard
             answer = client.post("/v1/feedback", json={"turn": turns[0]["id"], "reward": reward})
             assert answer.status_code == 200

@@ -209,3 +209,38 @@ def test_a_session_is_put_away_branched_sent_and_taken_in(page: Page, tmp_path: 
     page.locator("#carry-file").set_input_files(file)
     expect(page.locator("#carry-failed")).to_contain_text("not taken in")
     expect(page.locator("#take-in")).to_be_disabled()
+
+
+def test_the_mood_shows_what_moved_it_and_variables_are_pinned(
+    browser: Browser, tiny_folder: Path, tmp_path: Path
+) -> None:
+    environment = {
+        "SLOWWAVE_MOOD": "true",
+        "SLOWWAVE_EMBEDDING": "none",
+        "SLOWWAVE_CACHE_DIR": str(tmp_path / "cache"),
+        "SLOWWAVE_MAX_REPLY_TOKENS": "16",
+    }
+    with Server(tmp_path / "data", model=str(tiny_folder), environment=environment) as server:
+        page = browser.new_page(base_url=server.url)
+        page.goto("/")
+        page.keyboard.press("Alt+KeyP")
+        expect(page.locator("#mood-events .empty")).to_be_visible()
+        expect(page.locator(".variable")).to_have_count(7)
+        expect(page.locator('.variable[data-name="focus"]')).to_contain_text("does not act")
+        page.keyboard.press("Alt+KeyP")
+        for _ in range(2):
+            say(page, "What a lovely, wonderful day, I am so happy, best friend!")
+            expect(page.locator(".entry.assistant.running")).to_have_count(0)
+        page.keyboard.press("Alt+KeyP")
+        expect(page.locator("#mood-events li")).to_have_count(2)
+        expect(page.locator("#mood-events li").first).to_contain_text("sentiment +1.00")
+        pleasure = page.locator('.variable[data-name="pleasure"]')
+        expect(pleasure.locator("svg")).to_have_attribute("aria-label", re.compile("pleasure: \\+0.*after 2 events"))
+        pleasure.get_by_label("Pin pleasure").select_option("-1")
+        expect(pleasure).to_contain_text("pinned")
+        assert page.request.get("/v1/persona").json()["pinned"] == {"pleasure": -1.0}
+        page.screenshot(path=str(tmp_path / "mood.png"))
+        pleasure.get_by_label("Pin pleasure").select_option("")
+        expect(pleasure).to_contain_text("acts as")
+        assert page.request.get("/v1/persona").json()["pinned"] == {}
+        page.close()

@@ -14,10 +14,11 @@ import torch
 from agent.errors import UnknownVariable
 from agent.manner import MANNERS
 from agent.persona import Found, Persona
-from agent.steering import CANDIDATES, REACHES, Reach, Steerer, contrasts
-from bench.persona import effect, interval, spearman
+from agent.steering import ENDINGS, REACHES, VARIABLES, Reach, Steerer, contrasts
 from bench.server import Server
+from causality import effect, interval, spearman
 from models.causal_lm import CausalLM
+from models.sampling import Sampling, choose
 from tests.conftest import EngineFactory
 from tests.test_cli import run
 
@@ -46,11 +47,11 @@ def said(client: httpx.Client, **more: object) -> dict[str, object]:
 def test_a_pin_acts_from_the_next_reply_on_until_it_is_let_go(client: httpx.Client) -> None:
     name = next(iter(REACHES))
     rest = said(client)
-    assert rest["persona"] == dict.fromkeys(REACHES, 0.0)
+    assert rest["persona"] == dict.fromkeys(VARIABLES, 0.0)
     held = client.put("/v1/persona", json={"variables": {name: 1.0}}).json()
     assert held["pinned"] == {name: 1.0} and held["variables"][name] == 1.0
     moved = said(client)
-    assert moved["text"] != rest["text"] and moved["persona"] == {**dict.fromkeys(REACHES, 0.0), name: 1.0}
+    assert moved["text"] != rest["text"] and moved["persona"] == {**dict.fromkeys(VARIABLES, 0.0), name: 1.0}
     assert said(client, slowwave={"persona": False})["text"] == rest["text"]
     assert said(client, slowwave={"persona": {}})["text"] == rest["text"]
     assert client.get("/v1/persona").json() == held
@@ -67,6 +68,14 @@ def test_a_request_names_its_own_and_high_is_not_low(client: httpx.Client) -> No
     chat = client.post("/v1/chat/completions", json={**body, "slowwave": {"persona": {name: 1.0}}}).json()
     assert chat["choices"][0]["message"]["content"] == high["text"]
     assert chat["slowwave"]["persona"][name] == 1.0
+
+
+def test_the_tired_say_less(client: httpx.Client) -> None:
+    def lengths(value: float) -> list[int]:
+        asked = {"ignore_eos": False, "slowwave": {"persona": {"fatigue": value}}}
+        return [said(client, seed=seed, **asked)["usage"]["completion_tokens"] for seed in range(6)]  # type: ignore
+
+    assert sum(lengths(1.0)) < sum(lengths(0.0)) < sum(lengths(-1.0))
 
 
 @pytest.mark.parametrize(
@@ -153,11 +162,12 @@ def test_directions_are_found_once(tiny: CausalLM, make_engine: EngineFactory, t
 def test_values_come_from_the_request_else_from_pins_else_rest() -> None:
     steerer = Steerer(directions={name: torch.ones(4, 8) for name in REACHES})
     persona = Persona(pins=lambda owner: {"pleasure": 0.25} if owner == "me" else {}, steerer=lambda: steerer)
-    rest = dict.fromkeys(REACHES, 0.0)
+    rest = dict.fromkeys(VARIABLES, 0.0)
     assert persona.values("me") == {**rest, "pleasure": 0.25} and persona.values("you") == rest
     assert persona.values("me", {}) == rest and persona.values("me", {"pleasure": -1.0}) == {**rest, "pleasure": -1.0}
-    assert persona.steering(rest) is None
-    for wrong in ({"mood": 0.0}, {"pleasure": math.nan}, {"pleasure": 1.01}, dict.fromkeys(CANDIDATES, 0.0)):
+    still = persona.bearing(rest)
+    assert still.steering is None and still.end_bias == 0
+    for wrong in ({"mood": 0.0}, {"pleasure": math.nan}, {"pleasure": 1.01}, {"dominance": 0.0}):
         with pytest.raises(UnknownVariable):
             persona.values("me", wrong)
     with pytest.raises(UnknownVariable):
@@ -167,17 +177,39 @@ def test_values_come_from_the_request_else_from_pins_else_rest() -> None:
 def test_half_the_value_is_half_the_vector() -> None:
     reaches = {"warmth": Reach(begin=0.25, end=0.5, scale=2.0)}
     steerer = Steerer(directions={"warmth": torch.arange(32.0).view(8, 4)}, reaches=reaches)
-    whole, half = steerer({"warmth": 1.0}), steerer({"warmth": 0.5})
+    whole, half = steerer({"warmth": 1.0}).steering, steerer({"warmth": 0.5}).steering
     assert whole is not None and half is not None and (whole.first, len(whole.vectors)) == (2, 2)
     torch.testing.assert_close(whole.vectors, 2 * torch.arange(8.0, 16.0).view(2, 4))
     torch.testing.assert_close(half.vectors, whole.vectors / 2)
 
 
+def test_together_they_go_no_further_than_one_alone() -> None:
+    reaches = {name: Reach(begin=0.25, end=0.5, scale=1.0) for name in ("warmth", "pleasure")}
+    directions = {"warmth": torch.eye(4)[0].repeat(8, 1), "pleasure": torch.eye(4)[1].repeat(8, 1)}
+    steerer = Steerer(directions=directions, reaches=reaches)
+    both = steerer({"warmth": 1.0, "pleasure": -1.0}).steering
+    little = steerer({"warmth": 0.5, "pleasure": 0.5}).steering
+    assert both is not None and little is not None
+    torch.testing.assert_close(both.vectors.norm(dim=-1), torch.ones(2))
+    torch.testing.assert_close(little.vectors[:, :2], torch.full((2, 2), 0.5))
+
+
+def test_the_tired_end_sooner_and_at_rest_nothing_changes() -> None:
+    steerer = Steerer(directions={name: torch.ones(30, 8) for name in REACHES})
+    tired, awake = (steerer({"fatigue": value}) for value in (1.0, -0.5))
+    assert tired.steering is None and tired.end_bias == ENDINGS["fatigue"] and awake.end_bias == -tired.end_bias / 2
+    logits, ends = torch.tensor([0.0, 2.0, 1.0]), {2}
+    chosen = [
+        choose(logits, Sampling(temperature=0, end_bias=bias), prompt=[], reply=[], ends=ends).token_id
+        for bias in (0.0, tired.end_bias, -3.0)
+    ]
+    assert chosen == [1, 2, 1] and logits.tolist() == [0.0, 2.0, 1.0]
+
+
 def test_every_variable_has_contrasts_and_its_measure_tells_them_apart() -> None:
     pairs = contrasts()
-    everything = {**REACHES, **CANDIDATES}
-    assert set(pairs) == set(everything) == set(MANNERS) and not set(REACHES) & set(CANDIDATES)
-    for name in everything:
+    assert set(pairs) == set(REACHES) and set(VARIABLES) == {*REACHES, *ENDINGS} == set(MANNERS)
+    for name in REACHES:
         assert len(pairs[name]) >= 16
         high = torch.tensor([MANNERS[name](c.high) for c in pairs[name]])
         low = torch.tensor([MANNERS[name](c.low) for c in pairs[name]])

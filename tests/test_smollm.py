@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from agent.calibration import judged_in, shipped
+from agent.steering import VARIABLES
 from bench.server import Server
 from memory.salience import Observation, Statistics, observe, score
 from models.causal_lm import CausalLM
@@ -202,26 +203,17 @@ def test_the_directions_that_come_with_it_are_its_own(smollm: CausalLM) -> None:
     torch.testing.assert_close(again, found["pleasure"], rtol=0.02, atol=0.05)
 
 
+@pytest.mark.parametrize("name", VARIABLES)
 def test_a_variable_forced_high_is_not_what_it_is_forced_low(
-    smollm: CausalLM, make_engine: EngineFactory, tmp_path: Path
+    smollm: CausalLM, make_engine: EngineFactory, tmp_path: Path, name: str
 ) -> None:
-    """bench/persona.py measures all of them on sixty prompts; this is one, on twelve."""
-    from agent.manner import MANNERS
+    """bench/persona.py measures each on 180 prompts; this is on twelve of those that scales were settled on."""
     from agent.persona import Found
-    from bench.persona import PROMPTS
-    from models.steering import Steering
+    from causality import Bench, measured, prompts
     from nights import base_digest
 
     engine = make_engine(smollm)
-    unit = Found(engine, tmp_path, base_digest(load().settings))().unit("pleasure")
-    told = PROMPTS.read_text(encoding="utf-8").splitlines()[:12]
-
-    def pleasure(value: float) -> float:
-        steering = Steering(first=unit.first, vectors=value * unit.vectors)
-        asked = [smollm.chat_ids([Message(role="user", content=text)]) or [] for text in told]
-        replies = [
-            engine.submit(Prompt(token_ids=ids, max_tokens=40, sampling=GREEDY, steering=steering)) for ids in asked
-        ]
-        return float(np.mean([MANNERS["pleasure"](r.wait().text) for r in replies]))
-
-    assert pleasure(1.0) > pleasure(-1.0) + 1.0
+    found = Found(engine, tmp_path, base_digest(load().settings))
+    bench = Bench(engine, found, prompts(development=True)[:12])
+    high, low = (measured(name, bench.replies(bench.forced({name: value}))) for value in (1.0, -1.0))
+    assert high.mean() > low.mean() + 0.2 * low.std()

@@ -3,6 +3,7 @@
 import { call, element, Refused, $ } from "./service.js";
 import { memoryReasons, showMemory } from "./memory.js";
 import { showSleep } from "./sleep.js";
+import { showPersona } from "./persona.js";
 import { carry, showCarry } from "./carry.js";
 
 const THEME = "slowwave-theme";
@@ -263,6 +264,10 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     toggleSleep();
   }
+  if (event.altKey && event.code === "KeyP") {
+    event.preventDefault();
+    togglePersona();
+  }
   if (event.altKey && event.code === "KeyC") {
     event.preventDefault();
     toggleCarry();
@@ -282,7 +287,7 @@ $("toggle-sessions").addEventListener("click", () => {
 // One of the rooms beside the talk, or, pressed again, back to it.
 function toggleRoom(name, show) {
   const open = $(name).hidden;
-  for (const room of ["memory", "sleep", "carry"]) {
+  for (const room of ["memory", "sleep", "persona", "carry"]) {
     $(room).hidden = !(open && room === name);
     $(`toggle-${room}`).setAttribute("aria-pressed", String(open && room === name));
   }
@@ -292,9 +297,11 @@ function toggleRoom(name, show) {
 }
 const toggleMemory = () => toggleRoom("memory", showMemory);
 const toggleSleep = () => toggleRoom("sleep", showSleep);
+const togglePersona = () => toggleRoom("persona", showPersona);
 const toggleCarry = () => toggleRoom("carry", showCarry);
 $("toggle-memory").addEventListener("click", toggleMemory);
 $("toggle-sleep").addEventListener("click", toggleSleep);
+$("toggle-persona").addEventListener("click", togglePersona);
 $("toggle-carry").addEventListener("click", toggleCarry);
 carry({ session: () => session, open: showSession });
 $("theme").addEventListener("click", () => {
