@@ -186,6 +186,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 moving=Moving(
                     checkpoints=checkpoints,
                     policy=Policy(trusted=frozenset(settings.trusted_signers), required=settings.require_signature),
+                    moods=moods,
                 ),
                 checkpoint_log=partial(checkpoint_log.logged_of, store),
                 most_checkpoint_bytes=settings.checkpoint_most_mib << 20,

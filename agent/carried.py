@@ -21,6 +21,7 @@ from models.sampling import Sampling
 from models.state_file import Block, BrokenStateFile
 
 TRANSCRIPT, TRANSCRIPT_IDS = "transcript", "transcript_ids"
+MOOD, MOOD_SPREAD = "mood", "mood_spread"
 _ROLES = frozenset({*get_args(Role), COMPACTION, NOTE})
 _STATUSES = frozenset(get_args(Status))
 MOST_ENTRIES = 1_000_000
@@ -39,6 +40,8 @@ class Carried:
     """Of a reply that was suspended: how its turn went so far,"""
     unfinished: Mapping[str, Any] | None = None
     """and how it is to go on."""
+    mood: tuple[bytes, bytes | None] | None = None
+    """The mood towards its owner, as mood_file.py packs it, and how certain what feedback taught is."""
 
 
 def to_blocks(carried: Carried) -> dict[str, Block]:
@@ -59,7 +62,12 @@ def to_blocks(carried: Carried) -> dict[str, Block]:
         body |= {"turn": dict(carried.turn or {}), "unfinished": dict(carried.unfinished)}
     raw = json.dumps(body, ensure_ascii=False).encode()
     ids = np.array([i for e in carried.entries for i in e.token_ids], "<i4")
-    return {TRANSCRIPT: block_of(np.frombuffer(raw, np.uint8), "U8"), TRANSCRIPT_IDS: block_of(ids, "I32")}
+    mood = dict(zip((MOOD, MOOD_SPREAD), carried.mood or (), strict=False))
+    return {
+        TRANSCRIPT: _octets(raw),
+        TRANSCRIPT_IDS: block_of(ids, "I32"),
+        **{name: _octets(body) for name, body in mood.items() if body is not None},
+    }
 
 
 def of_blocks(blocks: Mapping[str, Block], *, vocab_size: int, tokenizer: str, at: datetime) -> Carried:
@@ -82,8 +90,9 @@ def of_blocks(blocks: Mapping[str, Block], *, vocab_size: int, tokenizer: str, a
         raise BrokenStateFile(f"its token ids are not all within 0 and {vocab_size - 1}")
     entries = _entries(body["entries"], ids, keep_ids=same, at=at)
     unfinished, turn = body.get("unfinished"), body.get("turn")
+    mood = _mood(blocks)
     if unfinished is None or not same:
-        return Carried(tokenizer=tokenizer, entries=entries)
+        return Carried(tokenizer=tokenizer, entries=entries, mood=mood)
     if (
         not entries
         or entries[-1].role != "assistant"
@@ -91,7 +100,18 @@ def of_blocks(blocks: Mapping[str, Block], *, vocab_size: int, tokenizer: str, a
         or not _goes_on(unfinished, entries[-1])
     ):
         raise BrokenStateFile("its unfinished reply cannot go on as it says")
-    return Carried(tokenizer=tokenizer, entries=entries, turn=turn, unfinished=unfinished)
+    return Carried(tokenizer=tokenizer, entries=entries, turn=turn, unfinished=unfinished, mood=mood)
+
+
+def _mood(blocks: Mapping[str, Block]) -> tuple[bytes, bytes | None] | None:
+    body, spread = blocks.get(MOOD), blocks.get(MOOD_SPREAD)
+    if any(b is not None and (b.dtype != "U8" or len(b.shape) != 1) for b in (body, spread)):
+        raise BrokenStateFile("its mood is none")
+    return None if body is None else (bytes(body.data), None if spread is None else bytes(spread.data))
+
+
+def _octets(raw: bytes) -> Block:
+    return block_of(np.frombuffer(raw, np.uint8), "U8")
 
 
 def _entries(rows: Sequence[Any], ids: np.ndarray[Any, Any], *, keep_ids: bool, at: datetime) -> tuple[Entry, ...]:

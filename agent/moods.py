@@ -61,6 +61,21 @@ class Moods:
         feeling = self.feeling
         return feeling.now(self._unpacked(moods.kept(self.store, owner)), at)
 
+    def carried(self, owner: str) -> tuple[bytes, bytes | None] | None:
+        """A mood as it travels, and what is certain of what feedback taught; None: nothing has moved it yet."""
+        with self.store.reading() as db:
+            body = moods.kept_within(db, owner)
+            return None if body is None else (body, moods.spread_within(db, owner))
+
+    def settle(self, owner: str, body: bytes, spread: bytes | None) -> Callable[[Database], bool]:
+        """Have an owner take on a mood that comes from elsewhere, if they have none; to be part of a transaction.
+
+        Raises:
+            ReservoirRefused: it is no mood, or another reservoir's.
+        """
+        unpacked(body, self.feeling.begin(), self.feeling.digest, spread)
+        return lambda db: moods.begin_within(db, owner, body, spread)
+
     def trace(self, owner: str, *, most: int) -> list[moods.Event]:
         """What moved it lately; the newest first."""
         return moods.trace(self.store, owner, most=most)

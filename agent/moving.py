@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sqlite_utils import Database
+
 from agent import carried
 from agent.carried import Carried
 from agent.checkpoint import PROBE, Checkpoints, Fit, State
-from agent.errors import CheckpointRefused
+from agent.errors import CheckpointRefused, ReservoirRefused
+from agent.moods import Moods
 from agent.prompt import window_of
 from memory.checkpoint_log import Logged
 from memory.ids import new_id
@@ -29,6 +33,8 @@ from models.kv_codec import CODECS, Codec, CodecMissing, coded
 from models.language import BASE
 from models.state_file import Block, BrokenStateFile, Contents, contents, inspect, opened
 from models.tensor_blocks import to_blocks, to_tensors
+
+log = logging.getLogger("slowwave.checkpoint")
 
 _KEPT_EXPORTS = 8
 """Of an owner: files that were made to be fetched, the newest."""
@@ -76,6 +82,8 @@ class Moving:
 
     checkpoints: Checkpoints
     policy: Policy
+    moods: Moods | None = None
+    """None: no mood travels."""
 
     def export(self, session: str, *, owner: str, codec: Codec = "lossless") -> Path:
         """A file with all of a session, to be fetched; the same file as long as nothing of it changes.
@@ -94,7 +102,17 @@ class Moving:
         unfinished = here.transcripts.unfinished(session)
         ids = window_of(entries).token_ids
         state = self._state(session, owner, ids)
-        about = [row.head.hex(), row.updated_at.isoformat(), unfinished, codec, state.tokens, dict(state.identity)]
+        carries = self._carried(row, entries, unfinished, owner)
+        mood = None if carries.mood is None else hashlib.sha256(carries.mood[0]).hexdigest()
+        about = [
+            row.head.hex(),
+            row.updated_at.isoformat(),
+            unfinished,
+            codec,
+            state.tokens,
+            dict(state.identity),
+            mood,
+        ]
         key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
         path = here.exports(owner) / f"{session}.{key}.state"
         if path.exists():
@@ -103,7 +121,7 @@ class Moving:
             made = coded(state.blocks, codec, here.transform_here())
         except CodecMissing as error:
             raise CheckpointRefused(str(error), param="codec") from error
-        session_blocks = carried.to_blocks(self._carried(row, entries, unfinished, owner))
+        session_blocks = carried.to_blocks(carries)
         probe = {} if state.probe is None else {PROBE: state.probe}
         nbytes = here.write(
             path,
@@ -268,7 +286,18 @@ class Moving:
             tokenizer=given.tokenizer,
             create_for=owner,
             unfinished=None if turn is None else {**(given.unfinished or {}), "adapter": None},
+            also=self._mood_taken_on(given, owner),
         )
+
+    def _mood_taken_on(self, given: Carried, owner: str) -> Callable[[Database], object]:
+        """The mood comes along to where there is none yet; one that cannot live here stays behind."""
+        if self.moods is None or given.mood is None:
+            return lambda db: None
+        try:
+            return self.moods.settle(owner, *given.mood)
+        except ReservoirRefused as refused:
+            log.warning("mood_left_behind: %s", refused)
+            return lambda db: None
 
     def _adapter_named(self, name: str) -> str:
         return name if name in self.checkpoints.engine.model.adapters else BASE
@@ -333,6 +362,7 @@ class Moving:
             entries=tuple(entries),
             turn=turn,
             unfinished=None if turn is None or unfinished is None else unfinished[1],
+            mood=None if self.moods is None else self.moods.carried(owner),
         )
 
     def _prune_exports(self, owner: str, newest: Path) -> None:

@@ -3,7 +3,9 @@
     x <- (1 - a) x + a tanh(W x + Win u + b),   a = 1 - exp(-dt / tau)              (Jaeger 2001; Jaeger et al. 2007)
 
 The leak follows the time that has passed, not the number of beats: a mood lasts as long on an idle machine as on a busy
-one. W, Win and b are made from a seed; a state is one array. Spectral radii are below 1, for an agent idles for hours.
+one. A state is one array. W, Win and b were made from a seed once and are shipped (`reservoir.safetensors`), for a
+seed gives other bits on another processor, and a mood that travels must find the reservoir it lived in. Spectral radii
+are below 1, for an agent idles for hours.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ import math
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from agent.errors import ReservoirRefused
+from agent.senses import SENSES
 
 if TYPE_CHECKING:  # with scipy.stats, a second: not where there is no mood
     from reservoirpy.nodes import Reservoir
@@ -29,6 +34,9 @@ _DEGREE, _INPUT, _BIAS = 10, 0.5, 0.5
 _STEPS_A_TAU, _MOST_STEPS = 2, 40
 """Steps in which a stretch of time is taken: finer than tau / 2 until there would be too many."""
 WASHOUT_SECONDS, _AGREES = 4 * 3600.0, 1e-3
+
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Pool:
     """Spectral radius of W."""
 
 
+SHIPPED = Path(__file__).parent / "reservoir.safetensors"
 POOLS = (Pool(100, 20.0, 0.9), Pool(100, 120.0, 0.8), Pool(100, 600.0, 0.3))
 
 
@@ -52,7 +61,11 @@ class Echo:
         """Raises: ReservoirRefused: two states do not come together within four hours of silence."""
         self.pools, self.senses = pools, senses
         self._lock = threading.Lock()
-        self._nodes = [self._node(pool, seed + n) for n, pool in enumerate(pools)]
+        shipped = _shipped() if (pools, senses, seed) == (POOLS, len(SENSES), 0) else None
+        self._nodes = [
+            self._node(pool, seed + n) if shipped is None else self._known(pool, *shipped[n])
+            for n, pool in enumerate(pools)
+        ]
         self.units = sum(pool.units for pool in pools)
         if not self.forgets(np.random.default_rng(seed)):
             raise ReservoirRefused("the reservoir does not forget where it began, so its mood would not be its own")
@@ -73,16 +86,25 @@ class Echo:
         node.initialize(np.zeros((1, self.senses)))
         return node
 
+    def _known(self, pool: Pool, weights: Any, inputs: Array, bias: Array) -> Reservoir:
+        from reservoirpy.nodes import Reservoir
+
+        node = Reservoir(pool.units, W=weights, Win=inputs, bias=bias, input_dim=self.senses)
+        node.initialize(np.zeros((1, self.senses)))
+        return node
+
     @cached_property
     def digest(self) -> str:
         """What a state belongs to: BLAKE2b of all weights and time constants."""
         of = hashlib.blake2b(digest_size=16)
-        for pool, node in zip(self.pools, self._nodes, strict=True):
-            weights = node.W.toarray() if hasattr(node.W, "toarray") else node.W
-            inputs = node.Win.toarray() if hasattr(node.Win, "toarray") else node.Win
-            for array in (weights, inputs, node.bias, np.array([pool.tau])):
+        for pool, arrays in zip(self.pools, self.weights(), strict=True):
+            for array in (*arrays, np.array([pool.tau])):
                 of.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return of.hexdigest()
+
+    def weights(self) -> list[tuple[Array, Array, Array]]:
+        """Of each pool W [units, units], Win [units, senses], b [units]."""
+        return [(_dense(node.W), _dense(node.Win), np.asarray(node.bias)) for node in self._nodes]
 
     @cached_property
     def rest(self) -> NDArray[np.float64]:
@@ -133,3 +155,15 @@ class Echo:
             for _ in range(steps):
                 node.step(senses)
             return np.array(node.state["out"], dtype=np.float64)
+
+
+def _shipped() -> list[tuple[Any, Array, Array]]:
+    """W (sparse), Win and b of each of `POOLS`, as they lie in the package."""
+    from scipy.sparse import csr_array  # type: ignore[import-untyped]
+
+    found = load_file(SHIPPED)
+    return [(csr_array(found[f"W{n}"]), found[f"Win{n}"], found[f"b{n}"]) for n in range(len(POOLS))]
+
+
+def _dense(array: Any) -> Array:
+    return np.asarray(array.toarray() if hasattr(array, "toarray") else array, dtype=np.float64)

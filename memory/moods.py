@@ -49,6 +49,14 @@ def spread_within(db: Database, owner: str) -> bytes | None:
     return None if row is None or row[0] is None else bytes(row[0])
 
 
+def begin_within(db: Database, owner: str, body: bytes, spread: bytes | None) -> bool:
+    """Give an owner the mood of another place, if they have none yet; part of a transaction. Whether they took it."""
+    done = db.execute(
+        "INSERT INTO moods (owner, body, spread) VALUES (?, ?, ?) ON CONFLICT (owner) DO NOTHING", [owner, body, spread]
+    )
+    return int(done.rowcount) == 1
+
+
 def keep_within(
     db: Database, owner: str, body: bytes, event: Event, features: bytes, *, spread: bytes | None = None
 ) -> None:

@@ -126,7 +126,7 @@ class Transcripts:
         create_for: str | None = None,
         fork_of: tuple[str, int] | None = None,
         unfinished: dict[str, Any] | None = None,
-        also: Callable[[Database], None] = lambda db: None,
+        also: Callable[[Database], object] = lambda db: None,
         forgotten: Callable[[str], bool] = lambda text: False,
     ) -> None:
         """Add entries and the turn behind them, in one transaction; `also` is part of it.
@@ -173,7 +173,7 @@ class Transcripts:
         entry: Entry,
         at: datetime,
         unfinished: dict[str, Any] | None = None,
-        also: Callable[[Database], None] = lambda db: None,
+        also: Callable[[Database], object] = lambda db: None,
         forgotten: Callable[[str], bool] = lambda text: False,
     ) -> None:
         """Write down more of a reply that was suspended: `entry` takes the place of the session's last.

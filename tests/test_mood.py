@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pysqlite3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from agent.mood import LEVELS, MOST_A_BEAT, Feeling, Mood, level, named
 from agent.mood_file import packed, packed_array, unpacked, unpacked_array
 from agent.persona import Persona
 from agent.readout import MOST_IN_ALL
-from agent.reservoir import FELT_SECONDS, Echo, Pool
+from agent.reservoir import FELT_SECONDS, POOLS, Echo, Pool
 from agent.senses import SENSES, Senses, pressure, tension
 from agent.steering import Steerer
 from agent.temperament import VARIABLES, Temperament, resting
@@ -272,3 +273,57 @@ def test_what_is_said_and_what_is_thought_of_it_move_the_mood_and_a_restart_keep
             kept = persona(again)["mood"]
             assert kept["trace"] == taught["trace"] and kept["taught"] == 1  # type: ignore[index]
             assert 0 < kept["values"]["pleasure"] <= taught["values"]["pleasure"]  # type: ignore[index]
+
+
+def test_a_mood_travels_bit_for_bit_to_where_there_is_none_yet(tiny_folder: Path, tmp_path: Path) -> None:
+    environment = {
+        "SLOWWAVE_CACHE_DIR": str(tmp_path / "cache"),
+        "SLOWWAVE_EMBEDDING": "none",
+        "SLOWWAVE_MOOD": "true",
+    }
+
+    def server(name: str, **more: str) -> Server:
+        return Server(tmp_path / name, model=str(tiny_folder), environment=environment | more)
+
+    def kept(name: str) -> list[tuple[bytes, bytes | None]]:
+        db = pysqlite3.connect(tmp_path / name / "slowwave.db")
+        rows = db.execute("SELECT body, spread FROM moods").fetchall()
+        db.close()
+        return [(bytes(body), spread and bytes(spread)) for body, spread in rows]
+
+    def said(client: httpx.Client, text: str) -> tuple[str, str]:
+        session = client.post("/v1/sessions", json={}).json()["id"]
+        turn = client.post(f"/v1/sessions/{session}/turns", json={"content": text, "max_tokens": 4}).json()["id"]
+        return session, turn
+
+    with server("here") as here, server("there") as there, server("still", SLOWWAVE_MOOD="false") as still:
+        with httpx.Client(base_url=here.url, timeout=120) as client:
+            session, turn = said(client, "What a lovely, wonderful day, I am so happy, best friend!")
+            client.post("/v1/feedback", json={"turn": turn, "reward": 1})
+            file = client.get(f"/v1/sessions/{session}/checkpoint").content
+            _, _ = said(client, "And now it is terrible, I am sad, I hate it.")
+            later = client.get(f"/v1/sessions/{session}/checkpoint").content
+        assert later != file, "the mood has moved, and is in it"
+        octets = {"Content-Type": "application/octet-stream"}
+        for url, name, expected in ((there.url, "there", 1), (still.url, "still", 0)):
+            with httpx.Client(base_url=url, timeout=120) as client:
+                assert client.post("/v1/checkpoints", content=file, headers=octets).status_code == 201
+                assert len(kept(name)) == expected
+                came = kept(name)
+                assert client.post("/v1/checkpoints", content=later, headers=octets).status_code == 201
+                assert kept(name) == came, "there is one already"
+        with httpx.Client(base_url=there.url, timeout=120) as client:
+            mood = client.get("/v1/persona").json()["mood"]
+            assert mood["taught"] == 1 and mood["values"]["pleasure"] > mood["rest"]["pleasure"]
+    with server("again") as again, httpx.Client(base_url=again.url, timeout=120) as client:
+        assert client.post("/v1/checkpoints", content=later, headers=octets).status_code == 201
+        assert kept("again") == kept("here"), "bit for bit"
+
+
+def test_the_shipped_reservoir_is_what_it_says() -> None:
+    echo = Echo(len(SENSES))
+    for pool, (weights, inputs, bias) in zip(POOLS, echo.weights(), strict=True):
+        assert weights.shape == (pool.units, pool.units) and inputs.shape == (pool.units, len(SENSES))
+        assert np.abs(np.linalg.eigvals(weights)).max() == pytest.approx(pool.radius, abs=1e-6)
+        assert np.abs(bias).max() <= 0.5 and 0 < np.abs(inputs).max() <= 0.5
+    assert echo.digest == "415b9f1de7638d40166a792fd7680ecc", "moods that travel live in this one"
