@@ -110,6 +110,7 @@ def doctor(
 def persona_test(
     model: Annotated[str | None, typer.Option("--model", help="A name, folder, .gguf or hub name.")] = None,
     count: Annotated[int, typer.Option("--prompts", min=20, max=180, help="How many prompts each is tried on.")] = 60,
+    only: Annotated[list[str] | None, typer.Option("--variable", help="One alone; may be repeated.")] = None,
     config: Config = None,
     sets: Set = None,
     json_output: Json = False,
@@ -124,13 +125,16 @@ def persona_test(
     import causality
     from agent.steering import VARIABLES
 
+    names = tuple(only or VARIABLES)
+    if unknown := sorted(set(names) - set(VARIABLES)):
+        raise Failure(f"there is no variable {unknown[0]!r}; there are {', '.join(VARIABLES)}", USAGE)
     engine, steerer = causality.opened(settings)
     try:
         bench = causality.Bench(engine, steerer, causality.prompts()[:count])
         found: dict[str, Any] = {}
         with Progress(console=err, disable=json_output, transient=True) as bar:
-            task = bar.add_task("", total=len(VARIABLES) * causality.SETS)
-            for name in VARIABLES:
+            task = bar.add_task("", total=len(names) * causality.SETS)
+            for name in names:
                 bar.update(task, description=name)
                 found[name] = causality.intervention(bench, name, each=lambda: bar.advance(task))
     finally:

@@ -141,6 +141,22 @@ def test_by_command(client: httpx.Client) -> None:
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
 
 
+def test_the_suite_runs_on_any_model_and_says_what_does_not_act(tiny_folder: Path, tmp_path: Path) -> None:
+    """A random model has no manner to change."""
+    here = {"SLOWWAVE_CACHE_DIR": str(tmp_path)}
+    asked = ("persona", "test", "--variable", "pleasure")
+    done = run(*asked, "--model", str(tiny_folder), "--prompts", "20", "--json", **here)
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert told["prompts"] == 20 and list(told["variables"]) == ["pleasure"]
+    found = told["variables"]["pleasure"]
+    assert not found["kept"] and list(found["levels"]) == ["-1.0", "-0.5", "0.0", "0.5", "1.0"]
+    assert {"deviation", "follows", "by the clock"} == set(told["replayed"]["pleasure"])
+    for wrong in ((*asked, "--model", "scripted"), ("persona", "test", "--variable", "grumpiness")):
+        refused = run(*wrong)
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr
+
+
 def test_a_model_that_cannot_be_steered_has_no_variables(scripted_server: Server) -> None:
     with httpx.Client(base_url=scripted_server.url, timeout=30) as client:
         assert client.get("/v1/persona").json() == {"variables": {}, "pinned": {}, "mood": None}
