@@ -25,6 +25,7 @@ export async function showCarry() {
   const [found, log] = await Promise.all(
     ["", "/checkpoints"].map(async (more) => (await call("GET", `/v1/sessions/${id}${more}`)).json()),
   );
+  if (id !== current()) return; // another session was opened meanwhile, and shows itself
   const waits = found.unfinished ? "; a reply waits to go on" : "";
   $("carry-state").textContent = `“${found.preview || id}”: ${found.state}, ${found.context_tokens} tokens${waits}`;
   const rows = log.data.map(row).reverse();
@@ -42,14 +43,21 @@ function row(one) {
 
 // --- the session that is open ------------------------------------------------------------------------------------
 
-async function act(work) {
-  try {
-    await work();
-    await showCarry();
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    $("carry-failed").textContent = error.message;
-  }
+// One at a time: else what an earlier one shows when it is done wipes a later one's refusal away.
+let last = Promise.resolve();
+
+function act(work) {
+  const done = last.then(async () => {
+    try {
+      await work();
+      await showCarry();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      $("carry-failed").textContent = error.message;
+    }
+  });
+  last = done.catch(() => {}); // the page says it; the next one is not held up
+  return done;
 }
 
 const suspend = () => act(() => call("POST", `/v1/sessions/${current()}/suspend`));
