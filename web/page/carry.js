@@ -43,13 +43,15 @@ function row(one) {
 
 // --- the session that is open ------------------------------------------------------------------------------------
 
-// One at a time: else what an earlier one shows when it is done wipes a later one's refusal away.
+// One at a time: else what an earlier one shows when it is done wipes a later one's refusal away. It is done to
+// the session that was open when it was asked for.
 let last = Promise.resolve();
 
 function act(work) {
+  const id = current();
   const done = last.then(async () => {
     try {
-      await work();
+      await work(id);
       await showCarry();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -60,21 +62,19 @@ function act(work) {
   return done;
 }
 
-const suspend = () => act(() => call("POST", `/v1/sessions/${current()}/suspend`));
+const suspend = () => act((id) => call("POST", `/v1/sessions/${id}/suspend`));
 
-const resume = () => act(async () => {
-  const id = current();
+const resume = () => act(async (id) => {
   const done = await (await call("POST", `/v1/sessions/${id}/resume`, { body: {} })).json();
   if (done.reply) await show(id);
 });
 
-const fork = () => act(async () => {
-  const made = await (await call("POST", `/v1/sessions/${current()}/fork`)).json();
+const fork = () => act(async (id) => {
+  const made = await (await call("POST", `/v1/sessions/${id}/fork`)).json();
   await show(made.id);
 });
 
-const exportFile = () => act(async () => {
-  const id = current();
+const exportFile = () => act(async (id) => {
   const answer = await call("GET", `/v1/sessions/${id}/checkpoint?codec=${$("codec").value}`);
   const link = element("a");
   link.href = URL.createObjectURL(await answer.blob());
