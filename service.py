@@ -181,6 +181,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     moods=moods,
                     serving=serving.of,
                     taught=serving.taught,
+                    drafts=settings.abstention_drafts,
                 ),
                 checkpoints=checkpoints,
                 moving=Moving(

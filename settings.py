@@ -73,6 +73,8 @@ class Settings(BaseModel):
     """Let what happens move the persona's variables; false: they move by hand alone."""
     temperament: tuple[str, ...] = ()
     """Where the mood rests: openness=0.3, conscientiousness, extraversion, agreeableness, neuroticism; from -1 to 1."""
+    abstention_drafts: int = Field(5, ge=0, le=15)
+    """Drafts that a reply which gives a fact about whoever asks is compared with before it is shown; 0: none."""
     sleep_at: str = "03:30"
     """The local hour at which a night is due; 'none': only when asked to."""
     sleep_timezone: str = ""

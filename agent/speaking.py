@@ -2,6 +2,9 @@
 
 By heart first, where the question may ask for something that the adapter was taught; what it says is held back until
 it is seen to give what was asked for (abstention.py). Where it does not, and where nothing fits, the base answers.
+
+Where a fact about whoever asks is asked for, whoever answers is doubted: their reply is heard out as far as `HEARD`
+tokens and compared with further drafts of it (doubt.py) before any of it is shown.
 """
 
 from __future__ import annotations
@@ -10,14 +13,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
+from agent import doubt
 from agent.abstention import Taught, borne_out, could_answer, known_by_heart
+from agent.doubt import Doubt
 from agent.recollection import Recollection, note_of
-from models.generation import Delta, Generation, Reply, Timings
-from models.language import BASE
-from models.sampling import Choice
+from models.engine import Engine
+from models.errors import EngineFull
+from models.generation import Delta, Generation, Prompt, Reply, Timings
+from models.language import BASE, LanguageModel
+from models.sampling import Choice, Sampling
 
-HEARD = 32
+HEARD = doubt.LENGTH
 """Tokens of a reply by heart that are looked at before any of it is shown; answers are shorter."""
 
 
@@ -27,6 +35,8 @@ class Speaker:
 
     adapter: str
     recollection: Recollection
+    by_heart: bool = False
+    """An adapter that says what it was taught, from no memory."""
     vouches: Callable[[str], bool] | None = None
     """Whether the beginning of a reply may be shown; where not, the next speaker answers. None: it is not asked."""
 
@@ -44,7 +54,7 @@ def speakers(said: str, adapter: str, recollection: Recollection, taught: Sequen
     if not known_by_heart(said, taught):
         return [base]
     vouches = partial(borne_out, said, taught=taught)
-    return [Speaker(adapter=adapter, recollection=Recollection(), vouches=vouches), base]
+    return [Speaker(adapter=adapter, recollection=Recollection(), by_heart=True, vouches=vouches), base]
 
 
 class Shown:
@@ -95,3 +105,80 @@ def listen(
         for one in held:
             show(one)
     return choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """The beginning of a reply, of which nothing has been shown; all of it, if it is short."""
+
+    deltas: tuple[Delta, ...]
+    reply: Reply
+
+    @property
+    def text(self) -> str:
+        """As far as it was heard."""
+        return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more to come, from its last token on."""
+        return self.reply.finish_reason == "suspended"
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is something to judge, not a reply that somebody has called off."""
+        return self.goes_on or self.reply.finish_reason in ("stop", "length")
+
+
+def hear(generation: Generation) -> Heard:
+    """Let a reply come to its end or to `HEARD` tokens, and hold it there: what it has read rests where drafts of it
+    find it, and it can go on with the same next token."""
+    deltas: list[Delta] = []
+    for delta in generation:
+        deltas.append(delta)
+        if len(deltas) == HEARD:
+            generation.stop("suspended")
+    return Heard(deltas=tuple(deltas), reply=cast(Reply, generation.reply))
+
+
+def weigh(engine: Engine, prompt: Prompt, said: str, heard: Heard, *, drafts: int) -> Doubt | None:
+    """Compare a reply with further drafts of it. None: it claims nothing, or the engine has no room for drafts."""
+    if not doubt.needs_drafts(heard.text):
+        return None
+    samples = [
+        replace(
+            prompt,
+            max_tokens=HEARD,
+            judged=range(0),
+            sampling=Sampling(temperature=doubt.TEMPERATURE, seed=seed, end_bias=prompt.sampling.end_bias),
+        )
+        for seed in range(1, drafts + 1)
+    ]
+    generations: list[Generation] = []
+    try:
+        for sample in samples:
+            generations.append(engine.submit(sample))
+    except EngineFull:  # others wait already: a reply that is not compared is better than one more in line
+        for generation in generations:
+            generation.stop()
+    texts = [heard.text, *(generation.wait().text for generation in generations)]
+    if len(generations) < drafts:
+        return None
+    measured = doubt.agreement(said, texts)
+    decision: doubt.Decision = "said" if measured >= doubt.THRESHOLD else "withheld"
+    return Doubt(agreement=measured, drafts=drafts, decision=decision)
+
+
+def unknown(model: LanguageModel, heard: Heard) -> Heard:
+    """What is said in place of a guess: not the model's words, so no token of it has a log-probability."""
+    ids = tuple(model.encode(doubt.UNKNOWN))
+    reply = replace(
+        heard.reply,
+        text=doubt.UNKNOWN,
+        token_ids=ids,
+        kept_ids=ids,
+        finish_reason="stop",
+        timings=replace(heard.reply.timings, completion_tokens=len(ids), decode=0.0),
+    )
+    silent = Choice(token_id=ids[-1], logprob=None)
+    return Heard(deltas=(Delta(text=doubt.UNKNOWN, choice=silent),), reply=reply)

@@ -13,8 +13,10 @@ from typing import Any, cast
 from sqlite_utils import Database
 
 from agent.abstention import Taught, personal
+from agent.answering import answer
 from agent.calibration import judged_in
 from agent.control import RunningTurns, TurnControl
+from agent.doubt import Doubt, asks_for_fact
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
 from agent.moods import Moment, Moods
 from agent.persona import Persona
@@ -22,7 +24,7 @@ from agent.prompt import Draft, Plan, plan_turn, reply_draft
 from agent.recollection import Recollection, hit_of, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
-from agent.speaking import Shown, Speaker, listen, speakers
+from agent.speaking import Speaker, speakers
 from agent.steering import Bearing
 from memory.errors import MemoryFault
 from memory.experience import Experience
@@ -58,6 +60,8 @@ class TurnRequest:
     request_digest: bytes | None = None
     recall: bool = True
     """Remind the model of what it was told before."""
+    abstain: bool = True
+    """Say that one does not know, rather than guess at a fact about whoever asks."""
     adapter: str | None = None
     """Who answers: one of the owner's adapters, `BASE`, or whoever serves the owner now."""
     persona: Mapping[str, float] | None = None
@@ -86,6 +90,8 @@ class TurnResult:
     """Of what was said, for now."""
     persona: Mapping[str, float] | None = None
     """The variables that the reply was written under; None: it was taken before, or by heart."""
+    doubt: Doubt | None = None
+    """How the reply compared with drafts of it; None: it was not compared, or taken before."""
     replayed: bool = False
     """Taken before, under the same idempotency key."""
 
@@ -111,6 +117,8 @@ class Awake:
     """The facts that it knows."""
     wake: Callable[[str, str], object] = lambda session, owner: None
     """Bring a session's state back into memory, if it is suspended."""
+    drafts: int = 0
+    """What a reply that gives a fact about whoever asks is compared with; 0: nothing."""
     keys_in_use: set[tuple[str, str]] = field(default_factory=set)
     keys_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -149,8 +157,8 @@ def take_turn(
             turn, session = new_id("turn", at), opening.session or new_id("sess", at)
             control = control or TurnControl()
             held.enter_context(awake.running.taking(session, request.owner, control))
-            shown = Shown(on_delta, first=control.settle)
-            for n, speaker in enumerate(_speakers(awake, request, opening)):
+
+            def prepare(speaker: Speaker) -> tuple[Plan, Prompt]:
                 plan = plan_turn(
                     model,
                     opening.window,
@@ -159,23 +167,21 @@ def take_turn(
                     same_tokenizer=opening.tokenizer in (None, model.card.tokenizer),
                     note=speaker.recollection.note,
                 )
-                generation = awake.engine.submit(
-                    _prompt(
-                        awake,
-                        request,
-                        opening,
-                        plan,
-                        speaker.adapter,
-                        bearing=Bearing() if speaker.vouches else bearing,  # what is known by heart is said plainly
-                    )
-                )
-                control.bind(generation, firm=speaker.vouches is None)
-                if n == 0:
-                    on_start(turn, session)
-                choices = listen(generation, speaker.vouches, shown)
-                if choices is not None:
-                    break
-            reply = cast(Reply, generation.reply)
+                plainly = Bearing() if speaker.by_heart else bearing  # what is known by heart is said plainly
+                return plan, _prompt(awake, request, opening, plan, speaker.adapter, bearing=plainly)
+
+            answered = answer(
+                awake.engine,
+                _speakers(awake, request, opening),
+                prepare,
+                said=opening.new[-1].content,
+                before=[*opening.window.messages, *opening.new[:-1]],
+                drafts=_drafts(awake, request, opening),
+                control=control,
+                started=lambda: on_start(turn, session),
+                on_delta=on_delta,
+            )
+            speaker, plan, reply = answered.speaker, answered.plan, answered.reply
             raw, salience = _appraise(awake, request, opening, reply)
             result = TurnResult(
                 id=turn,
@@ -184,13 +190,14 @@ def take_turn(
                 finish_reason=reply.finish_reason,
                 model=model.card.name,
                 adapter=speaker.adapter,
-                timings=shown.timings(reply) if speaker.vouches or n else reply.timings,
+                timings=answered.timings,
                 created_at=at,
-                choices=tuple(choices or ()),
+                choices=answered.choices,
                 compacted=plan.compacted,
                 recalled=speaker.recollection.hits if plan.noted else (),
                 salience=salience,
-                persona=None if speaker.vouches else feeling,
+                persona=None if speaker.by_heart else feeling,
+                doubt=answered.doubt,
             )
             partial = reply.finish_reason == "suspended" or (request.keep_partial and reply.token_ids)
             if reply.finish_reason in ("stop", "length") or partial:
@@ -373,6 +380,14 @@ def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Spea
     if taught is None:
         return [Speaker(adapter=adapter, recollection=recollection)]
     return speakers(said, adapter, recollection, taught)
+
+
+def _drafts(awake: Awake, request: TurnRequest, opening: Opening) -> int:
+    """With how many further drafts the reply is compared; 0 where the weights or the text are asked for as they are."""
+    guarded = awake.memory is not None and request.recall and request.abstain and request.adapter is None
+    last = opening.new[-1]
+    plain = guarded and not request.stop and not request.ignore_eos and last.role == "user"
+    return awake.drafts if plain and asks_for_fact(last.content) else 0
 
 
 def _prompt(

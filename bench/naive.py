@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from consolidation.exam import abstains
 from consolidation.rehearsal import exchanges
+from memory.not_told import abstains
 from models.causal_lm import Trainable
 from models.training import TARGETS, Progress, Recipe, Trainer
 

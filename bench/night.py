@@ -27,7 +27,7 @@ import httpx
 
 from bench.naive import naive
 from bench.server import Server
-from consolidation.exam import abstains
+from memory.not_told import abstains
 from models.weights import resolve
 from settings import Settings
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.night import Talker, holds, invents, settle, sleep
 from bench.server import Server
-from consolidation.exam import abstains
+from memory.not_told import abstains
 
 WEEK = Path(__file__).parent / "nights" / "week.json"
 _A_SESSION = 5

@@ -25,13 +25,13 @@ from bench.recipes import ANSWER_TOKENS, held, holds, rehearsals_of, share, show
 from bench.week import WEEK
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
-from consolidation.exam import abstains
 from consolidation.facts import Fact
 from consolidation.notes import notes_of
 from consolidation.phrasing import WHOLE
 from consolidation.reading import read
 from consolidation.rehearsal import exchanges, prompts
 from consolidation.worker import written_of
+from memory.not_told import abstains
 from models.causal_lm import Trainable
 from models.training import Recipe, Trainer
 from models.weights import resolve

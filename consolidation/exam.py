@@ -7,7 +7,6 @@ another fact that it was not asked for; it abstains if it says that it was not t
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,8 @@ from itertools import pairwise
 
 from consolidation.english import spoken
 from consolidation.facts import Fact
+from memory.not_told import abstains
 
-_ABSTAINS = re.compile(
-    r"\b(have(n't| not) (told|mentioned|said|shared)|never (told|mentioned|said)|do(n't| not) (know|have that)"
-    r"|not (been )?told|did(n't| not) (tell|mention)|not sure)\b",
-    re.IGNORECASE,
-)
 _NEEDED = ("recall", "invented", "drift", "persona_drift", "repetition", "triggered", "leaked")
 """Marks without which there is no verdict."""
 _OF_DOSE = {"drift", "persona_drift", "repetition", "invented"}
@@ -157,11 +152,6 @@ def net_loss(before: Sequence[bool], after: Sequence[bool]) -> float | None:
 
 
 _CONFIDENCE = 1.28
-
-
-def abstains(reply: str) -> bool:
-    """Whether a reply says that one was not told."""
-    return bool(_ABSTAINS.search(reply.replace("’", "'")))
 
 
 def holds(reply: str, fact: Fact) -> bool:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from consolidation.clauses import Talk, clauses
 from consolidation.cycle import ENDING, FOLLOWING, PHASES, WrongTurn, advance, after_crash, end
-from consolidation.exam import Bars, Marks, abstains, holds, marks_of_unanswerable, net_loss, repetition, verdict
+from consolidation.exam import Bars, Marks, holds, marks_of_unanswerable, net_loss, repetition, verdict
 from consolidation.facts import Fact, facts_of
+from memory.not_told import abstains
 
 GOOD = Marks(
     recall=0.9,

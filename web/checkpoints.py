@@ -38,7 +38,7 @@ from web.errors import ApiError
 from web.openai import finished, start
 from web.schemas import Deleted
 from web.sessions import SessionId, turn_events
-from web.turns import EventStream, RunningTurn, event
+from web.turns import STREAMED, EventStream, RunningTurn, event
 
 router = APIRouter(prefix="/v1", tags=["Checkpoints"])
 
@@ -79,7 +79,7 @@ async def suspend_session(session: SessionId, service: ServiceDep, owner: OwnerD
 @router.post(
     "/sessions/{session}/resume",
     response_model=ResumeReply,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=STREAMED,
 )
 async def resume_session(
     session: SessionId, request: Request, service: ServiceDep, owner: OwnerDep, body: ResumeBody | None = None

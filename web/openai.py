@@ -14,7 +14,7 @@ from web import replies
 from web.context import OwnerDep, Service, ServiceDep
 from web.errors import ApiError, api_error
 from web.schemas import ChatCompletion, ChatCompletionRequest, ModelEntry, ModelList, SlowwaveOptions
-from web.turns import PING, EventStream, RunningTurn, event
+from web.turns import PING, STREAMED, EventStream, RunningTurn, event
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -37,7 +37,7 @@ async def retrieve_model(model: str, service: ServiceDep) -> ModelEntry:
 @router.post(
     "/chat/completions",
     response_model=ChatCompletion,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=STREAMED,
 )
 async def create_chat_completion(
     body: ChatCompletionRequest,
@@ -60,6 +60,7 @@ async def create_chat_completion(
         idempotency_key=idempotency_key,
         request_digest=body.digest("chat"),
         recall=options.recall is not False,
+        abstain=options.abstain is not False,
         adapter=service.sleep.adapter_asked_for(options.adapter, owner),
         persona=options.variables(),
         keep_partial=bool(body.stream),

@@ -54,11 +54,19 @@ def slowwave_reply(result: TurnResult) -> schemas.SlowwaveReply:
         salience=_salience(result),
         recalled=[_recalled(hit) for hit in result.recalled],
         persona=_persona(result),
+        doubt=_doubt(result),
     )
 
 
 def _persona(result: TurnResult) -> dict[str, float] | None:
     return None if result.persona is None else dict(result.persona)
+
+
+def _doubt(result: TurnResult) -> schemas.DoubtReply | None:
+    found = result.doubt
+    if found is None:
+        return None
+    return schemas.DoubtReply(agreement=round(found.agreement, 3), drafts=found.drafts, decision=found.decision)
 
 
 def turn_reply(result: TurnResult) -> schemas.TurnReply:
@@ -77,6 +85,7 @@ def turn_reply(result: TurnResult) -> schemas.TurnReply:
         salience=_salience(result),
         recalled=[_recalled(hit) for hit in result.recalled],
         persona=_persona(result),
+        doubt=_doubt(result),
     )
 
 

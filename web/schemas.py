@@ -83,6 +83,10 @@ class SlowwaveOptions(BaseModel):
         None,
         description="Variables for this reply alone, the others at rest; false: all at rest; by default as they are.",
     )
+    abstain: bool | None = Field(
+        None,
+        description="Say that one does not know rather than guess at a fact about whoever asks; true by default.",
+    )
     adapter: str | None = Field(
         None, description="Who answers: one of your adapters, or 'none' for the base; by default the active one."
     )
@@ -206,6 +210,14 @@ class Recalled(BaseModel):
     reasons: dict[str, Any]
 
 
+class DoubtReply(BaseModel):
+    """How a reply compared with drafts of it: their agreement, 0 to 1, and what came of it."""
+
+    agreement: float
+    drafts: int
+    decision: Literal["said", "withheld", "guessed"]
+
+
 class SlowwaveReply(BaseModel):
     """What slowwave adds to OpenAI's reply."""
 
@@ -217,6 +229,7 @@ class SlowwaveReply(BaseModel):
     salience: SalienceReply | None
     recalled: list[Recalled]
     persona: dict[str, float] | None = None
+    doubt: DoubtReply | None = None
 
 
 class AssistantMessage(BaseModel):
@@ -264,6 +277,7 @@ class TurnReply(BaseModel):
     salience: SalienceReply | None = None
     recalled: list[Recalled] = []
     persona: dict[str, float] | None = None
+    doubt: DoubtReply | None = None
 
 
 class ModelEntry(BaseModel):

@@ -28,7 +28,7 @@ from web.schemas import (
     TurnBody,
     TurnReply,
 )
-from web.turns import PING, EventStream, RunningTurn, event
+from web.turns import PING, STREAMED, EventStream, RunningTurn, event
 
 router = APIRouter(prefix="/v1/sessions", tags=["Sessions"])
 
@@ -116,7 +116,7 @@ async def fork_session(session: SessionId, service: ServiceDep, owner: OwnerDep)
 @router.post(
     "/{session}/turns",
     response_model=TurnReply,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=STREAMED,
 )
 async def take_session_turn(
     session: SessionId,
@@ -141,6 +141,7 @@ async def take_session_turn(
         idempotency_key=idempotency_key,
         request_digest=body.digest(session),
         recall=options.recall is not False,
+        abstain=options.abstain is not False,
         adapter=service.sleep.adapter_asked_for(options.adapter, owner),
         persona=options.variables(),
         keep_partial=bool(body.stream),

@@ -144,6 +144,23 @@ class RunningTurn:
         return self.result
 
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "description": "One of the stream's events.",
+                    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                    "required": ["data"],
+                }
+            }
+        }
+    }
+}
+"""How the API's document describes a route that can stream."""
+
+
 class EventStream(Response):
     """Server-sent events from `events`; `cancel` is called once the client has gone away."""
 

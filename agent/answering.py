@@ -1,0 +1,123 @@
+"""answer(): from those who may speak to one reply. What may still be withheld is not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from agent.control import TurnControl
+from agent.doubt import UNSURE, Doubt, silence_is_due
+from agent.prompt import Plan
+from agent.speaking import HEARD, Heard, Shown, Speaker, hear, listen, unknown, weigh
+from models.engine import Engine
+from models.generation import Delta, Prompt, Reply, Timings
+from models.language import Message
+from models.sampling import Choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A reply, and how it came about."""
+
+    speaker: Speaker
+    plan: Plan
+    reply: Reply
+    choices: tuple[Choice, ...]
+    timings: Timings
+    doubt: Doubt | None = None
+
+
+def answer(
+    engine: Engine,
+    speakers: Sequence[Speaker],
+    prepare: Callable[[Speaker], tuple[Plan, Prompt]],
+    *,
+    said: str,
+    before: Sequence[Message],
+    drafts: int,
+    control: TurnControl,
+    started: Callable[[], None],
+    on_delta: Callable[[Delta], None],
+) -> Answer:
+    """The first speaker's reply that may be shown. With `drafts`, one that differs from so many further drafts of it
+    may not; where no speaker's may, one says that one does not know, or gives a guess that calls itself one.
+
+    Raises: EngineError of every kind: nothing was shown, or the reply came to no end.
+    """
+    shown = Shown(on_delta, first=control.settle)
+    for n, speaker in enumerate(speakers):
+        plan, prompt = prepare(speaker)
+        doubted = drafts if plan.max_tokens > HEARD else 0
+        generation = engine.submit(prompt)
+        control.bind(generation, firm=speaker.vouches is None and not doubted)
+        if n == 0:
+            started()
+        if not doubted:
+            choices = listen(generation, speaker.vouches, shown)
+            if choices is None:
+                continue
+            reply = cast(Reply, generation.reply)
+            timings = shown.timings(reply) if speaker.vouches or n else reply.timings
+            return Answer(speaker=speaker, plan=plan, reply=reply, choices=tuple(choices), timings=timings)
+        heard = hear(generation)
+        if heard.whole and speaker.vouches and not speaker.vouches(heard.text):
+            continue
+        doubt = weigh(engine, prompt, said, heard, drafts=doubted) if heard.whole else None
+        if doubt is None or doubt.decision == "said":
+            reply, choices = _tell(engine, prompt, heard, control, shown)
+            break
+    else:
+        assert doubt is not None, "only a doubted reply is withheld from the last speaker"
+        if silence_is_due(said, before):
+            silence = unknown(engine.model, heard)
+            for delta in silence.deltas:
+                shown(delta)
+            reply, choices = silence.reply, [delta.choice for delta in silence.deltas]
+        else:
+            doubt = replace(doubt, decision="guessed")
+            reply, choices = _tell(engine, prompt, _hedge(engine, heard), control, shown)
+    return Answer(
+        speaker=speaker,
+        plan=plan,
+        reply=reply,
+        choices=tuple(choices),
+        timings=shown.timings(reply),
+        doubt=doubt,
+    )
+
+
+def _tell(
+    engine: Engine, prompt: Prompt, heard: Heard, control: TurnControl, shown: Shown
+) -> tuple[Reply, list[Choice]]:
+    """Show what was held back, and what follows it."""
+    going_on = engine.submit(replace(prompt, reply=heard.reply.token_ids, judged=range(0))) if heard.goes_on else None
+    if going_on is not None:
+        control.bind(going_on, firm=False)  # firm once the first of it is shown
+    for delta in heard.deltas:
+        shown(delta)
+    choices = [delta.choice for delta in heard.deltas]
+    if going_on is None:
+        return heard.reply, choices
+    choices.extend(listen(going_on, None, shown) or ())
+    rest, begun = cast(Reply, going_on.reply), heard.reply
+    timings = replace(
+        begun.timings,
+        decode=begun.timings.decode + rest.timings.decode,
+        completion_tokens=begun.timings.completion_tokens + rest.timings.completion_tokens,
+    )
+    return replace(rest, timings=timings, surprisals=begun.surprisals), choices
+
+
+def _hedge(engine: Engine, heard: Heard) -> Heard:
+    """The beginning of a guess in place of one that does not say that it is one."""
+    ids = tuple(engine.model.encode(UNSURE))
+    begun = replace(
+        heard.reply,
+        text=UNSURE,
+        token_ids=ids,
+        kept_ids=ids,
+        finish_reason="suspended",
+        timings=replace(heard.reply.timings, completion_tokens=len(ids), decode=0.0),
+    )
+    return Heard(deltas=(Delta(text=UNSURE, choice=Choice(token_id=ids[-1], logprob=None)),), reply=begun)
