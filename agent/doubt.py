@@ -2,11 +2,12 @@
 
 What a model knows it says again; what it guesses it guesses otherwise the next time (SelfCheckGPT, Manakul et al.
 2023). So a reply that gives a personal fact is compared with further drafts of it, drawn at a temperature. Where they
-part, it is withheld, and one says that one does not know.
+part, or are unlikely each by itself, it is withheld, and one says that one does not know.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from models.language import Message
 LENGTH = 32
 """Tokens of each draft; answers are shorter."""
 TEMPERATURE = 0.7
-THRESHOLD = 0.4
-"""Least agreement of what is shown. Chosen on bench/nights/development.json with the default model, before and after a
-night, where it withheld 3 % of what was right (docs/persona.md); untested on other models."""
+THRESHOLD = 0.25
+"""Least confidence of what is shown. Chosen on bench/nights/development.json with the default model, where it withheld
+one in ten of what was right before a night and none after one (docs/persona.md); untested on other models."""
 MOST_SILENCES = 3
 """So many replies may be withheld in a row; the next is given as a guess, lest silence become a habit."""
 UNKNOWN = "I don't know that. You haven't told me, or I'm not sure enough of it to say. What is it?"
@@ -50,9 +51,21 @@ class Doubt:
 
     agreement: float
     """0 to 1, see `agreement`."""
+    entropy: float
+    """Of the drafts, in nats a token: the mean of -ln P of what they drew, length-normalised."""
     drafts: int
     """Beside the reply."""
     decision: Decision
+
+    @property
+    def confidence(self) -> float:
+        """0 to 1, what is held against `THRESHOLD`; see `confidence`."""
+        return confidence(self.agreement, self.entropy)
+
+
+def confidence(agreed: float, entropy: float) -> float:
+    """Agreement, less where the drafts are unlikely: drafts that agree on what is guessed are told apart by that."""
+    return agreed * math.exp(-entropy / 2)
 
 
 def asks_for_fact(said: str) -> bool:

@@ -150,7 +150,7 @@ def weigh(engine: Engine, prompt: Prompt, said: str, heard: Heard, *, drafts: in
             prompt,
             max_tokens=HEARD,
             judged=range(0),
-            sampling=Sampling(temperature=doubt.TEMPERATURE, seed=seed, end_bias=prompt.sampling.end_bias),
+            sampling=Sampling(temperature=doubt.TEMPERATURE, seed=seed, end_bias=prompt.sampling.end_bias, logprobs=0),
         )
         for seed in range(1, drafts + 1)
     ]
@@ -161,12 +161,16 @@ def weigh(engine: Engine, prompt: Prompt, said: str, heard: Heard, *, drafts: in
     except EngineFull:  # others wait already: a reply that is not compared is better than one more in line
         for generation in generations:
             generation.stop()
-    texts = [heard.text, *(generation.wait().text for generation in generations)]
+    surprises: list[float] = []
+    for generation in generations:
+        drawn = [delta.choice.logprob.logprob for delta in generation if delta.choice.logprob is not None]
+        surprises.append(-sum(drawn) / max(len(drawn), 1))
     if len(generations) < drafts:
         return None
-    measured = doubt.agreement(said, texts)
-    decision: doubt.Decision = "said" if measured >= doubt.THRESHOLD else "withheld"
-    return Doubt(agreement=measured, drafts=drafts, decision=decision)
+    agreed = doubt.agreement(said, [heard.text, *(cast(Reply, g.reply).text for g in generations)])
+    entropy = sum(surprises) / len(surprises)
+    sure = doubt.confidence(agreed, entropy) >= doubt.THRESHOLD
+    return Doubt(agreement=agreed, entropy=entropy, drafts=drafts, decision="said" if sure else "withheld")
 
 
 def unknown(model: LanguageModel, heard: Heard) -> Heard:

@@ -5,9 +5,10 @@
 For each seed 25 facts of bench/nights/told.json are told over HTTP, and asked for in three wordings each; beside them
 questions about what was never told. With --nights, the data directories that `python -m bench.night --folder DIR` left
 are asked instead, adapter and all. Every question is asked twice in new sessions, greedily: with `abstain: false`,
-which gives the reply and its tokens' log-probabilities, and as it is by default. Scores: agreement of drafts, and the
-baseline, mean log-probability of the reply's tokens (max-probability, length-normalised); a reply that says by itself
-that it does not know counts as least sure under both. Then ordinary questions that ask for advice
+which gives the reply and its tokens' log-probabilities, and as it is by default. Scores: the confidence that decides
+(agreement of drafts and their entropy), agreement alone, and the baseline, mean log-probability of the reply's tokens
+(max-probability, length-normalised); a reply that says by itself that it does not know counts as least sure under all.
+Then ordinary questions that ask for advice
 (bench/nights/advice.json), of which none should be withheld. What chose the threshold was development.json.
 """
 
@@ -105,7 +106,7 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "with": statistics.median(r["seconds_doubted"] for r in asked if r["doubt"]),
         },
     }
-    for name, score in (("agreement", _agreement), ("max_probability", _probability)):
+    for name, score in (("confidence", _confidence), ("agreement", _agreement), ("max_probability", _probability)):
         scores = np.array([score(r) for r in asked])
         could, good = np.array([bool(r["value"]) for r in asked]), np.array([r["right"] for r in asked])
         found[name] = {
@@ -120,10 +121,19 @@ def _withheld(row: dict[str, Any]) -> bool:
     return row["doubt"] is not None and row["doubt"]["decision"] == "withheld"
 
 
+def _confidence(row: dict[str, Any]) -> float:
+    return _of_drafts(row, "confidence")
+
+
 def _agreement(row: dict[str, Any]) -> float:
+    return _of_drafts(row, "agreement")
+
+
+def _of_drafts(row: dict[str, Any], name: str) -> float:
+    """One that was not compared counts as sure: it is shown."""
     if row["declines"]:
         return -1.0
-    return 1.0 if row["doubt"] is None else float(row["doubt"]["agreement"])
+    return 1.0 if row["doubt"] is None else float(row["doubt"][name])
 
 
 def _probability(row: dict[str, Any]) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent import doubt
 from agent.control import TurnControl
-from agent.doubt import MOST_SILENCES, THRESHOLD, UNKNOWN, UNSURE, agreement, asks_for_fact, silence_is_due
+from agent.doubt import MOST_SILENCES, THRESHOLD, UNKNOWN, UNSURE, agreement, asks_for_fact, confidence, silence_is_due
 from agent.going_on import go_on
 from agent.remembering import Memory
 from agent.turn import Awake, TurnRequest, TurnResult, take_turn
@@ -68,6 +68,13 @@ def test_what_every_draft_takes_from_the_question_is_no_agreement() -> None:
     assert agreement(ASKED, apart) == 0
     assert agreement(ASKED, [*apart, "Rex!"]) == pytest.approx(1 / 6)
     assert agreement(ASKED, ["It is Rex.", "Rex", "Your dog is called Rex."]) == 1
+
+
+@given(st.floats(0, 1), st.floats(0, 12))
+def test_confidence_is_no_more_than_agreement_and_less_where_drafts_are_unlikely(agreed: float, entropy: float) -> None:
+    found = confidence(agreed, entropy)
+    assert 0 <= found <= agreed and found >= confidence(agreed, entropy + 1)
+    assert confidence(agreed, 0.0) == agreed
 
 
 def test_a_silence_says_that_it_does_not_know_and_a_guess_that_it_is_one() -> None:
@@ -128,7 +135,7 @@ def test_what_is_known_is_said_as_it_would_have_been_without_drafts(knowing: Awa
 
 def test_a_guess_is_withheld_and_nothing_of_it_is_shown(guessing: Awake) -> None:
     result, shown = ask(guessing)
-    assert result.doubt is not None and result.doubt.agreement < THRESHOLD and result.doubt.decision == "withheld"
+    assert result.doubt is not None and result.doubt.confidence < THRESHOLD and result.doubt.decision == "withheld"
     assert result.text == shown == UNKNOWN and result.finish_reason == "stop"
     assert [e.content for e in guessing.transcripts.entries(result.session)][-1] == UNKNOWN
     went_on, _ = ask(guessing, "Hello there, how are you?", session=result.session)

@@ -66,7 +66,13 @@ def _doubt(result: TurnResult) -> schemas.DoubtReply | None:
     found = result.doubt
     if found is None:
         return None
-    return schemas.DoubtReply(agreement=round(found.agreement, 3), drafts=found.drafts, decision=found.decision)
+    return schemas.DoubtReply(
+        agreement=round(found.agreement, 3),
+        entropy=round(found.entropy, 3),
+        confidence=round(found.confidence, 3),
+        drafts=found.drafts,
+        decision=found.decision,
+    )
 
 
 def turn_reply(result: TurnResult) -> schemas.TurnReply:

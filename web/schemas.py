@@ -211,9 +211,11 @@ class Recalled(BaseModel):
 
 
 class DoubtReply(BaseModel):
-    """How a reply compared with drafts of it: their agreement, 0 to 1, and what came of it."""
+    """How a reply compared with drafts of it: agreement (0 to 1), entropy (nats a token), and what came of it."""
 
     agreement: float
+    entropy: float
+    confidence: float
     drafts: int
     decision: Literal["said", "withheld", "guessed"]
 
