@@ -150,6 +150,7 @@ def weigh(engine: Engine, prompt: Prompt, said: str, heard: Heard, *, drafts: in
             prompt,
             max_tokens=HEARD,
             judged=range(0),
+            fleeting=True,
             sampling=Sampling(temperature=doubt.TEMPERATURE, seed=seed, end_bias=prompt.sampling.end_bias, logprobs=0),
         )
         for seed in range(1, drafts + 1)

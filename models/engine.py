@@ -450,7 +450,7 @@ class Engine:
             sequence.joined = time.monotonic()
             prompt = sequence.prompt
             known = sequence.context if prompt.steering is None else sequence.context[: prompt.steered_from + 1]
-            state = self._resting.take(prompt.namespace, known, adapter=prompt.adapter)
+            state = self._resting.take(prompt.namespace, known, adapter=prompt.adapter, leave=prompt.fleeting)
             sequence.cached = state.length if state else 0
             sequence.state = state or self.model.new_state()
             with self._changed:
@@ -553,7 +553,7 @@ class Engine:
             sequence.state.crop(min(sequence.state.length, sequence.prompt.steered_from))  # the rest is a mood's
         if sequence.state is not None and not sequence.unread and not sequence.reply:
             sequence.state.crop(sequence.piece)  # its first token is yet to come: whoever goes on reads as was read
-        if sequence.state is not None and sequence.state.length:
+        if sequence.state is not None and sequence.state.length and not sequence.prompt.fleeting:
             read = sequence.context[: sequence.state.length]
             sequence.state.trim()
             self._resting.put(sequence.prompt.namespace, read, sequence.state, adapter=sequence.prompt.adapter)

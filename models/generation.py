@@ -30,6 +30,8 @@ class Prompt:
     """Whose prompt it is: states are reused within a namespace only."""
     adapter: str = BASE
     """Who answers: an adapter that the engine has adopted, or the base."""
+    fleeting: bool = False
+    """Nobody will go on from this reply: its state is not kept, and what it begins from stays for others."""
     steering: Steering | None = None
     """What is added to the residuals from the prompt's last token on, so that every word of the reply feels it."""
 

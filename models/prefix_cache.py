@@ -54,11 +54,13 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, namespace: str, prompt: list[int], *, adapter: str = BASE) -> SequenceState | None:
+    def take(
+        self, namespace: str, prompt: list[int], *, adapter: str = BASE, leave: bool = False
+    ) -> SequenceState | None:
         """A state that has read a prefix of `prompt` (at least its last token is left to read), or None.
 
         A state that the prompt continues is handed over whole. One that goes elsewhere after the shared prefix, or that
-        somebody holds, stays, and a copy of the shared part is handed over.
+        somebody holds, stays, and a copy of the shared part is handed over; with `leave`, every one stays.
         """
         ids = np.asarray(prompt, dtype=np.int32)
         shared = [
@@ -75,7 +77,7 @@ class PrefixCache:
             return entry.state.fork(usable)
         if continued[1] is None:
             return None
-        if continued[1].held:
+        if continued[1].held or leave:
             return continued[1].state.fork(min(continued[0], len(prompt) - 1))
         self._entries.remove(continued[1])
         continued[1].state.crop(min(continued[0], len(prompt) - 1))

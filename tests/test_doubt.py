@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from itertools import permutations
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from memory.not_told import abstains
 from memory.recall import Recall
 from memory.store import Store
 from models.causal_lm import CausalLM
+from models.generation import Generation, Prompt, Reply
 from models.language import BASE, Message
 from models.sampling import Sampling
 from models.scripted import ScriptedLM
@@ -140,6 +142,22 @@ def test_a_guess_is_withheld_and_nothing_of_it_is_shown(guessing: Awake) -> None
     assert [e.content for e in guessing.transcripts.entries(result.session)][-1] == UNKNOWN
     went_on, _ = ask(guessing, "Hello there, how are you?", session=result.session)
     assert went_on.timings.cached_tokens > 0 and went_on.doubt is None
+
+
+def test_drafts_read_nothing_anew_and_leave_nothing_behind(guessing: Awake, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[Generation] = []
+    submit = guessing.engine.submit
+
+    def noted(prompt: Prompt) -> Generation:
+        submitted.append(submit(prompt))
+        return submitted[-1]
+
+    monkeypatch.setattr(guessing.engine, "submit", noted)
+    result, _ = ask(guessing)
+    first, *drafts = [cast(Reply, g.reply).timings for g in submitted]
+    assert result.doubt is not None and len(drafts) == guessing.drafts
+    assert all(t.cached_tokens >= first.prefill_tokens - 1 and t.prefill_tokens <= 2 for t in drafts)
+    assert guessing.engine.stats().states_at_rest == 1
 
 
 def test_asked_again_it_gives_the_guess_and_says_that_it_is_one(

@@ -48,6 +48,16 @@ def test_a_branch_copies_and_leaves_the_original() -> None:
     assert whole is not None and whole.length == len(tokens)
 
 
+def test_what_is_to_be_left_is_continued_on_a_copy() -> None:
+    cache = PrefixCache(bytes_per_token=1)
+    tokens = list(range(LEAST_WORTH_COPYING + 20))
+    cache.put("", tokens, ScriptedState(tokens))
+    for _ in range(3):
+        copy = cache.take("", [*tokens, 7], leave=True)
+        assert copy is not None and copy.length == len(tokens) and len(cache) == 1
+    assert cache.take("", [*tokens, 7]) is not None and len(cache) == 0
+
+
 def test_a_longer_stranger_does_not_hide_the_state_that_is_continued() -> None:
     cache = PrefixCache(bytes_per_token=1)
     cache.put("", [1, 2, 3, 4, 5], ScriptedState([1, 2, 3, 4, 5]))
