@@ -8,8 +8,9 @@ are asked instead, adapter and all. Every question is asked twice in new session
 which gives the reply and its tokens' log-probabilities, and as it is by default. Scores: the confidence that decides
 (agreement of drafts and their entropy), agreement alone, and the baseline, mean log-probability of the reply's tokens
 (max-probability, length-normalised); a reply that says by itself that it does not know counts as least sure under all.
-Then ordinary questions that ask for advice
-(bench/nights/advice.json), of which none should be withheld. What chose the threshold was development.json.
+Scores are given of all replies, where one that was not compared with drafts counts as sure, since it is shown; and of
+those alone that were. Then ordinary questions that ask for advice (bench/nights/advice.json), of which none should be
+withheld. What chose the threshold was development.json.
 """
 
 from __future__ import annotations
@@ -106,9 +107,17 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "with": statistics.median(r["seconds_doubted"] for r in asked if r["doubt"]),
         },
     }
+    compared = [r for r in asked if r["doubt"] is not None]
+    found["of_all"], found["of_compared"] = _scores(asked), _scores(compared)
+    return found
+
+
+def _scores(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What each score is worth on the same rows."""
+    could, good = np.array([bool(r["value"]) for r in rows]), np.array([r["right"] for r in rows])
+    found = {}
     for name, score in (("confidence", _confidence), ("agreement", _agreement), ("max_probability", _probability)):
-        scores = np.array([score(r) for r in asked])
-        could, good = np.array([bool(r["value"]) for r in asked]), np.array([r["right"] for r in asked])
+        scores = np.array([score(r) for r in rows])
         found[name] = {
             "auroc_answerable": auroc(scores[could], scores[~could]),
             "auroc_right": auroc(scores[good], scores[~good]),
@@ -162,9 +171,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--nights", type=Path, help="what bench.night --folder left; without it, no night is slept")
     parser.add_argument("--rows", type=Path, help="write every question's row here, as JSON lines")
+    parser.add_argument("--again", type=Path, help="ask nothing; take the figures from such rows")
     parser.add_argument("--json", action="store_true", help="one line")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    if options.again:
+        rows = [json.loads(line) for line in options.again.read_text(encoding="utf-8").splitlines()]
+        report = {"seeds": sorted({r["seed"] for r in rows}), **figures(rows)}
+        print(json.dumps(report, indent=None if options.json else 2))
+        return
     with tempfile.TemporaryDirectory(prefix="slowwave-abstention-") as scratch:
         for seed in options.seeds:
             folder = (options.nights or Path(scratch)) / f"seed {seed}"
