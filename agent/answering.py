@@ -43,7 +43,7 @@ def answer(
     """The first speaker's reply that may be shown. With `drafts`, one that differs from so many further drafts of it
     may not; where no speaker's may, one says that one does not know, or gives a guess that calls itself one.
 
-    Raises: EngineError of every kind: nothing was shown, or the reply came to no end.
+    Raises: ModelError: what the engine refuses or fails at; nothing was shown, or the reply came to no end.
     """
     shown = Shown(on_delta, first=control.settle)
     for n, speaker in enumerate(speakers):
@@ -61,7 +61,7 @@ def answer(
             timings = shown.timings(reply) if speaker.vouches or n else reply.timings
             return Answer(speaker=speaker, plan=plan, reply=reply, choices=tuple(choices), timings=timings)
         heard = hear(generation)
-        if heard.whole and speaker.vouches and not speaker.vouches(heard.text):
+        if speaker.vouches and not speaker.vouches(heard.text):
             continue
         doubt = weigh(engine, prompt, said, heard, drafts=doubted) if heard.whole else None
         if doubt is None or doubt.decision == "said":
