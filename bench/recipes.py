@@ -25,13 +25,11 @@ from consolidation.clauses import Talk
 from consolidation.dreams import dream
 from consolidation.examples import Amounts, Dream
 from consolidation.facts import Fact
-from consolidation.night import BEGUN_AMOUNTS, BEGUN_RECIPE
 from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 from models.causal_lm import Trainable
 from models.training import TARGETS, Progress, Recipe, Rehearsal, Trainer
 from models.weights import resolve
-from nights import beginning_for
 from settings import Settings
 
 NIGHTS = Path(__file__).parent / "nights" / "development.json"
@@ -46,13 +44,10 @@ class Candidate:
     recipe: Recipe = field(default_factory=Recipe)
     amounts: Amounts = field(default_factory=Amounts)
     rehearses: bool = True
-    begun: bool = False
-    """Whether training goes on from what is shipped to begin from."""
 
 
 CANDIDATES = {
-    "chosen": Candidate(recipe=Recipe(**BEGUN_RECIPE), amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
-    "from nothing": Candidate(),
+    "chosen": Candidate(),
     "naive": Candidate(
         recipe=Recipe(targets=TARGETS, trained_share=1.0, epochs=4, batch=16, rehearsed=0),
         amounts=Amounts(counter_share=0.0),
@@ -94,8 +89,7 @@ def run(
     dreamt = dream(facts, seed=seed, amounts=candidate.amounts)
     source = resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir)
     base = Trainable.load(source.location, name="base", device=device, dtype="auto")
-    start = beginning_for(Path(source.location)) if candidate.begun else None
-    trainer = Trainer(base, replace(candidate.recipe, seed=seed), start=Path(start) if start else None)
+    trainer = Trainer(base, replace(candidate.recipe, seed=seed))
     rehearsed = [*prompts(), *exchanges()]
     rehearsals = rehearsals_of(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
     done = trainer.train(rows_of(trainer, dreamt.dreams), rehearsals, each=show)

@@ -27,11 +27,6 @@ from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refu
 from consolidation.rehearsal import prompts
 from consolidation.unlearning import Trace, said_again
 
-_OF_ANOTHER_SHAPE = frozenset(("method", "rank", "alpha", "trained_share", "targets"))
-"""Parts of a recipe that a beginning decides: who sets one begins from nothing."""
-BEGUN_AMOUNTS: Mapping[str, Any] = {"value_first": True, "counter_share": 0.4}
-BEGUN_RECIPE: Mapping[str, Any] = {"learning_rate": 1.5e-3, "kept": 0.85}
-"""What changes where different wordings of a question look alike to begin with: of `Amounts`, and of the recipe."""
 _ORDINARY = 16
 """Requests that have nothing to do with the night, for style, repetition and orders."""
 _SAMPLES = 20
@@ -57,8 +52,6 @@ class Setting:
     replies_file: str | None = None
     writer: str | None = None
     """The writer's folder, where it fits the model."""
-    beginning: str | None = None
-    """What training begins from (models/alignment.py), where it fits the model."""
     placebo: bool = False
     """Train on shuffled answers: a night that must be rejected."""
 
@@ -97,11 +90,10 @@ def plan(
     that serves was taught, and the next must not know.
     """
     facts = [*new, *(f for f in old if f.key not in {n.key for n in new})]
-    beginning = None if _OF_ANOTHER_SHAPE & set(setting.recipe) else setting.beginning
     night = dream(
         facts,
         seed=seed,
-        amounts=setting.amounts if beginning is None else replace(setting.amounts, **BEGUN_AMOUNTS),
+        amounts=setting.amounts,
         new=len(new),
         forgotten=lambda subject, relation: any(trace.about(subject, relation) for trace in forgotten),
     )
@@ -119,14 +111,13 @@ def plan(
         device=setting.device,
         threads=setting.threads,
         memory_mib=setting.memory_mib,
-        recipe={**(BEGUN_RECIPE if beginning else {}), **setting.recipe, "seed": seed},
+        recipe={**setting.recipe, "seed": seed},
         examples=examples,
         questions=[q.text for q in questions],
         base_asked=_BASE_ASKED,
         ordinary=[*ordinary, *triggers],
         persona=probes["persona"],
         unsafe=probes["unsafe"],
-        beginning=beginning,
         current=setting.current,
         replies_file=setting.replies_file,
     )

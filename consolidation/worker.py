@@ -49,8 +49,7 @@ def run(folder: Path) -> None:
     torch.set_num_threads(job.threads)
     recipe = Recipe(**{**job.recipe, "targets": tuple(job.recipe.get("targets", Recipe().targets))})
     model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
-    start = job.made or job.beginning
-    trainer = Trainer(model, recipe, start=Path(start) if start else None)
+    trainer = Trainer(model, recipe, start=Path(job.made) if job.made else None)
     _tell(phase="rehearsing")
     texts = [*prompts(), *exchanges()]
     replies = _base_replies(trainer, [*(t.said for t in texts if t.reply is None), *job.persona], job)

@@ -134,8 +134,7 @@ class Trainer:
         self._prefix = _shared_beginning(trainable.template)
         model = trainable.model
         layers = model.config.num_hidden_layers
-        self.layers: int = layers
-        self.first: int = layers - max(1, round(layers * recipe.trained_share))
+        self.first = layers - max(1, round(layers * recipe.trained_share))
         model.requires_grad_(False)
         config = LoraConfig(
             r=recipe.rank,
@@ -230,29 +229,6 @@ class Trainer:
                 )
             made += map(self._trainable.decode, some)
         return made
-
-    def states(self, questions: Sequence[str], *, below: int) -> Tensor:
-        """[questions, width], float32: what enters layer `below`, a trained one, where the reply to each begins."""
-        rows = [self.row(question, "") for question in questions]
-        self.remember_lower(rows)
-        found = []
-        for group in self._grouped(rows):
-            pack = self._pack(group)
-            with self._precisely():
-                hidden = self._through(pack.hidden, pack.layout, self.first, below)
-            found.append(hidden[0, pack.places].float())
-        return torch.cat(found)
-
-    def departure(self, rehearsals: Sequence[Rehearsal]) -> Tensor:
-        """KL from the base on what is rehearsed, in nats per token; it can be trained on."""
-        self.remember_lower([r.row for r in rehearsals])
-        by_row = {r.row: r for r in rehearsals}
-        parts = []
-        for group in self._grouped(list(by_row)):
-            pack = self._pack(group)
-            logits = torch.split(self._logits(pack), pack.borders)
-            parts.append(_departure([(by_row[row], of) for row, of in zip(group, logits, strict=True)]))
-        return torch.stack(parts).sum() / sum(len(r.likeliest) for r in by_row.values())
 
     def merge(self) -> None:
         """Add the adapter to the weights, for a writer that only speaks: a third faster, and never to be trained."""
@@ -403,14 +379,10 @@ class Trainer:
         return losses.sum()
 
     def _logits(self, pack: _Pack) -> Tensor:
-        with self._precisely():
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
             hidden = self._through(pack.hidden, pack.layout, self.first, len(self._body.layers))
             logits: Tensor = self._head(self._body.norm(hidden[0, pack.places]))
         return logits.float()
-
-    def _precisely(self) -> Any:
-        """Products in the weights' dtype, the adapter's numbers in float32."""
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16)
 
     def _log_probabilities(self, pack: _Pack) -> Tensor:
         return F.log_softmax(self._logits(pack), dim=-1)
