@@ -98,6 +98,25 @@ def test_a_session_is_deleted_after_asking(page: Page) -> None:
     expect(page.get_by_text("to be deleted")).to_have_count(0)
 
 
+def test_feedback_is_a_thumb_or_a_number(page: Page) -> None:
+    say(page, "Tell me about the sea.")
+    reply = page.locator(".entry.assistant").last
+    thumb, field = reply.get_by_label("Good reply"), reply.get_by_label("Reward from -1 to 1")
+    thumb.click()
+    expect(thumb).to_have_attribute("aria-pressed", "true")
+    field.fill("-0.4")
+    with page.expect_response("**/v1/feedback") as answer:
+        field.press("Enter")
+    assert answer.value.ok and '"reward":-0.4' in str(answer.value.request.post_data)
+    expect(thumb).to_have_attribute("aria-pressed", "false")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    field.fill("2")
+    field.press("Enter")
+    assert not field.evaluate("field => field.validity.valid")
+    assert not any(url.endswith("/v1/feedback") for url in sent)
+
+
 def test_memory_is_taught_used_explained_pinned_and_forgotten(page: Page) -> None:
     page.keyboard.press("Alt+KeyM")
     page.locator("#teach-text").fill("The violin is in the attic.")

@@ -71,7 +71,20 @@ function addFeedback(entry, turn) {
     });
     row.append(button);
   }
+  row.append(rewardField(turn, row));
   entry.append(row);
+}
+
+function rewardField(turn, row) {
+  const field = element("input", "reward");
+  Object.assign(field, { type: "number", min: -1, max: 1, step: 0.1, placeholder: "\u22121 to 1" });
+  field.setAttribute("aria-label", "Reward from -1 to 1");
+  field.addEventListener("change", async () => {
+    if (field.value === "" || !field.reportValidity()) return;
+    await call("POST", "/v1/feedback", { body: { turn, reward: field.valueAsNumber } });
+    for (const other of row.children) if (other !== field) other.setAttribute("aria-pressed", "false");
+  });
+  return field;
 }
 
 const atEnd = () => {
