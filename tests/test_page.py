@@ -109,12 +109,16 @@ def test_feedback_is_a_thumb_or_a_number(page: Page) -> None:
         field.press("Enter")
     assert answer.value.ok and '"reward":-0.4' in str(answer.value.request.post_data)
     expect(thumb).to_have_attribute("aria-pressed", "false")
-    sent: list[str] = []
-    page.on("request", lambda request: sent.append(request.url))
+    given: list[str] = []
+    page.on("request", lambda request: given.append(request.url) if request.url.endswith("/v1/feedback") else None)
     field.fill("2")
     field.press("Enter")
     assert not field.evaluate("field => field.validity.valid")
-    assert not any(url.endswith("/v1/feedback") for url in sent)
+    with page.expect_response("**/v1/feedback"):
+        thumb.click()
+    expect(thumb).to_have_attribute("aria-pressed", "true")
+    expect(field).to_have_value("")
+    assert len(given) == 1, "what is out of range is not sent"
 
 
 def test_memory_is_taught_used_explained_pinned_and_forgotten(page: Page) -> None:

@@ -62,29 +62,25 @@ function replyChips(reply) {
 
 function addFeedback(entry, turn) {
   const row = element("div", "feedback");
-  for (const [sign, label, reward] of [["Good", "Good reply", 1], ["Bad", "Bad reply", -1]]) {
-    const button = element("button", "quiet", sign);
-    button.setAttribute("aria-label", label);
-    button.addEventListener("click", async () => {
-      await call("POST", "/v1/feedback", { body: { turn, reward } });
-      for (const other of row.children) other.setAttribute("aria-pressed", String(other === button));
-    });
-    row.append(button);
-  }
-  row.append(rewardField(turn, row));
-  entry.append(row);
-}
-
-function rewardField(turn, row) {
   const field = element("input", "reward");
   Object.assign(field, { type: "number", min: -1, max: 1, step: 0.1, placeholder: "\u22121 to 1" });
   field.setAttribute("aria-label", "Reward from -1 to 1");
-  field.addEventListener("change", async () => {
-    if (field.value === "" || !field.reportValidity()) return;
-    await call("POST", "/v1/feedback", { body: { turn, reward: field.valueAsNumber } });
-    for (const other of row.children) if (other !== field) other.setAttribute("aria-pressed", "false");
+  const give = async (reward, pressed) => {
+    await call("POST", "/v1/feedback", { body: { turn, reward } });
+    for (const button of row.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button === pressed));
+    if (pressed) field.value = "";
+  };
+  for (const [sign, label, reward] of [["Good", "Good reply", 1], ["Bad", "Bad reply", -1]]) {
+    const button = element("button", "quiet", sign);
+    button.setAttribute("aria-label", label);
+    button.addEventListener("click", () => give(reward, button));
+    row.append(button);
+  }
+  field.addEventListener("change", () => {
+    if (field.value !== "" && field.reportValidity()) give(field.valueAsNumber, null);
   });
-  return field;
+  row.append(field);
+  entry.append(row);
 }
 
 const atEnd = () => {
