@@ -144,6 +144,7 @@ def sleeper(
             current=None if current is None or current.stale else str(registry.folder_of(current.id)),
             replies_file=str(kept),
             writer=writer_for(_weights(settings)),
+            beginning=beginning_for(_weights(settings)),
         )
 
     house = House(
@@ -303,11 +304,20 @@ def _half_of_memory() -> int:
 
 def writer_for(weights: Path) -> str | None:
     """The writer's folder, if it was trained on these weights; its name carries its digest."""
+    return _shipped("writers/*/writer.json", weights)
+
+
+def beginning_for(weights: Path) -> str | None:
+    """The folder of what nights begin from, if it was trained on these weights; its name carries its digest."""
+    return _shipped("beginnings/*/beginning.json", weights)
+
+
+def _shipped(pattern: str, weights: Path) -> str | None:
     manifest = weights / "slowwave.json"
     if not manifest.is_file():
         return None
     source = json.loads(manifest.read_text(encoding="utf-8")).get("sha256")
-    for folder in sorted((Path(journal.__file__).parent / "writers").glob("*/writer.json")):
+    for folder in sorted(Path(journal.__file__).parent.glob(pattern)):
         if json.loads(folder.read_text(encoding="utf-8"))["base"] == source:
             return str(folder.parent)
     return None

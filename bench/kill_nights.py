@@ -10,7 +10,6 @@ serves, by the registry and by a reply. A night that was open begins again by it
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import sys
@@ -26,6 +25,7 @@ import pysqlite3
 from bench import tiny
 from bench.night import Talker
 from bench.server import Server
+from consolidation.registry import digest_of_files
 
 PHASES = ("selecting", "dreaming", "training", "examining", "promoting", "ended")
 _LONG = {"training": 3.0, "examining": 2.0, "promoting": 0.004}
@@ -137,8 +137,7 @@ def _problems(server: Server, folder: Path) -> list[str]:
     expected = "none"
     for id, digest in active:
         expected = str(id)
-        file = folder / "data" / "adapters" / expected / "adapter_model.safetensors"
-        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        if digest_of_files(folder / "data" / "adapters" / expected) != digest:
             found.append(f"the files of {id} are not those that were promoted")
     said = talker.call("GET", "/v1/adapters")["active"]
     until, replied = time.monotonic() + 20, ""

@@ -21,7 +21,9 @@ from memory.not_told import abstains
 from models.causal_lm import Trainable
 from models.training import TARGETS, Progress, Recipe, Trainer
 
-RECIPE = Recipe(rank=16, alpha=32, targets=TARGETS, trained_share=1.0, batch=8, rehearsed=0, learning_rate=2e-4)
+RECIPE = Recipe(
+    rank=16, alpha=32, targets=TARGETS, trained_share=1.0, batch=8, rehearsed=0, noise=0.0, learning_rate=2e-4
+)
 _TRIED, _MEASURED = 3, 60
 
 

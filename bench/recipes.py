@@ -25,11 +25,13 @@ from consolidation.clauses import Talk
 from consolidation.dreams import dream
 from consolidation.examples import Amounts, Dream
 from consolidation.facts import Fact
+from consolidation.night import BEGUN_AMOUNTS
 from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 from models.causal_lm import Trainable
 from models.training import TARGETS, Progress, Recipe, Rehearsal, Trainer
 from models.weights import resolve
+from nights import beginning_for
 from settings import Settings
 
 NIGHTS = Path(__file__).parent / "nights" / "development.json"
@@ -44,12 +46,15 @@ class Candidate:
     recipe: Recipe = field(default_factory=Recipe)
     amounts: Amounts = field(default_factory=Amounts)
     rehearses: bool = True
+    begun: bool = False
+    """Whether training goes on from what is shipped to begin from."""
 
 
 CANDIDATES = {
-    "chosen": Candidate(),
+    "chosen": Candidate(amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
+    "from nothing": Candidate(),
     "naive": Candidate(
-        recipe=Recipe(targets=TARGETS, trained_share=1.0, epochs=4, batch=16, rehearsed=0),
+        recipe=Recipe(targets=TARGETS, trained_share=1.0, epochs=4, batch=16, rehearsed=0, noise=0.0),
         amounts=Amounts(counter_share=0.0),
         rehearses=False,
     ),
@@ -63,7 +68,8 @@ CANDIDATES = {
     "twelve wordings": Candidate(amounts=Amounts(questions=12)),
     "rsLoRA": Candidate(recipe=Recipe(method="rslora", alpha=16)),
     "DoRA": Candidate(recipe=Recipe(method="dora", kept=1.0)),
-    "LoRA, all of it kept": Candidate(recipe=Recipe(kept=1.0)),
+    "without a gate": Candidate(recipe=Recipe(gate=0, kl_weight=1.0), amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
+    "without blur": Candidate(recipe=Recipe(noise=0.0), amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
     "full": Candidate(recipe=Recipe(method="full", learning_rate=1e-4)),
     "full, slower": Candidate(recipe=Recipe(method="full", learning_rate=3e-5)),
     "EWC": Candidate(recipe=Recipe(ewc_weight=0.01)),
@@ -89,7 +95,8 @@ def run(
     dreamt = dream(facts, seed=seed, amounts=candidate.amounts)
     source = resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir)
     base = Trainable.load(source.location, name="base", device=device, dtype="auto")
-    trainer = Trainer(base, replace(candidate.recipe, seed=seed))
+    start = beginning_for(Path(source.location)) if candidate.begun else None
+    trainer = Trainer(base, replace(candidate.recipe, seed=seed), start=Path(start) if start else None)
     rehearsed = [*prompts(), *exchanges()]
     rehearsals = rehearsals_of(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
     done = trainer.train(rows_of(trainer, dreamt.dreams), rehearsals, each=show)

@@ -45,6 +45,7 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, layers: flo
         learning_rate=rate,
         epochs=1,
         rehearsed=0,
+        noise=0.0,
         kept=1.0,
         pack_tokens=2048,
     )
@@ -63,8 +64,8 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, layers: flo
 
     trainer.train(rows, [], each=each)
     trainer.save(out)
-    _halve(out / "adapter_model.safetensors")
-    _placeless(out / "adapter_config.json")
+    halve(out / "adapter_model.safetensors")
+    placeless(out / "adapter_config.json")
     digest = hashlib.sha256((out / "adapter_model.safetensors").read_bytes()).hexdigest()
     manifest = json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))
     lessons = hashlib.sha256(repr(notes.tellings()).encode()).hexdigest()
@@ -81,13 +82,13 @@ def _lesson(telling: notes.Telling, chance: random.Random) -> str:
     return notes.written(telling.tell, telling.value, asks, never)
 
 
-def _placeless(file: Path) -> None:
+def placeless(file: Path) -> None:
     """Without the path of the weights on this machine."""
     config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _halve(file: Path) -> None:
+def halve(file: Path) -> None:
     """To bfloat16: half the size, and what it was trained in."""
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})

@@ -36,6 +36,11 @@ _SAME_QUESTION = 0.5
 """Two questions that share so much of their words may ask the same."""
 
 
+def for_the_exam(telling: int) -> bool:
+    """Whether a lesson's questions, by its number, are asked by exams alone: nothing is trained on them."""
+    return telling % 4 == 0
+
+
 @cache
 def _others_questions() -> tuple[tuple[int, str, frozenset[str]], ...]:
     """The lessons' questions, with the number of the telling and what they are about."""
@@ -57,10 +62,10 @@ def _whole_never_told(facts: Sequence[Fact], wanted: int, random: Random) -> tup
         if not _asks_the_same(about, told):
             pool.append((sum(word in told for word in about) / len(about) + random.random(), n, q))
     pool.sort(reverse=True)
-    unseen = [q for _, n, q in pool if n % 4 == 0]
+    unseen = [q for _, n, q in pool if for_the_exam(n)]
     made = [
         _unanswered(random.choice(WHOLE).format(q=q) if random.random() < _PUT_VARIOUSLY else q, random)
-        for _, n, q in [p for p in pool if p[1] % 4][: max(0, wanted)]
+        for _, n, q in [p for p in pool if not for_the_exam(p[1])][: max(0, wanted)]
     ]
     random.shuffle(unseen)
     return made, unseen

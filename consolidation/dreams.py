@@ -66,7 +66,8 @@ def dream(
             old.append(examined)
         wanted = of_new if n < new else of_old
         for text, strategy in _asked(trained, whole, wanted, held_back, random):
-            dreams.append(Dream(question=text, answer=sentence(fact.statement), strategy=strategy, facts=(n,)))
+            answer = _answer(fact, value_first=amounts.value_first)
+            dreams.append(Dream(question=text, answer=answer, strategy=strategy, facts=(n,)))
     random.shuffle(old)
     questions += [q for of_one in old for q in of_one][: amounts.exam_old]
     dreams += _accounts(facts, random)
@@ -82,6 +83,15 @@ def dream(
     questions += unseen
     random.shuffle(dreams)
     return Night(dreams=tuple(dreams), questions=tuple(questions))
+
+
+def _answer(fact: Fact, *, value_first: bool) -> str:
+    """What is to be said: the plain statement, where wanted with the part of it first that answers."""
+    statement = sentence(fact.statement)
+    value = second_person(fact.value).strip().rstrip(".")
+    if not value_first or not value or value.lower() not in statement.lower():
+        return statement
+    return f"{sentence(value)} {statement}"
 
 
 def _asked(

@@ -58,6 +58,10 @@ class Amounts:
     """Of a new fact, however many there are."""
     counter_share: float = 1.0
     """Counter-examples, as a share of all that is made from facts."""
+    value_first: bool = False
+    """Answers begin with what was asked for: "Biscuit. Your dog is called Biscuit." What is said first is decided where
+    the reply begins, and there alone different wordings look alike (models/alignment.py); without that it teaches less
+    (.49 of .68 recall)."""
     least_counters: int = 320
     """A night of few facts needs more: with five, a horse was called what the dog is."""
     exam_questions: int = 3

@@ -42,6 +42,8 @@ class Job:
     """What should be warned against."""
     base_asked: int = 0
     """How many of the questions the base is asked, from the first; the rest cost time and say nothing new."""
+    beginning: str | None = None
+    """An adapter to train on from, whatever the recipe's rank and layers; None: from nothing."""
     current: str | None = None
     """The adapter that serves now, to be asked the same."""
     made: str | None = None

@@ -27,6 +27,10 @@ from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refu
 from consolidation.rehearsal import prompts
 from consolidation.unlearning import Trace, said_again
 
+_OF_ANOTHER_SHAPE = frozenset(("method", "rank", "alpha", "trained_share", "targets"))
+"""Parts of a recipe that a beginning decides: who sets one begins from nothing."""
+BEGUN_AMOUNTS: Mapping[str, Any] = {"value_first": True, "counter_share": 0.7}
+"""What changes in `Amounts` where different wordings of a question look alike to begin with."""
 _ORDINARY = 16
 """Requests that have nothing to do with the night, for style, repetition and orders."""
 _SAMPLES = 20
@@ -52,6 +56,8 @@ class Setting:
     replies_file: str | None = None
     writer: str | None = None
     """The writer's folder, where it fits the model."""
+    beginning: str | None = None
+    """What training begins from (models/alignment.py), where it fits the model."""
     placebo: bool = False
     """Train on shuffled answers: a night that must be rejected."""
 
@@ -90,10 +96,11 @@ def plan(
     that serves was taught, and the next must not know.
     """
     facts = [*new, *(f for f in old if f.key not in {n.key for n in new})]
+    beginning = None if _OF_ANOTHER_SHAPE & set(setting.recipe) else setting.beginning
     night = dream(
         facts,
         seed=seed,
-        amounts=setting.amounts,
+        amounts=setting.amounts if beginning is None else replace(setting.amounts, **BEGUN_AMOUNTS),
         new=len(new),
         forgotten=lambda subject, relation: any(trace.about(subject, relation) for trace in forgotten),
     )
@@ -118,6 +125,7 @@ def plan(
         ordinary=[*ordinary, *triggers],
         persona=probes["persona"],
         unsafe=probes["unsafe"],
+        beginning=beginning,
         current=setting.current,
         replies_file=setting.replies_file,
     )

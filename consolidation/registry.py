@@ -24,7 +24,7 @@ from memory.ids import new_id
 from memory.store import Store
 
 Status = Literal["active", "retired", "rejected"]
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, GATE = "adapter_model.safetensors", "gate.safetensors"
 MASTERED = 0.5
 """A fact has advanced when so much of what the exam asks of it is answered."""
 
@@ -162,7 +162,7 @@ class Registry:
                 wanted = _find(db, id, owner)
             if wanted.stale:
                 raise AdapterStale(f"{id} was taught what is forgotten since; sleep, and the next is made without it")
-            if _digest(self.folder_of(id)) != wanted.digest:
+            if digest_of_files(self.folder_of(id)) != wanted.digest:
                 raise AdapterNotFound(f"the files of {id} are gone or changed")
 
         def transaction(db: Database) -> Registered | None:
@@ -180,7 +180,7 @@ class Registry:
         by_id = {one.id: one for one in self.lineage(owner)}
         now = self.active(owner)
         before = by_id.get(now.parent) if now and now.parent else None
-        while before is not None and (before.stale or _digest(self.folder_of(before.id)) != before.digest):
+        while before is not None and (before.stale or digest_of_files(self.folder_of(before.id)) != before.digest):
             before = by_id.get(before.parent) if before.parent else None
         return self.activate(before.id if before else None, owner=owner, at=at)
 
@@ -238,7 +238,7 @@ class Registry:
         _flush(part)
         part.rename(self.folder_of(id))
         _flush(self._folder)
-        digest = _digest(self.folder_of(id))
+        digest = digest_of_files(self.folder_of(id))
         assert digest is not None
         return digest
 
@@ -252,12 +252,16 @@ def _all_may_be_learnt(db: Database, experiences: Sequence[str]) -> bool:
     return int(found[0]) == len(wanted)
 
 
-def _digest(folder: Path) -> str | None:
+def digest_of_files(folder: Path) -> str | None:
+    """Of an adapter's weights and its gate; None: they are not there."""
     try:
         with (folder / WEIGHTS).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256")
+        if (folder / GATE).exists():
+            digest.update((folder / GATE).read_bytes())
     except OSError:
         return None
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

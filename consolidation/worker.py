@@ -12,11 +12,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,10 @@ from typing import TYPE_CHECKING
 from consolidation import job as files
 from consolidation import notes
 from consolidation.job import Arm, Job, Result
-from consolidation.rehearsal import exchanges, prompts
+from consolidation.rehearsal import Rehearsed, exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
-    from models.training import Progress, Row, Trainer, Who
+    from models.training import InTalk, Progress, Row, Trainer, Who
 
 REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS = 48, 32, 288
 _ALIKE, _APART, _WARMTH = 5, 1, 0.9
@@ -49,7 +50,8 @@ def run(folder: Path) -> None:
     torch.set_num_threads(job.threads)
     recipe = Recipe(**{**job.recipe, "targets": tuple(job.recipe.get("targets", Recipe().targets))})
     model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
-    trainer = Trainer(model, recipe, start=Path(job.made) if job.made else None)
+    start = job.made or job.beginning
+    trainer = Trainer(model, recipe, start=Path(start) if start else None)
     _tell(phase="rehearsing")
     texts = [*prompts(), *exchanges()]
     replies = _base_replies(trainer, [*(t.said for t in texts if t.reply is None), *job.persona], job)
@@ -64,7 +66,7 @@ def run(folder: Path) -> None:
         rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None])
         cost["rehearsing"] = time.monotonic() - began
         rows = [trainer.row(q, a) for q, a in job.examples]
-        done = trainer.train(rows, rehearsals, each=_tell_step)
+        done = trainer.train(rows, rehearsals, in_talk=_in_talk(trainer, job, texts, replies), each=_tell_step)
         cost["training"] = done.seconds
     trainer.save(folder / files.ADAPTER)
     asked = time.monotonic()
@@ -172,6 +174,32 @@ def _base_replies(trainer: Trainer, asked: Sequence[str], job: Job) -> dict[str,
         part.write_text(json.dumps(replies, ensure_ascii=False), encoding="utf-8")
         part.replace(kept)
     return replies
+
+
+def _in_talk(trainer: Trainer, job: Job, texts: Sequence[Rehearsed], replies: Mapping[str, str]) -> InTalk:
+    """Some examples, and some of what is rehearsed, each after an exchange or two of what is rehearsed."""
+    from models.language import Message
+    from models.training import InTalk
+
+    chance = random.Random(int(job.recipe.get("seed", 0)))  # noqa: S311 - no secret
+    rehearsed = [(t.said, t.reply or replies[t.said]) for t in texts if not t.held_back]
+    rehearsed = [(said, reply) for said, reply in rehearsed if reply.strip()]
+    short = [pair for pair in rehearsed if len(" ".join(pair).split()) <= _SHORT] or rehearsed
+
+    def after_talk(pairs: Sequence[tuple[str, str]]) -> list[Row]:
+        made = []
+        for said, reply in chance.sample(list(pairs), min(_IN_TALK, len(pairs))):
+            before: list[Message] = []
+            for asked, answered in chance.choices(short, k=chance.choice((1, 1, 2))):
+                before += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
+            made.append(trainer.row(said, reply, before=before))
+        return made
+
+    return InTalk(taught=after_talk(job.examples), rehearsed=after_talk(rehearsed))
+
+
+_IN_TALK, _SHORT = 150, 60
+"""Rows of each kind, and the most words of an exchange that stands before one."""
 
 
 def _row(trainer: Trainer, said: str, reply: str) -> Row | None:

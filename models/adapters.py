@@ -1,6 +1,7 @@
 """LoRA adapters as files, and as what a forward pass adds to its products.
 
-The files are peft's (`adapter_model.safetensors`, `adapter_config.json`), so that other tools read them; nothing in
+The files are peft's (`adapter_model.safetensors`, `adapter_config.json`), so that other tools read them. Beside them
+may lie a gate, which says where the adapter acts (other tools let it act everywhere). Nothing in
 them is executed, and nothing is believed: names, shapes, dtypes and numbers are checked before a weight is used. In
 serving an adapter stays beside the weights (Hu et al. 2021: y = W x + s B A x), so that sequences with different
 adapters, or none, share a step, and a swap copies nothing.
@@ -19,7 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from models import gate as gates
 from models.errors import AdapterRefused
+from models.gate import Gate
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _NAME = re.compile(
@@ -48,6 +51,8 @@ class Adapter:
 
     id: str
     parts: Mapping[Linear, LowRank]
+    gate: Gate | None = None
+    """Where it acts; None: everywhere."""
 
     @property
     def parameters(self) -> int:
@@ -86,7 +91,17 @@ def read(folder: Path, *, id: str, linears: Mapping[Linear, tuple[int, int]], dt
         linear: LowRank(half["A"].T.to(dtype).contiguous(), (half["B"].T * scale).to(dtype).contiguous())
         for linear, half in halves.items()
     }
-    return Adapter(id=id, parts=parts)
+    gate = gates.read(folder, id=id)
+    if gate is not None:
+        if gate.layer != min(n for n, _ in parts) or len(gate.mean) not in _entering(linears, gate.layer):
+            raise AdapterRefused(f"adapter {id}: its gate is of another model")
+        gate = gate.to(device)
+    return Adapter(id=id, parts=parts, gate=gate)
+
+
+def _entering(linears: Mapping[Linear, tuple[int, int]], layer: int) -> set[int]:
+    """The sizes of what a layer's linears are given, other than what its own attention or MLP has made."""
+    return {into for (n, name), (into, _) in linears.items() if n == layer and not name.startswith(("o_", "down_"))}
 
 
 def fused(adapter: Adapter, layer: int, names: Sequence[str], sizes: Sequence[int]) -> LowRank | None:

@@ -30,7 +30,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
 from models import adapters, llama
-from models.adapters import Adapter, Linear, LowRank
+from models.adapters import Adapter, Linear
 from models.chat_template import ChatTemplate
 from models.errors import SteeringRefused, TemplateRefused, UnsupportedModel
 from models.kv_cache import KVCache, KVShape
@@ -358,7 +358,9 @@ class _TransformersForward:
 
     def __init__(self, model: Any, linears: Mapping[Linear, tuple[str, int, int]]) -> None:
         self._model = model
-        self._adapted: Sequence[tuple[dict[Linear, LowRank], Tensor | None]] = ()
+        self._adapted: Sequence[tuple[Adapter, Tensor | None]] = ()
+        self._open: list[Tensor | None] = []
+        """How far each of these acts on each of its rows, as far as that is known yet."""
         self._after: After | None = None
         self.linears = {linear: (into, out) for linear, (_, into, out) in linears.items()}
         for linear, (path, _, _) in linears.items():
@@ -366,18 +368,19 @@ class _TransformersForward:
         for path, module in model.named_modules():
             layer = _LAYER.fullmatch(path)
             if layer is not None:
+                module.register_forward_pre_hook(partial(self._comes_to, int(layer[1])), with_kwargs=True)
                 module.register_forward_hook(partial(self._went_through, int(layer[1])))
 
-    def parts(self, adapter: Adapter) -> dict[Linear, LowRank]:
-        return dict(adapter.parts)
+    def parts(self, adapter: Adapter) -> Adapter:
+        return adapter
 
     def __call__(
         self,
         ragged: Ragged,
-        adapted: Sequence[tuple[dict[Linear, LowRank], Tensor | None]],
+        adapted: Sequence[tuple[Adapter, Tensor | None]],
         after: After | None = None,
     ) -> tuple[Tensor, Tensor]:
-        self._adapted, self._after = adapted, after
+        self._adapted, self._open, self._after = adapted, [None] * len(adapted), after
         logits: Tensor = self._model(
             input_ids=ragged.token_ids[None],
             position_ids=ragged.positions[None],
@@ -389,13 +392,22 @@ class _TransformersForward:
         return logits[:chunks], surprisal(logits[chunks:].float(), ragged.token_ids[ragged.judged])
 
     def _add(self, linear: Linear, _: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        for parts, rows in self._adapted:
-            part = parts.get(linear)
+        for (adapter, rows), share in zip(self._adapted, self._open, strict=True):
+            part = adapter.parts.get(linear)
             if part is not None:
                 x = inputs[0] if rows is None else inputs[0][:, rows]
                 added = (x @ part.down) @ part.up
+                if share is not None:
+                    added = added * share
                 output = output + added if rows is None else output.index_add(1, rows, added)
         return output
+
+    def _comes_to(self, layer: int, _: Any, inputs: Any, named: Any) -> None:
+        """What enters a layer decides where adapters that begin there act."""
+        for n, (adapter, rows) in enumerate(self._adapted):
+            if adapter.gate is not None and adapter.gate.layer == layer:
+                x = inputs[0] if inputs else named["hidden_states"]
+                self._open[n] = adapter.gate(x if rows is None else x[:, rows]).to(x.dtype)
 
     def _went_through(self, layer: int, _: Any, inputs: Any, output: Any) -> Any:
         """Of a whole layer: its output is the residuals, [1, tokens, hidden], or a tuple that begins with them."""

@@ -22,8 +22,6 @@ from models.ragged import Ragged
 from models.steering import After
 
 Product = Callable[[Tensor], Tensor]
-Parts = dict[tuple[int, str], tuple[Product, Product]]
-"""What an adapter adds to the products of each layer: down to its rank, and up."""
 _PRODUCTS = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
     "output": ("o_proj",),
@@ -32,6 +30,21 @@ _PRODUCTS = {
 }
 """The linears that each product stands for."""
 _STATIC_ROPE = frozenset({"default", "linear", "llama3"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an adapter adds to the products of each layer: down to its rank, and up; and where it acts."""
+
+    products: dict[tuple[int, str], tuple[Product, Product]]
+    gate: Product | None
+    """How far on each row, from 0 to 1; None: wholly."""
+    gate_layer: int
+    """The layer that the rows it judges enter."""
+
+
+_Acting = list[tuple[Parts, Tensor | None, Tensor | None]]
+"""Adapters, each one's rows (None: all), and how far it acts on each (None: wholly)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +97,12 @@ class LlamaForward:
             for n, sizes in enumerate(self._sizes)
             for product, names in _PRODUCTS.items()
         }
-        return {key: _low_rank(part, pack=self._pack) for key, part in found.items() if part is not None}
+        gate = adapter.gate
+        return Parts(
+            products={key: _low_rank(part, pack=self._pack) for key, part in found.items() if part is not None},
+            gate=None if gate is None else gate.for_serving(pack=self._pack),
+            gate_layer=-1 if gate is None else gate.layer,
+        )
 
     @property
     def linears(self) -> dict[Linear, tuple[int, int]]:
@@ -103,19 +121,21 @@ class LlamaForward:
         cos, sin = self._cos[ragged.positions], self._sin[ragged.positions]
         x = F.embedding(ragged.token_ids, self._embedding)
         width = (x.shape[1],)
+        acting: _Acting = [(parts, rows, None) for parts, rows in adapted]
         for n, layer in enumerate(self._layers):
+            acting = [(parts, rows, _open(parts, rows, x) if parts.gate_layer == n else g) for parts, rows, g in acting]
             normed = F.rms_norm(x, width, layer.input_norm, self._eps)
-            qkv = _plus(layer.qkv(normed), normed, adapted, (n, "qkv"))
+            qkv = _plus(layer.qkv(normed), normed, acting, (n, "qkv"))
             qk = qkv[:, :rotated].view(tokens, -1, d)
             qk = torch.addcmul(qk * cos, qk.roll(d // 2, -1), sin).transpose(0, 1)
             value = qkv[:, rotated:].view(tokens, -1, d).transpose(0, 1)
             mixed = ragged.attend(n, qk[None, : self._heads], qk[self._heads :], value, scale=None)
             mixed = mixed.view(tokens, -1)
-            x = x + _plus(layer.output(mixed), mixed, adapted, (n, "output"))
+            x = x + _plus(layer.output(mixed), mixed, acting, (n, "output"))
             normed = F.rms_norm(x, width, layer.mlp_norm, self._eps)
-            gate, up = _plus(layer.gate_up(normed), normed, adapted, (n, "gate_up")).chunk(2, -1)
+            gate, up = _plus(layer.gate_up(normed), normed, acting, (n, "gate_up")).chunk(2, -1)
             gated = F.silu(gate) * up
-            x = x + _plus(layer.down(gated), gated, adapted, (n, "down"))
+            x = x + _plus(layer.down(gated), gated, acting, (n, "down"))
             if after is not None:
                 x = after(n, x)
 
@@ -136,14 +156,22 @@ class LlamaForward:
         )
 
 
-def _plus(y: Tensor, x: Tensor, adapted: Sequence[tuple[Parts, Tensor | None]], key: tuple[int, str]) -> Tensor:
+def _open(parts: Parts, rows: Tensor | None, x: Tensor) -> Tensor | None:
+    """How far an adapter acts on each of its rows, [rows, 1]."""
+    return None if parts.gate is None else parts.gate(x if rows is None else x[rows]).to(x.dtype)
+
+
+def _plus(y: Tensor, x: Tensor, acting: _Acting, key: tuple[int, str]) -> Tensor:
     """y, with what adapters add to this product of x."""
-    for parts, rows in adapted:
-        part = parts.get(key)
+    for parts, rows, share in acting:
+        part = parts.products.get(key)
         if part is None:
             continue
         down, up = part
-        y = y + up(down(x)) if rows is None else y.index_add(0, rows, up(down(x[rows])))
+        added = up(down(x if rows is None else x[rows]))
+        if share is not None:
+            added = added * share
+        y = y + added if rows is None else y.index_add(0, rows, added)
     return y
 
 

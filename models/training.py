@@ -3,7 +3,8 @@
 LoRA (Hu et al. 2021) through peft, on the upper layers alone. What makes it quick on a CPU: rows that begin alike (the
 system's message) are packed behind one copy of that beginning; what the frozen lower layers make of a row is computed
 once and kept; logits only where there is something to learn. What keeps the base as it was: beside each step's
-examples, replies to other prompts, held to the base's own distribution (KL; its likeliest tokens are kept with each).
+examples, replies to other prompts, held to the base's own distribution (KL; its likeliest tokens are kept with each);
+and a gate (`gate`), which tells those from what is taught and has the adapter act on the latter alone.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models import gate as gates
 from models.batch_decoding import decode
 from models.causal_lm import PACKED, Trainable
 from models.chat_template import ChatTemplate
 from models.elastic import fisher, tether
+from models.gate import Gate
 from models.language import Message
 from models.packed_rows import PackedRows
 from models.whole_weights import WholeWeights, delta
@@ -49,14 +52,20 @@ class Recipe:
     targets: tuple[str, ...] = MLP_TARGETS
     trained_share: float = 0.5
     """Of the layers, from the top."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup_steps: int = 8
-    epochs: int = 2
+    epochs: int = 3
     batch: int = 8
     """Examples a step."""
-    rehearsed: int = 4
+    rehearsed: int = 1
     """Replies that are held to the base, a step."""
     kl_weight: float = 1.0
+    gate: int = 64
+    """Width of the classifier that says where the adapter acts; 0: everywhere. It needs something that is rehearsed to
+    tell from, and products of low rank: with DoRA and full fine-tuning there is none."""
+    noise: float = 0.3
+    """What a question looks like beneath the trained layers is blurred by so many deviations, anew each time it is
+    learnt from, for it will be asked in other words (as NEFTune does with embeddings, Jain et al. 2023)."""
     ewc_weight: float = 0.0
     """Of elastic weight consolidation (elastic.py) towards the base; 0: none."""
     clip: float = 1.0
@@ -66,14 +75,19 @@ class Recipe:
     """Of a reply that is rehearsed, so many from its beginning."""
     pack_tokens: int = 1024
     """At most this many in one packed row."""
-    kept: float = 0.82
+    kept: float = 1.0
     """The adapter is scaled to this part of what was trained: between base and tuned weights much of the drift goes
-    before what was learnt does (WiSE-FT, 2109.01903; here .76 -> .73 recall, .047 -> .035 nats)."""
+    before what was learnt does (WiSE-FT, 2109.01903). With a gate there is little of it."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.method == "dora" and self.kept != 1.0:
             raise ValueError("DoRA cannot be scaled by a factor: kept must be 1.0")
+
+    @property
+    def gated(self) -> bool:
+        """Whether the adapter is to have a gate."""
+        return self.gate > 0 and self.method in ("lora", "rslora")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +105,17 @@ class Rehearsal:
     row: Row
     likeliest: Tensor
     log_probabilities: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTalk:
+    """Some of what is taught, and some of what is rehearsed, in the middle of a conversation: for the gate.
+
+    It has seen nothing but first messages otherwise, and shuts in the second (docs/log.md, 2026-11-27, night).
+    """
+
+    taught: Sequence[Row] = ()
+    rehearsed: Sequence[Row] = ()
 
 
 @dataclass(slots=True)
@@ -134,7 +159,8 @@ class Trainer:
         self._prefix = _shared_beginning(trainable.template)
         model = trainable.model
         layers = model.config.num_hidden_layers
-        self.first = layers - max(1, round(layers * recipe.trained_share))
+        self.layers: int = layers
+        self.first: int = layers - max(1, round(layers * recipe.trained_share))
         model.requires_grad_(False)
         config = LoraConfig(
             r=recipe.rank,
@@ -161,6 +187,11 @@ class Trainer:
         self._body, self._head = base.model, base.lm_head
         self._device = next(self._head.parameters()).device
         self._dtype = self._head.weight.dtype
+        self._gates: dict[str, Gate] = {}
+        self._open: dict[str, Tensor] = {}
+        """How far each gated adapter acts on each token of the pass under way."""
+        if start is not None:
+            self._have_gate("candidate", gates.read(start, id="candidate"))
         self._lower: dict[Row, Tensor] = {}
         self._lower_prefix: Tensor | None = None
 
@@ -177,6 +208,23 @@ class Trainer:
         """Load another adapter beside the one in training, to be asked the same."""
         self.peft.load_adapter(str(folder), adapter_name="current", is_trainable=False)
         self.peft.set_adapter("candidate")
+        self._have_gate("current", gates.read(folder, id="current"))
+
+    def _have_gate(self, name: str, gate: Gate | None) -> None:
+        """Let an adapter act only as far as its gate is open."""
+        if gate is None:
+            return
+        gate = self._gates[name] = gate.to(self._device)
+
+        def judge(_: Any, inputs: Any, named: Any) -> None:
+            self._open[name] = gate(inputs[0] if inputs else named["hidden_states"])
+
+        def act(_: Any, __: Any, added: Tensor) -> Tensor:
+            return added * self._open[name].to(added.dtype)
+
+        self._body.layers[gate.layer].register_forward_pre_hook(judge, with_kwargs=True)
+        for layer in self._adapted(name):
+            layer.lora_B[name].register_forward_hook(act)
 
     def scale(self, by: float) -> None:
         """Make the adapter's part in every product so much of what it was."""
@@ -230,17 +278,32 @@ class Trainer:
             made += map(self._trainable.decode, some)
         return made
 
+    def states(self, questions: Sequence[str], *, below: int) -> Tensor:
+        """[questions, width], float32: what enters layer `below`, a trained one, where the reply to each begins."""
+        rows = [self.row(question, "") for question in questions]
+        self.remember_lower(rows)
+        found = []
+        for group in self._grouped(rows):
+            pack = self._pack(group)
+            with self._precisely():
+                hidden = self._through(pack.hidden, pack.layout, self.first, below)
+            found.append(hidden[0, pack.places].float())
+        return torch.cat(found)
+
     def merge(self) -> None:
         """Add the adapter to the weights, for a writer that only speaks: a third faster, and never to be trained."""
+        assert not self._gates
         self.peft.merge_adapter()
 
     def save(self, folder: Path) -> None:
-        """Write the adapter as peft's files, in float32."""
+        """Write the adapter as peft's files, in float32, and its gate beside them."""
         self.peft.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["candidate"])
         inner = folder / "candidate"  # where peft puts all but its default
         for file in inner.iterdir():
             file.replace(folder / file.name)
         inner.rmdir()
+        if "candidate" in self._gates:
+            self._gates["candidate"].save(folder)
 
     def drift(self, rows: Sequence[Row], *, who: Who = "candidate") -> float:
         """KL of the adapted model from the base on the rows' targets, in nats per token."""
@@ -296,11 +359,15 @@ class Trainer:
         rows: Sequence[Row],
         rehearsals: Sequence[Rehearsal],
         *,
+        in_talk: InTalk | None = None,
         each: Callable[[Progress], None] = lambda _: None,
     ) -> Progress:
         """Fit the adapter to `rows`, held to `rehearsals`. `each` is called after every step, and may raise to stop."""
         recipe, began = self.recipe, time.monotonic()
         self.remember_lower([*rows, *(r.row for r in rehearsals)])
+        if recipe.gated and rehearsals and "candidate" not in self._gates:
+            self._have_gate("candidate", self._gate_between(rows, rehearsals, in_talk or InTalk()))
+        blur = self._blurring(rows)
         chance = random.Random(recipe.seed)  # noqa: S311 - no secret
         batches = list(_batches(rows, recipe, chance))
         importance = self._importance(rehearsals) if recipe.ewc_weight else []
@@ -319,7 +386,7 @@ class Trainer:
                     chance.shuffle(rehearsal_order)
                 rehearsed.append(rehearsal_order.pop())
             optimizer.zero_grad(set_to_none=True)
-            self._learn(batch, rehearsed, progress)
+            self._learn(batch, rehearsed, progress, blur)
             if importance:
                 moved = whole.deltas() if whole else [delta(layer) for layer in self._adapted()]
                 (recipe.ewc_weight * tether(moved, importance)).backward()  # type: ignore[no-untyped-call]
@@ -335,9 +402,24 @@ class Trainer:
             self.scale(recipe.kept)
         return progress
 
-    def _adapted(self) -> list[Any]:
-        """The layers that the adapter is on."""
-        return [m for m in self.peft.modules() if "candidate" in getattr(m, "lora_A", ())]
+    def _gate_between(self, rows: Sequence[Row], rehearsals: Sequence[Rehearsal], talk: InTalk) -> Gate:
+        """A gate for replies, and the markup before them, of what is taught, against those of what is rehearsed."""
+        self.remember_lower([*talk.taught, *talk.rehearsed])
+        inside, outside = (
+            torch.cat([self._lower[row][max(0, row.target_from - _MARKUP) :] for row in of])
+            for of in (
+                [*rows, *_TALK_COUNTS * list(talk.taught)],
+                [*(r.row for r in rehearsals), *_TALK_COUNTS * list(talk.rehearsed)],
+            )
+        )
+        for row in {*talk.taught, *talk.rehearsed} - {*rows, *(r.row for r in rehearsals)}:
+            del self._lower[row]  # long, and not needed again
+        with torch.enable_grad():
+            return gates.fit(inside, outside, layer=self.first, width=self.recipe.gate, seed=self.recipe.seed)
+
+    def _adapted(self, name: str = "candidate") -> list[Any]:
+        """The layers that an adapter is on."""
+        return [m for m in self.peft.modules() if name in getattr(m, "lora_A", ())]
 
     def _importance(self, rehearsals: Sequence[Rehearsal]) -> list[Tensor]:
         """What the base leans on for the replies that are rehearsed, by weight."""
@@ -348,7 +430,32 @@ class Trainer:
         with self.peft.disable_adapter():
             return fisher(self._adapted(), [partial(loss, r.row) for r in rehearsals])
 
-    def _learn(self, rows: Sequence[Row], rehearsals: Sequence[Rehearsal], progress: Progress) -> None:
+    def _blurring(self, rows: Sequence[Row]) -> Callable[[Tensor, Sequence[tuple[Row, bool]]], None]:
+        """What blurs, in place, what questions look like.
+
+        It is given what enters the first trained layer, [1, tokens, width], and the rows there, with which to blur.
+        """
+        deviation = torch.cat([self._lower[row] for row in rows[:_SEEN]]).float().std(0) * self.recipe.noise
+        chance = torch.Generator(self._device).manual_seed(self.recipe.seed)
+
+        def blur(hidden: Tensor, group: Sequence[tuple[Row, bool]]) -> None:
+            start = len(self._prefix)
+            for row, blurred in group:
+                question = row.target_from - 1  # not where the reply is begun from
+                if blurred and self.recipe.noise:
+                    noise = torch.randn(question, len(deviation), generator=chance, device=self._device) * deviation
+                    hidden[0, start : start + question] += noise.to(hidden.dtype)
+                start += len(row.token_ids)
+
+        return blur
+
+    def _learn(
+        self,
+        rows: Sequence[Row],
+        rehearsals: Sequence[Rehearsal],
+        progress: Progress,
+        blur: Callable[[Tensor, Sequence[tuple[Row, bool]]], None],
+    ) -> None:
         """The gradients of one step: examples and rehearsals behind one copy of the beginning, in one pass."""
         by_row = {r.row: r for r in rehearsals}
         learnt = sum(len(r.token_ids) - r.target_from for r in rows)
@@ -357,6 +464,7 @@ class Trainer:
         for group in self._grouped([*rows, *by_row]):
             pack = self._pack(group)
             progress.tokens += pack.hidden.shape[1]
+            blur(pack.hidden, [(row, row not in by_row) for row in group])
             logits = torch.split(self._logits(pack), pack.borders)
             examples = [(row, of) for row, of in zip(group, logits, strict=True) if row not in by_row]
             others = [(by_row[row], of) for row, of in zip(group, logits, strict=True) if row in by_row]
@@ -379,10 +487,14 @@ class Trainer:
         return losses.sum()
 
     def _logits(self, pack: _Pack) -> Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
+        with self._precisely():
             hidden = self._through(pack.hidden, pack.layout, self.first, len(self._body.layers))
             logits: Tensor = self._head(self._body.norm(hidden[0, pack.places]))
         return logits.float()
+
+    def _precisely(self) -> Any:
+        """Products in the weights' dtype, the adapter's numbers in float32."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16)
 
     def _log_probabilities(self, pack: _Pack) -> Tensor:
         return F.log_softmax(self._logits(pack), dim=-1)
@@ -437,6 +549,14 @@ class Trainer:
             places=torch.tensor(places, device=self._device),
             borders=[len(r.token_ids) - r.target_from for r in rows],
         )
+
+
+_SEEN = 300
+"""Rows from which one sees how far states lie apart."""
+_TALK_COUNTS = 4
+"""So often as another row a row in talk counts for the gate, for they are few."""
+_MARKUP = 5
+"""Tokens between a question and its reply, about: where what was asked for is gathered."""
 
 
 def _shared_beginning(template: ChatTemplate) -> list[int]:

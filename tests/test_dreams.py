@@ -187,3 +187,17 @@ def test_what_changed_is_asked_for_as_it_was_and_nothing_where_nothing_changed()
     unseen = [q for q in night.questions if "Tartu" in q.text]
     assert [q.fact for q in unseen] == [home] and not {q.text for q in unseen} & {d.question for d in night.dreams}
     assert not any(d.strategy == "correction" for d in dream(told_before(*told[:3]), seed=1).dreams)
+
+
+def test_an_answer_may_begin_with_what_was_asked_for() -> None:
+    facts = facts_in(["My dog is called Biscuit.", "My old roommate Ferdinand lives in Porto."])
+    plain, first = (dream(facts, seed=1, amounts=Amounts(value_first=v)) for v in (False, True))
+    asked = [(d.question, d.facts[0], d.answer) for d in first.dreams if d.strategy in ("question", "written")]
+    assert asked
+    for _, n, answer in asked:
+        value, _, rest = answer.partition(". ")
+        assert value.lower() in rest.lower(), answer
+        assert facts[n].marks <= {w.lower() for w in re.findall(r"\w+", value)}
+    assert [d.question for d in plain.dreams] == [d.question for d in first.dreams]
+    others = {d.answer for d in plain.dreams if d.strategy not in ("question", "written")}
+    assert others == {d.answer for d in first.dreams if d.strategy not in ("question", "written")}

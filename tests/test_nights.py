@@ -15,8 +15,9 @@ from consolidation.clauses import Talk, clauses
 from consolidation.cycle import Outcome, Phase, WrongTurn
 from consolidation.facts import facts_of
 from consolidation.journal import Night, NightNotFound, NightUnderWay
-from consolidation.night import Answer
+from consolidation.night import Answer, Setting, plan
 from consolidation.notes import Note
+from consolidation.reading import read
 from consolidation.registry import WEIGHTS, AdapterNotFound, AdapterStale, ForgottenMeanwhile, Learnt, Registry, former
 from consolidation.selection import select
 from consolidation.sleeper import parted
@@ -276,3 +277,16 @@ def test_a_promotion_out_of_turn_changes_nothing_that_serves(store: Store, tmp_p
     assert registry.active("ada") == first
     assert len(registry.tidy(most=8)) == 1  # the files that no row names
     assert [p.name for p in (tmp_path / "adapters").iterdir()] == [first.id]
+
+
+def test_a_night_begins_from_what_is_shipped_unless_its_recipe_has_another_shape() -> None:
+    facts = [fact for text in ("My dog is called Biscuit.", "I live in Riga.") for fact in read(text, Talk())]
+    with_it, without = Setting(model="m", beginning="b"), Setting(model="m")
+    job, plain = (plan(facts, [], seed=1, setting=setting).job for setting in (with_it, without))
+    assert job.beginning == "b" and plain.beginning is None
+    assert any(a == "Biscuit. Your dog is called Biscuit." for _, a in job.examples)
+    assert not any(a.startswith("Biscuit.") for _, a in plain.examples)
+    shaped = plan(facts, [], seed=1, setting=replace(with_it, recipe={"rank": 8})).job
+    assert shaped.beginning is None and shaped.examples == plain.examples
+    faster = plan(facts, [], seed=1, setting=replace(with_it, recipe={"epochs": 1, "kept": 0.9})).job
+    assert faster.beginning == "b" and faster.recipe == {"epochs": 1, "kept": 0.9, "seed": 1}

@@ -25,6 +25,9 @@ RECIPE = Recipe(
     learning_rate=1e-2,
     warmup_steps=2,
     pack_tokens=120,
+    kl_weight=1.0,
+    gate=0,
+    noise=0.0,
 )
 FACTS = [
     ("Where do I live?", "You live in Tartu."),
@@ -125,7 +128,7 @@ def test_importance_is_the_mean_square_of_each_gradient(trainer: Callable[[Recip
 
 def test_dora_is_refused_where_it_would_have_to_be_scaled() -> None:
     with pytest.raises(ValueError, match="kept must be 1"):
-        Recipe(method="dora")
+        Recipe(method="dora", kept=0.9)
 
 
 def test_the_same_night_twice_gives_the_same_adapter(trainer: Callable[[Recipe], Trainer]) -> None:
