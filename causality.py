@@ -113,7 +113,7 @@ def prompts(*, development: bool = False) -> list[str]:
     return resources.files("agent").joinpath("texts", name).read_text(encoding="utf-8").splitlines()
 
 
-def opened(settings: Settings) -> tuple[Engine, Callable[[], Steerer]]:
+def opened(settings: Settings) -> tuple[Engine, Found]:
     """The model of the settings in an engine, to be closed, and its directions.
 
     Raises:

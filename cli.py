@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,6 +124,7 @@ def persona_test(
     from rich.progress import Progress
 
     import causality
+    from agent.measured import Act
     from agent.steering import VARIABLES
 
     names = tuple(only or VARIABLES)
@@ -139,6 +141,8 @@ def persona_test(
                 found[name] = causality.intervention(bench, name, each=lambda: bar.advance(task))
     finally:
         engine.close()
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    steerer.keep({name: Act.of(one, prompts=len(bench.said), at=at) for name, one in found.items()})
     done = {"prompts": len(bench.said), "variables": found, "replayed": causality.replayed()}
     if json_output:
         print_json(done)

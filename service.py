@@ -164,6 +164,8 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 transforms=kv_transform.known(settings.cache_dir / "transforms"),
             )
             checkpoints.tidy()
+            scripted = settings.model == "scripted"
+            found = None if scripted else Found(engine, settings.cache_dir / "directions", base_digest(settings))
             service = Service(
                 awake=Awake(
                     engine=engine,
@@ -174,9 +176,8 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     persona=Persona(
                         pins=partial(pinned, store),
                         moods=(lambda owner: named(moods.of(owner, _now()).levels)) if moods else (lambda _: {}),
-                        steerer=None
-                        if settings.model == "scripted"
-                        else Found(engine, settings.cache_dir / "directions", base_digest(settings)),
+                        steerer=found,
+                        measured=found.measured if found else dict,
                     ),
                     moods=moods,
                     serving=serving.of,

@@ -10,8 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from agent import measured
+from agent.measured import Act
 from agent.steering import REACHES, VARIABLES, Bearing, Reach, Steerer, checked_values, contrasts
 from models import directions
 from models.engine import Engine
@@ -33,6 +36,8 @@ class Persona:
     """The levels that an owner's mood has reached."""
     steerer: Callable[[], Steerer] | None = None
     """None: this model cannot be steered, and there are no variables."""
+    measured: Callable[[], Mapping[str, Act]] = dict
+    """What forcing each was found to change here."""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -110,11 +115,23 @@ class Found:
         with self._lock:
             if self._steerer is None:
                 pairs = contrasts(tuple(self._reaches))
-                name = directions.name_of(self._weights(), pairs)
-                known = (directions.kept(folder / name, tuple(pairs)) for folder in (SHIPPED, self._folder))
+                known = (directions.kept(folder / self._name, tuple(pairs)) for folder in (SHIPPED, self._folder))
                 found = next(filter(None, known), None)
                 if found is None:
                     found = directions.find(lambda: self._engine.model, pairs, run=self._engine.run)
-                    directions.keep(found, self._folder / name)
+                    directions.keep(found, self._folder / self._name)
                 self._steerer = Steerer(directions=found, reaches=self._reaches)
             return self._steerer
+
+    def measured(self) -> dict[str, Act]:
+        """What forcing each variable was found to change: as shipped, or as it was found here since."""
+        files = [(folder / self._name).with_suffix(".json") for folder in (SHIPPED, self._folder)]
+        return {name: act for file in files for name, act in measured.kept(file).items()}
+
+    def keep(self, acts: Mapping[str, Act]) -> None:
+        """Keep what forcing variables was found to change."""
+        measured.keep(acts, (self._folder / self._name).with_suffix(".json"))
+
+    @cached_property
+    def _name(self) -> str:
+        return directions.name_of(self._weights(), contrasts(tuple(self._reaches)))

@@ -7,11 +7,17 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from agent.measured import Act
+from agent.persona import Found
 from bench.server import Server
+from models.engine import Engine
+from nights import base_digest
+from settings import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -258,6 +264,19 @@ def test_the_mood_shows_what_moved_it_and_variables_are_pinned(
         "SLOWWAVE_CACHE_DIR": str(tmp_path / "cache"),
         "SLOWWAVE_MAX_REPLY_TOKENS": "16",
     }
+    settings = Settings(model=str(tiny_folder), cache_dir=tmp_path / "cache")
+    forced = Act(
+        effect=0.75,
+        low=0.5,
+        high=1.0,
+        placebo=0.1,
+        spearman=1.0,
+        surprise=0.12,
+        prompts=180,
+        kept=True,
+        at="2026-11-27T09:00:00Z",
+    )
+    Found(cast(Engine, None), settings.cache_dir / "directions", base_digest(settings)).keep({"pleasure": forced})
     with Server(tmp_path / "data", model=str(tiny_folder), environment=environment) as server:
         page = browser.new_page(base_url=server.url)
         page.goto("/")
@@ -265,6 +284,9 @@ def test_the_mood_shows_what_moved_it_and_variables_are_pinned(
         expect(page.locator("#mood-events .empty")).to_be_visible()
         expect(page.locator(".variable")).to_have_count(7)
         expect(page.locator('.variable[data-name="focus"]')).to_contain_text("does not act")
+        expect(page.locator("#causality tr")).to_have_count(2)
+        expect(page.locator("#causality tr").last).to_contain_text("pleasure+0.75 (+0.50 to +1.00)0.101.00+12 %180yes")
+        expect(page.locator("#causality p")).to_contain_text("warmth")
         page.keyboard.press("Alt+KeyP")
         for _ in range(2):
             say(page, "What a lovely, wonderful day, I am so happy, best friend!")

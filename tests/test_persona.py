@@ -152,6 +152,12 @@ def test_the_suite_runs_on_any_model_and_says_what_does_not_act(tiny_folder: Pat
     found = told["variables"]["pleasure"]
     assert not found["kept"] and list(found["levels"]) == ["-1.0", "-0.5", "0.0", "0.5", "1.0"]
     assert {"deviation", "follows", "by the clock"} == set(told["replayed"]["pleasure"])
+    with Server(tmp_path / "data", model=str(tiny_folder), environment=here) as server:
+        shown = httpx.get(f"{server.url}/v1/persona").json()["causality"]
+    assert list(shown) == ["pleasure"] and not shown["pleasure"]["kept"] and shown["pleasure"]["prompts"] == 20
+    assert shown["pleasure"]["effect"] == found["effect"] and [shown["pleasure"][n] for n in ("low", "high")] == list(
+        found["interval"]
+    )
     for wrong in ((*asked, "--model", "scripted"), ("persona", "test", "--variable", "grumpiness")):
         refused = run(*wrong)
         assert refused.returncode == 2 and "Traceback" not in refused.stderr
@@ -159,7 +165,7 @@ def test_the_suite_runs_on_any_model_and_says_what_does_not_act(tiny_folder: Pat
 
 def test_a_model_that_cannot_be_steered_has_no_variables(scripted_server: Server) -> None:
     with httpx.Client(base_url=scripted_server.url, timeout=30) as client:
-        assert client.get("/v1/persona").json() == {"variables": {}, "pinned": {}, "mood": None}
+        assert client.get("/v1/persona").json() == {"variables": {}, "pinned": {}, "mood": None, "causality": {}}
         assert client.put("/v1/persona", json={"variables": {"warmth": 0.1}}).status_code == 400
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -47,6 +48,25 @@ class Mood(BaseModel):
     trace: list[MoodEvent]
 
 
+class Forced(BaseModel):
+    """What forcing a variable to 1 against -1 changes, in standard deviations of what it claims to change."""
+
+    effect: float
+    low: float
+    high: float
+    """The effect's 95 % interval."""
+    placebo: float
+    """The largest effect of random directions as long."""
+    spearman: float
+    """Of five levels with what they came to."""
+    surprise: float
+    """How much more surprising replies are to the model left alone, as a share."""
+    prompts: int
+    kept: bool
+    """Whether it passes."""
+    at: str
+
+
 class Variables(BaseModel):
     """Every variable that acts on replies, in [-1, 1], 0 at rest; and those of them that are held where they are."""
 
@@ -54,6 +74,8 @@ class Variables(BaseModel):
     pinned: dict[str, float]
     mood: Mood | None = None
     """None: nothing moves one here."""
+    causality: dict[str, Forced] = {}
+    """What forcing each was found to change on this model, by `slowwave persona test`."""
 
 
 class Pins(BaseModel):
@@ -92,7 +114,14 @@ async def pin_persona(body: Pins, service: ServiceDep, owner: OwnerDep) -> Varia
 def _variables(service: Service, owner: str, trace: int) -> Variables:
     persona = service.awake.persona
     held = {name: value for name, value in pinned(service.memory.store, owner).items() if name in persona.variables}
-    return Variables(variables=persona.values(owner), pinned=held, mood=_mood(service, owner, trace))
+    return Variables(
+        variables=persona.values(owner),
+        pinned=held,
+        mood=_mood(service, owner, trace),
+        causality={
+            name: Forced(**asdict(act)) for name, act in persona.measured().items() if name in persona.variables
+        },
+    )
 
 
 def _mood(service: Service, owner: str, trace: int) -> Mood | None:

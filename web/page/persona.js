@@ -16,6 +16,7 @@ export async function showPersona() {
     $("persona-list").replaceChildren(...names.map((name) => row(name, found)));
   }
   $("persona-state").textContent = told(found);
+  $("causality").replaceChildren(causality(found));
   const events = (mood?.trace ?? []).map(event);
   $("mood-events").replaceChildren(...(events.length ? events : [element("li", "empty", "Nothing has moved it yet.")]));
   if (!$("persona").hidden) watching = setTimeout(() => showPersona().catch(() => {}), LOOK_MS);
@@ -74,6 +75,33 @@ function pinner(name, acting, held) {
   });
   label.append(choice);
   return label;
+}
+
+// What forcing each variable was found to change on this model, beside a placebo.
+function causality({ causality: found, variables }) {
+  const names = Object.keys(variables).filter((name) => name in found);
+  const missing = Object.keys(variables).filter((name) => !(name in found));
+  const box = element("div");
+  if (names.length) {
+    const table = element("table");
+    table.append(element("caption", "why", "What forcing it changes, in standard deviations of what it claims to change"));
+    const head = element("tr");
+    head.append(...["variable", "effect (95 %)", "placebo", "in order", "surprise", "prompts", "acts"].map((title) => element("th", "", title)));
+    table.append(head, ...names.map((name) => {
+      const line = element("tr"), one = found[name];
+      line.append(...[
+        name, `${signed(one.effect)} (${signed(one.low)} to ${signed(one.high)})`, one.placebo.toFixed(2), one.spearman.toFixed(2),
+        `${signed(100 * one.surprise).replace(/\.\d+$/, "")} %`, String(one.prompts), one.kept ? "yes" : "no",
+      ].map((text) => element("td", "", text)));
+      line.title = `measured ${new Date(one.at).toLocaleString()}`;
+      return line;
+    }));
+    box.append(table);
+  }
+  if (missing.length) {
+    box.append(element("p", "why", `What forcing ${missing.join(", ")} changes was not measured on this model: slowwave persona test does it.`));
+  }
+  return box;
 }
 
 function event({ at, kind, senses, values, zone }) {
