@@ -2,7 +2,7 @@
 
 Where a reply begins, a small model's states tell how a question was worded rather than what it asks for, so what is
 learnt in some wordings is not found by others. Here an adapter is trained so that two wordings of a question come
-closer to each other, half-way up its layers, than to any other question: InfoNCE (van den Oord et al. 2018) with hard
+closer to each other, three quarters up its trained layers, than to any other: InfoNCE (van den Oord et al. 2018), hard
 negatives as in SimCSE (Gao et al. 2021). It learns no fact: none is in it. It is no longer the base in what it says:
 that is for the nights that go on from it, and for their gates.
 """

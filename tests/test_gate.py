@@ -17,7 +17,6 @@ from models import gate as gates
 from models.causal_lm import CausalLM, Trainable, _TransformersForward
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
-from models.llama import fits
 from models.training import TARGETS, InTalk, Recipe, Row, Trainer
 
 FACTS = [("Where do I live?", "You live in Tartu."), ("My dog?", "Your dog is called Rex.")]
@@ -107,7 +106,7 @@ def test_serving_gives_the_logits_that_training_gives(
     way: str, tiny_folder: Path, gated: tuple[Trainer, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "transformers":
-        monkeypatch.setattr("models.llama.fits", lambda model: fits(model) and False)
+        monkeypatch.setattr("models.llama.fits", lambda model: False)
     model = CausalLM.load(tiny_folder, name="tiny", device="cpu", dtype="float32")
     assert isinstance(model._forward, _TransformersForward) == (way == "transformers")
     model.adopt(gated[1], "night-1")
