@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from consolidation.rehearsal import exchanges
 from memory.not_told import abstains
 from models.causal_lm import Trainable
@@ -61,7 +63,8 @@ def naive(
 
 
 def _trainer(model: Path, recipe: Recipe) -> Trainer:
-    return Trainer(Trainable.load(model, name="base", device="cpu", dtype="auto"), recipe)
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # as the service, and so its nights, choose
+    return Trainer(Trainable.load(model, name="base", device=device, dtype="auto"), recipe)
 
 
 def _rows(trainer: Trainer, transcript: Sequence[tuple[str, str]]) -> list[Any]:
