@@ -1,0 +1,289 @@
+"""The heart: looks at the body once a second, beats when a beat is due, and says of every beat why it came then.
+
+A beat is what the agent does of its own accord: chores, each an act that conduct.py judges first. They are done by a
+hand of their own, one at a time, so that a long one holds up no look; a beat that finds the hand busy says so. What
+answers somebody never passes here, and goes first: while a reply is being written, only chores that cost nothing are
+begun.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Literal
+
+from agent import conduct, governor
+from agent.conduct import CONSTRAINTS, Act, Constraint, Deeds, Metric
+from agent.governor import Arena, Decider, Pace, Wish
+from agent.vitals import Vitals
+
+log = logging.getLogger("slowwave.heartbeat")
+
+LOOK_SECONDS = 1.0
+FROZEN_SECONDS = 3 * LOOK_SECONDS
+"""Without a look for so long a heart counts as frozen: sooner than two beats of the fastest arena."""
+STUCK_SECONDS = 900.0
+"""So long may the chores of one beat take."""
+_JITTER = 0.15
+"""Deviation of the logarithm of what each interval is multiplied by."""
+_LOGGED = 1000
+"""Beats remembered."""
+
+Status = Literal["beating", "stopped", "overdue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chore:
+    """Something that the agent does at a beat, by itself."""
+
+    name: str
+    act: Act
+    every: float
+    """Seconds between two of it, at the least."""
+    do: Callable[[], str | None]
+    """Does it, and says what came of it; None: there was nothing to do."""
+    heavy: bool = False
+    """It costs enough to wait until nobody is being answered."""
+    metrics: Callable[[], Mapping[Metric, float]] = dict
+    """What its constraints ask for, beyond what the heart counts itself: as it would be after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What became of a chore at a beat."""
+
+    name: str
+    outcome: Literal["done", "nothing to do", "refused", "failed", "waiting"]
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """One beat, for the log."""
+
+    n: int
+    at: datetime
+    interval: float
+    """Seconds since the one before, as decided."""
+    decided_by: Decider
+    reason: str
+    load: float
+    worst: str
+    did: tuple[Done, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """How the heart is, for whoever asks."""
+
+    status: Status
+    vitals: Vitals | None
+    gauges: Mapping[str, float]
+    """Each as a share of what is borne."""
+    pace: Pace
+    due: governor.Due
+    beats: int
+    late: int
+    """Beats that came more than a fifth later than decided."""
+    restarts: int
+    last: Beat | None
+
+
+def at_once(work: Callable[[], None]) -> None:
+    """A hand that works while the heart waits: for tests and simulations."""
+    work()
+
+
+def beside(work: Callable[[], None]) -> None:
+    """A hand of its own: the heart goes on looking."""
+    threading.Thread(target=work, name="heartbeat-hand", daemon=True).start()
+
+
+class Heart:
+    """Owned by one thread at a time; others may only ask how it is."""
+
+    def __init__(
+        self,
+        *,
+        sense: Callable[[], Vitals],
+        arena: Arena,
+        now: Callable[[], datetime],
+        chores: Sequence[Chore] = (),
+        wish: Callable[[], Wish] = Wish,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.thread_time,
+        hand: Callable[[Callable[[], None]], None] = beside,
+        chance: random.Random | None = None,
+        constraints: Sequence[Constraint] = CONSTRAINTS,
+    ) -> None:
+        self.arena = arena
+        self.deeds = Deeds()
+        """The hand's, while it works."""
+        self.log: deque[Beat] = deque(maxlen=_LOGGED)
+        self.looked_at = clock()
+        """When it last looked; who watches it asks for this."""
+        self.vitals: Vitals | None = None
+        self._sense, self._wish, self._now, self._hand = sense, wish, now, hand
+        self._chores, self._constraints = tuple(chores), tuple(constraints)
+        self._clock, self._cpu_clock = clock, cpu_clock
+        self._chance = chance or random.Random()  # noqa: S311 - no secret
+        self._done_at: dict[str, float] = {}
+        self._pace = governor.begin(arena, clock())
+        self._jitter = 1.0
+        self._due = governor.due(self._pace, Wish(), arena)
+        self._begun = self._late = 0
+        self._working_since: float | None = None
+        self._costs: deque[float] = deque()
+
+    def look(self) -> bool:
+        """One look, and the beat if it is due; returns whether it was. To be called once a second, by one thread."""
+        vitals = self.vitals = self._sense()
+        self._settle()
+        self._pace = governor.look(self._pace, vitals, self.arena)
+        self._due = due = governor.due(self._pace, replace(self._wish(), jitter=self._jitter), self.arena)
+        now = self.looked_at = self._clock()
+        if now < due.at or self._is_working(now) or self._too_many(now):
+            return False
+        if self._begun and now - due.at > max(due.interval / 5, LOOK_SECONDS):
+            self._late += 1
+        self._begun += 1
+        self._pace = governor.beaten(self._pace, at=now)
+        self._jitter = math.exp(self._chance.gauss(0.0, _JITTER))
+        self._working_since = now
+        self._hand(partial(self._beat, self._begun, due, vitals, now))
+        return True
+
+    def gauges(self, restarts: int = 0) -> Gauges:
+        """How it is."""
+        status: Status = "beating"
+        if self.arena.stopped:
+            status = "stopped"
+        elif self._clock() - self.looked_at > FROZEN_SECONDS:
+            status = "overdue"
+        return Gauges(
+            status=status,
+            vitals=self.vitals,
+            gauges=governor.gauges(self.vitals) if self.vitals else {},
+            pace=self._pace,
+            due=self._due,
+            beats=self._begun,
+            late=self._late,
+            restarts=restarts,
+            last=self.log[-1] if self.log else None,
+        )
+
+    def _beat(self, n: int, due: governor.Due, vitals: Vitals, now: float) -> None:
+        """The hand's part of a beat."""
+        began = self._cpu_clock()
+        try:
+            self.deeds.begin_beat(now)
+            did = tuple(self._chore(chore, vitals, now) for chore in self._chores if self._wanted(chore, now))
+            self.log.append(
+                Beat(
+                    n=n,
+                    at=self._now(),
+                    interval=due.interval,
+                    decided_by=due.decided_by,
+                    reason=due.reason,
+                    load=self._pace.load,
+                    worst=self._pace.worst,
+                    did=did,
+                )
+            )
+        finally:
+            self._costs.append(self._cpu_clock() - began)
+            self._working_since = None
+
+    def _settle(self) -> None:
+        """Put what the hand has cost since on the bill."""
+        while self._costs:
+            self._pace = governor.spent(self._pace, at=self._clock(), cpu_seconds=self._costs.popleft())
+
+    def _is_working(self, now: float) -> bool:
+        """Whether the hand is still busy with the beat before. One that hangs is given up, and another takes over."""
+        since = self._working_since
+        if since is not None and now - since > STUCK_SECONDS:
+            log.error("heartbeat_hand_given_up: after %.0f s", now - since)
+            self.deeds, self._working_since, since = Deeds(), None, None
+        return since is not None
+
+    def _too_many(self, now: float) -> bool:
+        ahead: dict[Metric, float] = {"beats in a minute": self.deeds.beats.sum(now) + 1}
+        return bool(conduct.judge("beat", ahead, self._constraints))
+
+    def _wanted(self, chore: Chore, now: float) -> bool:
+        return now - self._done_at.get(chore.name, -math.inf) >= chore.every
+
+    def _chore(self, chore: Chore, vitals: Vitals, now: float) -> Done:
+        if chore.heavy and (vitals.running or vitals.waiting):
+            return Done(name=chore.name, outcome="waiting", detail="somebody is being answered")
+        broken = conduct.judge(chore.act, {**self.deeds.metrics(now), **chore.metrics()}, self._constraints)
+        if broken:
+            return Done(name=chore.name, outcome="refused", detail="; ".join(map(str, broken)))
+        began = self._clock()
+        self._done_at[chore.name] = now
+        try:
+            found = chore.do()
+        except Exception as error:
+            log.exception("chore_failed: %s", chore.name)
+            return Done(name=chore.name, outcome="failed", detail=f"{type(error).__name__}: {error}")
+        seconds = round(self._clock() - began, 4)
+        if found is None:
+            return Done(name=chore.name, outcome="nothing to do", seconds=seconds)
+        return Done(name=chore.name, outcome="done", detail=found, seconds=seconds)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Keeps a heart beating: a thread for it, and a look from elsewhere at whether that thread still lives.
+
+    A thread that hangs cannot be killed; it is left behind, and will find that another has taken its place.
+    """
+
+    heart: Heart
+    clock: Callable[[], float] = time.monotonic
+    restarts: int = 0
+    _generation: int = 0
+    _thread: threading.Thread | None = None
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Beat from now on."""
+        self._generation += 1
+        self.heart.looked_at = self.clock()
+        self._thread = threading.Thread(target=self._run, args=(self._generation,), name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def check(self) -> bool:
+        """Whether it beats; one that does not is started anew. To be called by another thread, every second or two."""
+        alive = self._thread is not None and self._thread.is_alive()
+        frozen = self.clock() - self.heart.looked_at > FROZEN_SECONDS
+        if self._ended.is_set() or (alive and not frozen):
+            return True
+        self.restarts += 1
+        log.error("heartbeat_restarted: it %s", "hung" if alive else "had ended")
+        self.start()
+        return False
+
+    def stop(self) -> None:
+        """No more."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=LOOK_SECONDS + 1)
+
+    def gauges(self) -> Gauges:
+        """How it is."""
+        return self.heart.gauges(self.restarts)
+
+    def _run(self, generation: int) -> None:
+        while not self._ended.wait(LOOK_SECONDS) and generation == self._generation:
+            self.heart.look()

@@ -1,0 +1,292 @@
+"""The state of the body: the only reader of pressure stalls, control groups, processes and the GPU.
+
+Decides nothing: see governor.py. A gauge that this machine does not have reads None, never 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_MICROSECONDS = 1e-6
+_UNLIMITED = 1 << 60
+"""What version 1 of control groups says where nothing is limited is more than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """One reading. Shares are of what this process may use, in [0, 1]; rates are since the reading before."""
+
+    at: float
+    """Seconds of a clock that never goes back."""
+    cpu: float | None = None
+    """Share of the processors' time that anybody used."""
+    own_cpu: float | None = None
+    """Share that this process and its children used."""
+    own_cpu_seconds: float = 0.0
+    """Processor time of this process and its children, ever."""
+    stalled: float | None = None
+    """Share of the time in which something waited for a processor (PSI, some)."""
+    memory: float | None = None
+    memory_stalled: float | None = None
+    """Share of the time in which everything waited for memory (PSI, full)."""
+    io_stalled: float | None = None
+    gpu: float | None = None
+    gpu_memory: float | None = None
+    lag: float = 0.0
+    """Seconds by which the service's event loop is late."""
+    waiting: int = 0
+    """Requests in line."""
+    running: int = 0
+    """Replies that are being written."""
+    disk_free: float | None = None
+    """Share of the data directory's disk."""
+    disk_free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What the service says of itself."""
+
+    lag: float = 0.0
+    waiting: int = 0
+    running: int = 0
+
+
+@dataclass(slots=True)
+class _Counters:
+    at: float
+    idle: float
+    busy: float
+    own: float
+    stalls: dict[str, float]
+
+
+class Body:
+    """Reads, and remembers the last reading, since most gauges are counters."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        served: Callable[[], Served] = Served,
+        clock: Callable[[], float] = time.monotonic,
+        root: Path = Path("/"),
+    ) -> None:
+        self._data_dir, self._served, self._clock, self._root = data_dir, served, clock, root
+        self._process = psutil.Process()
+        self._group = Group(root)
+        self._gpu = _gpu_reader()
+        self._last: _Counters | None = None
+
+    def read(self) -> Vitals:
+        """The gauges now."""
+        now, served = self._counters(), self._served()
+        last, self._last = self._last, now
+        disk = _disk(self._data_dir)
+        gpu, gpu_memory = self._gpu()
+        gone = None if last is None else now.at - last.at
+        cores = self._group.cores()
+        return Vitals(
+            at=now.at,
+            cpu=_share(now.busy - last.busy, now.busy + now.idle - last.busy - last.idle) if last else None,
+            own_cpu=_share(now.own - last.own, gone * cores) if last and gone else None,
+            own_cpu_seconds=now.own,
+            stalled=_rate(now, last, "cpu"),
+            memory=self._group.memory_used(),
+            memory_stalled=_rate(now, last, "memory"),
+            io_stalled=_rate(now, last, "io"),
+            gpu=gpu,
+            gpu_memory=gpu_memory,
+            lag=served.lag,
+            waiting=served.waiting,
+            running=served.running,
+            disk_free=disk and disk.free / disk.total,
+            disk_free_bytes=disk and disk.free,
+        )
+
+    def _counters(self) -> _Counters:
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        quota = self._group.own_seconds()
+        stalls = {}
+        for kind, line in (("cpu", "some"), ("memory", "full"), ("io", "full")):
+            seconds = self._stall(kind, line)
+            if seconds is not None:
+                stalls[kind] = seconds
+        # In a group that is limited, what counts is the group's use of its quota, not the whole machine's.
+        at, cores = self._clock(), self._group.cores()
+        if quota is not None:
+            return _Counters(at, at * cores - quota, quota, _own_seconds(self._process), stalls)
+        return _Counters(at, idle, sum(times[:8]) - idle, _own_seconds(self._process), stalls)
+
+    def _stall(self, kind: str, line: str) -> float | None:
+        for path in (self._group.file(f"{kind}.pressure"), self._root / "proc/pressure" / kind):
+            if path is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    return parse_pressure(path.read_text(encoding="ascii"), line)
+        return None
+
+
+class Group:
+    """The control group that this process is in, of either version; without one, the machine."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._folders = group_folders(_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup")
+
+    def file(self, name: str) -> Path | None:
+        """A file of the group, version 2; None: there is none."""
+        for folder in self._folders.get("", ()):
+            if (folder / name).is_file():
+                return folder / name
+        return None
+
+    def cores(self) -> float:
+        """Processors' worth of time that may be used: affinity, and the group's quota."""
+        allowed = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1.0
+        quota = self._quota()
+        return allowed if quota is None else min(allowed, quota)
+
+    def own_seconds(self) -> float | None:
+        """Processor seconds that the group ever used, if it has a quota of them; None: it has none."""
+        if self._quota() is None:
+            return None
+        stat = self.file("cpu.stat")
+        if stat is not None:
+            for line in _text(stat).splitlines():
+                name, _, value = line.partition(" ")
+                if name == "usage_usec":
+                    return int(value) * _MICROSECONDS
+        used = self._first("cpuacct", "cpuacct.usage")
+        return None if used is None else used * 1e-9
+
+    def memory_used(self) -> float:
+        """Share of the memory that may be used: the group's or the machine's, whichever is fuller."""
+        machine = psutil.virtual_memory()
+        share = 1.0 - machine.available / machine.total
+        used, limit = self._memory()
+        return float(share) if used is None or limit is None or limit <= 0 else max(share, min(1.0, used / limit))
+
+    def _memory(self) -> tuple[int | None, int | None]:
+        limit, current = self.file("memory.max"), self.file("memory.current")
+        if limit is not None and current is not None:
+            most = _text(limit).strip()
+            return (int(_text(current)), int(most)) if most.isdigit() else (None, None)
+        used, most_v1 = self._first("memory", "memory.usage_in_bytes"), self._first("memory", "memory.limit_in_bytes")
+        return (None, None) if used is None or most_v1 is None or most_v1 > _UNLIMITED else (used, most_v1)
+
+    def _quota(self) -> float | None:
+        found = self.file("cpu.max")
+        if found is not None:
+            return parse_cpu_max(_text(found))
+        quota, period = self._first("cpu", "cpu.cfs_quota_us"), self._first("cpu", "cpu.cfs_period_us")
+        return quota / period if quota and period and quota > 0 else None
+
+    def _first(self, controller: str, name: str) -> int | None:
+        for folder in self._folders.get(controller, ()):
+            text = _text(folder / name).strip()
+            if text.lstrip("-").isdigit():
+                return int(text)
+        return None
+
+
+def group_folders(cgroup: str, mount: Path) -> dict[str, tuple[Path, ...]]:
+    """Where each controller's files may lie, the nearest first, from /proc/self/cgroup; "" is version 2.
+
+    Within a container the path is often that of the host, and the files lie at the mount's root.
+    """
+    found: dict[str, tuple[Path, ...]] = {}
+    for line in cgroup.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        own = path.lstrip("/")
+        if number == "0" and not controllers:
+            found[""] = (mount / own, mount, mount / "unified" / own)
+        for name in controllers.split(","):
+            if name and "=" not in name:
+                found[name] = (mount / controllers / own, mount / name / own, mount / controllers, mount / name)
+    return found
+
+
+def parse_pressure(text: str, line: str) -> float:
+    """Seconds of stall ever, from a PSI file. Raises: ValueError: it has no such line."""
+    for found in text.splitlines():
+        kind, *fields = found.split()
+        if kind == line:
+            for field in fields:
+                name, _, value = field.partition("=")
+                if name == "total":
+                    return int(value) * _MICROSECONDS
+    raise ValueError(f"no total of {line!r}")
+
+
+def parse_cpu_max(text: str) -> float | None:
+    """Processors' worth of time a quota allows; None: any."""
+    quota, _, period = text.strip().partition(" ")
+    return int(quota) / int(period or 100_000) if quota.isdigit() else None
+
+
+def _rate(now: _Counters, last: _Counters | None, kind: str) -> float | None:
+    if last is None or kind not in now.stalls or kind not in last.stalls:
+        return None
+    return _share(now.stalls[kind] - last.stalls[kind], now.at - last.at)
+
+
+def _share(part: float, whole: float) -> float | None:
+    return min(1.0, max(0.0, part / whole)) if whole > 0 else None
+
+
+def _own_seconds(process: psutil.Process) -> float:
+    """Processor time of a process, of children that ended, and of those alive."""
+    times = process.cpu_times()
+    seconds = float(
+        times.user + times.system + getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
+    )
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            of_child = child.cpu_times()
+            seconds += of_child.user + of_child.system
+    return seconds
+
+
+def _disk(folder: Path) -> shutil._ntuple_diskusage | None:
+    try:
+        return shutil.disk_usage(folder)
+    except OSError:
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
+
+
+def _gpu_reader() -> Callable[[], tuple[float | None, float | None]]:
+    """Of the busiest GPU that NVML sees, by the package nvidia-ml-py; without it, nothing."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        cards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    except Exception:  # no package, no driver, no card: all the same
+        return lambda: (None, None)
+
+    def read() -> tuple[float | None, float | None]:
+        try:
+            busy = [pynvml.nvmlDeviceGetUtilizationRates(card).gpu / 100 for card in cards]
+            memory = [(m.used / m.total) for m in map(pynvml.nvmlDeviceGetMemoryInfo, cards)]
+        except pynvml.NVMLError:
+            return None, None
+        return max(busy, default=None), max(memory, default=None)
+
+    return read
