@@ -429,3 +429,42 @@ def m009_moods(db: Database) -> None:
         "CREATE INDEX mood_events_by_turn ON mood_events (owner, turn)",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m010_beats(db: Database) -> None:
+    """Every beat of the heart, and why it came; alarms, and what the agent wishes of its pace."""
+    for statement in (
+        """
+        CREATE TABLE beats (
+            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            at TEXT NOT NULL,
+            interval REAL NOT NULL,          -- seconds after the one before, as decided
+            decided_by TEXT NOT NULL CHECK (decided_by IN ('arena', 'machine', 'wish')),
+            reason TEXT NOT NULL,
+            load REAL NOT NULL,              -- smoothed; 1 is all that is borne
+            worst TEXT NOT NULL,             -- the gauge that was fullest
+            did TEXT NOT NULL                -- JSON: chores, and what came of each
+        ) STRICT
+        """,
+        """
+        CREATE TABLE gauge_alarms (
+            gauge TEXT NOT NULL,
+            owner TEXT NOT NULL CHECK (owner IN ('operator', 'agent')),
+            bound REAL NOT NULL,             -- sounds above it
+            seconds REAL NOT NULL,           -- once it has lasted so long
+            at TEXT NOT NULL,
+            PRIMARY KEY (gauge, owner)
+        ) STRICT
+        """,
+        """
+        CREATE TABLE paces (
+            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            at TEXT NOT NULL,
+            choice TEXT NOT NULL CHECK (choice IN ('slower', 'same', 'faster')),
+            factor REAL NOT NULL,            -- what the resting interval is multiplied by from then on
+            why TEXT NOT NULL                -- JSON: the options' scores, or why it was refused
+        ) STRICT
+        """,
+    ):
+        db.execute(statement)
