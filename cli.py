@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from commands import chat, checkpoint, memory, persona, sessions, sleep
+from commands import chat, checkpoint, heartbeat, memory, persona, sessions, sleep
 from commands.terminal import FAILED, INTERRUPTED, USAGE, Failure, Json, err, out, print_json
 from settings import Settings, SettingsError, load
 
@@ -32,6 +32,7 @@ app.add_typer(memory.app, name="memory")
 app.add_typer(sleep.app, name="sleep")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(persona.app, name="persona")
+app.add_typer(heartbeat.app, name="heartbeat")
 
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings, else SLOWWAVE_CONFIG.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="All state of one agent.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -209,6 +210,14 @@ class Clock:
                     log.info("night_begun: %s of %s, %s (%s)", night.id, date, why, schedule.rhythm(date))
                 except NightUnderWay:
                     log.debug("a night of %s is under way", owner)
+
+    def quiet_seconds(self) -> float:
+        """Since anybody last said anything; 0 while somebody is answered."""
+        if self.busy():
+            return 0.0
+        with self.store.reading() as db:
+            last = db.execute("SELECT max(created_at) FROM turns").fetchone()[0]
+        return math.inf if last is None else (self.now() - datetime.fromisoformat(last)).total_seconds()
 
     def _day(self, owner: str) -> schedule.Day:
         with self.store.reading() as db:

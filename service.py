@@ -37,10 +37,12 @@ from agent.mood import Feeling, named
 from agent.moods import Moods
 from agent.moving import Moving, Policy
 from agent.persona import Found, Persona
+from agent.pulse import Pulse
 from agent.remembering import Memory
 from agent.temperament import Temperament
 from agent.turn import Awake
 from consolidation.registry import Registry
+from heartbeats import arena_of, begin, end, pulse
 from memory import checkpoint_log, data_dir
 from memory.adding import Quotas
 from memory.alarms import sounding
@@ -57,10 +59,10 @@ from models import kv_transform, signature
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
-from nights import Serving, bars_and_recipe, base_digest, clock, numbers, sleeper
+from nights import Clock, Serving, bars_and_recipe, base_digest, clock, numbers, sleeper
 from settings import Settings, SettingsError
 from web import checkpoints as checkpoint_routes
-from web import errors, memories, openai, persona, sessions, sleep, status
+from web import errors, heartbeat, lag, memories, openai, persona, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
 from web.guard import Guard
 from web.keys import Keyring
@@ -118,8 +120,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         DataDirInUse, DataDirUnusable, DatabaseTooNew, StorageFailed: the data directory cannot be had.
     """
     # Before anything is begun that a wrong setting would leave behind.
-    temperament = _temperament(settings)
-    bars_and_recipe(settings)
+    temperament = _checked(settings)
     owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
@@ -138,11 +139,13 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         moods = _moods(settings, store, temperament)
         nights = sleeper(settings, store, memory.experiences, registry, serving, now=_now)
         ticking = clock(settings, store, nights, engine, now=_now)
+        beating = _pulse(settings, store, engine, moods, ticking)
 
         def wake() -> None:
             serving.wake_all(store)
             nights.resume()
             ticking.start()
+            begin(beating, ticking.scheduler)
 
         waking = threading.Thread(target=wake, name="waking", daemon=True)
         waking.start()
@@ -150,22 +153,8 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         drain = threading.Event()
         try:
             transcripts = Transcripts(store)
-            checkpoints = Checkpoints(
-                folder=suspended,
-                engine=engine,
-                transcripts=transcripts,
-                serving=serving.of,
-                weights=base_digest(settings),
-                adapter=registry.digest_of,
-                now=_now,
-                note=partial(checkpoint_log.log, store),
-                signer=signature.own(settings.data_dir / "keys" / "checkpoints"),
-                codec=settings.checkpoint_codec,
-                transforms=kv_transform.known(settings.cache_dir / "transforms"),
-            )
-            checkpoints.tidy()
-            scripted = settings.model == "scripted"
-            found = None if scripted else Found(engine, settings.cache_dir / "directions", base_digest(settings))
+            checkpoints = _checkpoints(settings, engine, store, transcripts, registry, serving)
+            found = _found(settings, engine)
             service = Service(
                 awake=Awake(
                     engine=engine,
@@ -207,6 +196,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     files=data_dir.database_files(settings.data_dir),
                     nudge=background.nudge,
                 ),
+                pulse=beating,
                 model_name=settings.model_name,
                 defaults=ReplyDefaults(
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
@@ -217,18 +207,14 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 started_at=_now(),
                 version=VERSION,
             )
-            keeper = Keeper(
-                checkpoints=checkpoints,
-                leases=service.awake.leases,
-                idle=timedelta(minutes=settings.suspend_idle_minutes),
-                budget=settings.checkpoint_mib << 20,
-            )
+            keeper = _keeper(settings, checkpoints, service)
             ticking.scheduler.add_job(keeper.look, "interval", seconds=_KEEP_SECONDS, id="keeping", max_instances=1)
             yield Runtime(settings=settings, service=service, engine=engine, drain=drain)
             if settings.suspend_idle_minutes and engine.alive:
                 keeper.suspend_all(seconds=_SUSPENDING_SECONDS)
                 keeper.keep_within_budget()
         finally:
+            end(beating)
             nights.close()
             engine.close()
             waking.join()
@@ -239,12 +225,51 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             store.close()
 
 
-def _temperament(settings: Settings) -> Temperament:
-    """Raises: SettingsError."""
+def _checked(settings: Settings) -> Temperament:
+    """The temperament, once every setting that is a list of its own has been read. Raises: SettingsError."""
+    bars_and_recipe(settings)
+    arena_of(settings)
     try:
         return Temperament(**numbers("temperament", settings.temperament, asdict(Temperament())))
     except ValueError as error:
         raise SettingsError(f"temperament: {error}") from error
+
+
+def _found(settings: Settings, engine: Engine) -> Found | None:
+    """What steers replies; None: the scripted model has no activations."""
+    if settings.model == "scripted":
+        return None
+    return Found(engine, settings.cache_dir / "directions", base_digest(settings))
+
+
+def _checkpoints(
+    settings: Settings, engine: Engine, store: Store, transcripts: Transcripts, registry: Registry, serving: Serving
+) -> Checkpoints:
+    """What suspends and resumes; strays of a crash are removed."""
+    checkpoints = Checkpoints(
+        folder=settings.data_dir / "checkpoints",
+        engine=engine,
+        transcripts=transcripts,
+        serving=serving.of,
+        weights=base_digest(settings),
+        adapter=registry.digest_of,
+        now=_now,
+        note=partial(checkpoint_log.log, store),
+        signer=signature.own(settings.data_dir / "keys" / "checkpoints"),
+        codec=settings.checkpoint_codec,
+        transforms=kv_transform.known(settings.cache_dir / "transforms"),
+    )
+    checkpoints.tidy()
+    return checkpoints
+
+
+def _keeper(settings: Settings, checkpoints: Checkpoints, service: Service) -> Keeper:
+    return Keeper(
+        checkpoints=checkpoints,
+        leases=service.awake.leases,
+        idle=timedelta(minutes=settings.suspend_idle_minutes),
+        budget=settings.checkpoint_mib << 20,
+    )
 
 
 def _moods(settings: Settings, store: Store, temperament: Temperament) -> Moods | None:
@@ -257,6 +282,13 @@ def _moods(settings: Settings, store: Store, temperament: Temperament) -> Moods 
     return moods
 
 
+def _pulse(settings: Settings, store: Store, engine: Engine, moods: Moods | None, ticking: Clock) -> Pulse | None:
+    """The heartbeat, which has not begun; None: it is switched off for good."""
+    if not settings.heartbeat:
+        return None
+    return pulse(settings, store, engine, moods, base=base_digest(settings), quiet=ticking.quiet_seconds, now=_now)
+
+
 def create_app(runtime: Runtime) -> FastAPI:
     """The HTTP application. Raises: SettingsError: see `check_keys`."""
     settings = runtime.settings
@@ -267,6 +299,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=_ERRORS,
+        lifespan=lag.measured(runtime.service.pulse.lag) if runtime.service.pulse else None,
     )
     app.state.service = runtime.service
     for router in (
@@ -276,6 +309,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         memories.router,
         sleep.router,
         persona.router,
+        heartbeat.router,
         status.router,
     ):
         app.include_router(router)

@@ -75,6 +75,17 @@ class Settings(BaseModel):
     """Where the mood rests: openness=0.3, conscientiousness, extraversion, agreeableness, neuroticism; from -1 to 1."""
     abstention_drafts: int = Field(5, ge=0, le=15)
     """Drafts that a reply which gives a fact about whoever asks is compared with before it is shown; 0: none."""
+    heartbeat: bool = True
+    """Beat: look after the machine and the database, choose a pace; false: nothing is done by itself but nights."""
+    heartbeat_seconds: float = Field(30.0, gt=0)
+    """Between two beats, of an agent at rest on a machine at rest."""
+    heartbeat_least_seconds: float = Field(2.0, ge=2)
+    """No beat comes sooner, whoever wishes it; 30 beats a minute are the most."""
+    heartbeat_greatest_seconds: float = Field(300.0, gt=0)
+    """Nor later, while there is memory and processor time for it."""
+    heartbeat_beats_an_hour: float = Field(600.0, gt=0)
+    heartbeat_cpu_seconds_an_hour: float = Field(360.0, gt=0)
+    """Processor time that beats may take."""
     sleep_at: str = "03:30"
     """The local hour at which a night is due; 'none': only when asked to."""
     sleep_timezone: str = ""

@@ -119,7 +119,7 @@ CONSTRAINTS: tuple[Constraint, ...] = (
     ),
     _one(4, "recursion", "self", ["reflect"], [Bound(metric="depth of self-prompts", most=3)], "refuse"),
     _one(5, "dream count", "self", ["dream"], [Bound(metric="topics in a night", most=120)], "drop the least salient"),
-    _one(6, "training", "self", ["train"], [Bound(metric="steps in a night", most=6000)], "stop training"),
+    _one(6, "training", "self", ["train"], [Bound(metric="steps in a night", most=4000)], "stop training"),
     _one(
         7,
         "disk",

@@ -36,6 +36,8 @@ LAG_BORNE, LINE_BORNE = 0.25, 8
 """Event-loop lag in seconds, and requests in line, that count as a full load."""
 WISHES = (0.5, 2.0)
 """Bounds of what a wish multiplies the resting interval by."""
+NOTHING = "nothing"
+"""The fullest gauge of a machine that has none, or has not been looked at."""
 _HOUR = 3600.0
 
 
@@ -69,6 +71,8 @@ class Pace:
     """Hz that the machine bears."""
     load: float = 0.0
     """Smoothed."""
+    own: float = 0.0
+    """Share of the processors that this process uses, smoothed."""
     looked_at: float | None = None
     beat_at: float
     """When it last beat."""
@@ -76,7 +80,7 @@ class Pace:
     """Beats in the bucket."""
     spent: tuple[tuple[float, float], ...] = ()
     """When beats ended, and the processor seconds that they took; of the last hour."""
-    worst: str = "nothing"
+    worst: str = NOTHING
     """The gauge that is fullest."""
     halted: bool = False
     """There is no memory left for anything."""
@@ -108,10 +112,17 @@ def begin(arena: Arena, now: float) -> Pace:
     return Pace(rate=1.0 / arena.resting, beat_at=now, saved=1.0)
 
 
-def gauges(vitals: Vitals) -> dict[str, float]:
-    """Each as a share of what is borne, 1 being full; those that the machine has."""
+def gauges(vitals: Vitals, own: float | None = None) -> dict[str, float]:
+    """Each as a share of what is borne, 1 being full; those that the machine has.
+
+    `own`: what this process uses on average, to stand in for what it uses at the moment. A beat that took its own work
+    for the machine's would be halved by every beat.
+    """
+    processor = vitals.cpu
+    if vitals.cpu is not None and vitals.own_cpu is not None and own is not None:
+        processor = max(0.0, vitals.cpu - vitals.own_cpu) + own
     read = {
-        "processor": vitals.cpu,
+        "processor": processor,
         "waiting for a processor": vitals.stalled,
         "memory": None if vitals.memory is None else vitals.memory / MEMORY_FULL * HIGH,
         "waiting for memory": None if vitals.memory_stalled is None else vitals.memory_stalled / MEMORY_STALLED * HIGH,
@@ -126,17 +137,20 @@ def gauges(vitals: Vitals) -> dict[str, float]:
 
 def look(pace: Pace, vitals: Vitals, arena: Arena) -> Pace:
     """One look at the machine; to be called at fixed times."""
-    found = gauges(vitals)
-    worst = max(found, key=lambda name: found[name], default="nothing")
-    now = found.get(worst, 0.0)
     gone = 0.0 if pace.looked_at is None else max(0.0, vitals.at - pace.looked_at)
-    smooth = pace.load + (now - pace.load) * -math.expm1(-gone / EWMA_SECONDS)
+    new = -math.expm1(-gone / EWMA_SECONDS)
+    own = pace.own + ((vitals.own_cpu or 0.0) - pace.own) * new
+    found = gauges(vitals, own)
+    worst = max(found, key=lambda name: found[name], default=NOTHING)
+    now = found.get(worst, 0.0)
+    smooth = pace.load + (now - pace.load) * new
     felt = max(now, smooth)
     rate = pace.rate * CUT if felt > HIGH else pace.rate + RISE if felt < LOW else pace.rate
     return replace(
         pace,
         rate=min(1.0 / arena.least, max(1.0 / arena.greatest, rate)),
         load=smooth,
+        own=own,
         looked_at=vitals.at,
         saved=min(arena.burst, pace.saved + gone * arena.beats_an_hour / _HOUR),
         spent=tuple((at, seconds) for at, seconds in pace.spent if vitals.at - at < _HOUR),

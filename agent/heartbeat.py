@@ -73,7 +73,7 @@ class Beat:
     n: int
     at: datetime
     interval: float
-    """Seconds since the one before, as decided."""
+    """Seconds since the one before."""
     decided_by: Decider
     reason: str
     load: float
@@ -123,6 +123,7 @@ class Heart:
         cpu_clock: Callable[[], float] = time.thread_time,
         hand: Callable[[Callable[[], None]], None] = beside,
         chance: random.Random | None = None,
+        on_beat: Callable[[Beat], None] = lambda beat: None,
         constraints: Sequence[Constraint] = CONSTRAINTS,
     ) -> None:
         self.arena = arena
@@ -133,7 +134,7 @@ class Heart:
         """When it last looked; who watches it asks for this."""
         self.vitals: Vitals | None = None
         self._sense, self._wish, self._now, self._hand = sense, wish, now, hand
-        self._chores, self._constraints = tuple(chores), tuple(constraints)
+        self.chores, self._constraints, self._on_beat = tuple(chores), tuple(constraints), on_beat
         self._clock, self._cpu_clock = clock, cpu_clock
         self._chance = chance or random.Random()  # noqa: S311 - no secret
         self._done_at: dict[str, float] = {}
@@ -142,12 +143,14 @@ class Heart:
         self._due = governor.due(self._pace, Wish(), arena)
         self._begun = self._late = 0
         self._working_since: float | None = None
+        self._written: int | None = None
         self._costs: deque[float] = deque()
 
     def look(self) -> bool:
         """One look, and the beat if it is due; returns whether it was. To be called once a second, by one thread."""
         vitals = self.vitals = self._sense()
         self._settle()
+        before = self._due
         self._pace = governor.look(self._pace, vitals, self.arena)
         self._due = due = governor.due(self._pace, replace(self._wish(), jitter=self._jitter), self.arena)
         now = self.looked_at = self._clock()
@@ -156,11 +159,24 @@ class Heart:
         if self._begun and now - due.at > max(due.interval / 5, LOOK_SECONDS):
             self._late += 1
         self._begun += 1
+        waited = now - self._pace.beat_at
+        # What held it back until a moment ago decided when it came, though it holds no longer.
+        why = before if before.interval > due.interval else due
         self._pace = governor.beaten(self._pace, at=now)
         self._jitter = math.exp(self._chance.gauss(0.0, _JITTER))
         self._working_since = now
-        self._hand(partial(self._beat, self._begun, due, vitals, now))
+        self._hand(partial(self._beat, self._begun, replace(why, interval=waited), vitals, now))
         return True
+
+    @property
+    def load(self) -> float:
+        """Smoothed; 1 is all that is borne."""
+        return self._pace.load
+
+    @property
+    def worst_gauge(self) -> str:
+        """The one that is fullest."""
+        return self._pace.worst
 
     def gauges(self, restarts: int = 0) -> Gauges:
         """How it is."""
@@ -186,22 +202,39 @@ class Heart:
         began = self._cpu_clock()
         try:
             self.deeds.begin_beat(now)
-            did = tuple(self._chore(chore, vitals, now) for chore in self._chores if self._wanted(chore, now))
-            self.log.append(
-                Beat(
-                    n=n,
-                    at=self._now(),
-                    interval=due.interval,
-                    decided_by=due.decided_by,
-                    reason=due.reason,
-                    load=self._pace.load,
-                    worst=self._pace.worst,
-                    did=did,
-                )
+            self._count_written(vitals, now)
+            did = tuple(self._chore(chore, vitals, now) for chore in self.chores if self._wanted(chore, now))
+            beat = Beat(
+                n=n,
+                at=self._now(),
+                interval=due.interval,
+                decided_by=due.decided_by,
+                reason=due.reason,
+                load=self._pace.load,
+                worst=self._pace.worst,
+                did=did,
             )
+            self.log.append(beat)
+            self._on_beat(beat)
+        except Exception:
+            log.exception("beat_failed: %d", n)
         finally:
             self._costs.append(self._cpu_clock() - began)
             self._working_since = None
+
+    def _count_written(self, vitals: Vitals, now: float) -> None:
+        """What the process wrote since the beat before, by whomever: the disk does not ask."""
+        before, self._written = self._written, vitals.written_bytes
+        if before is not None and vitals.written_bytes is not None:
+            self.deeds.written.add(now, max(0, vitals.written_bytes - before))
+
+    def _measured(self, vitals: Vitals, now: float) -> dict[Metric, float]:
+        """What the heart knows of itself for its constraints; a gauge that is missing stays out, and so counts as
+        broken."""
+        found = {**self.deeds.metrics(now), "load": self._pace.load, "live requests": vitals.running + vitals.waiting}
+        if vitals.disk_free is not None:
+            found["share of the disk that is free"] = vitals.disk_free
+        return found
 
     def _settle(self) -> None:
         """Put what the hand has cost since on the bill."""
@@ -226,7 +259,7 @@ class Heart:
     def _chore(self, chore: Chore, vitals: Vitals, now: float) -> Done:
         if chore.heavy and (vitals.running or vitals.waiting):
             return Done(name=chore.name, outcome="waiting", detail="somebody is being answered")
-        broken = conduct.judge(chore.act, {**self.deeds.metrics(now), **chore.metrics()}, self._constraints)
+        broken = conduct.judge(chore.act, {**self._measured(vitals, now), **chore.metrics()}, self._constraints)
         if broken:
             return Done(name=chore.name, outcome="refused", detail="; ".join(map(str, broken)))
         began = self._clock()

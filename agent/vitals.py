@@ -49,6 +49,8 @@ class Vitals:
     disk_free: float | None = None
     """Share of the data directory's disk."""
     disk_free_bytes: int | None = None
+    written_bytes: int | None = None
+    """Bytes that this process had written to disks, ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Body:
             running=served.running,
             disk_free=disk and disk.free / disk.total,
             disk_free_bytes=disk and disk.free,
+            written_bytes=_written(self._process),
         )
 
     def _counters(self) -> _Counters:
@@ -255,6 +258,13 @@ def _own_seconds(process: psutil.Process) -> float:
             of_child = child.cpu_times()
             seconds += of_child.user + of_child.system
     return seconds
+
+
+def _written(process: psutil.Process) -> int | None:
+    try:
+        return int(process.io_counters().write_bytes)
+    except (psutil.Error, AttributeError, OSError):  # no such counter here
+        return None
 
 
 def _disk(folder: Path) -> shutil._ntuple_diskusage | None:

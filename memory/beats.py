@@ -73,6 +73,7 @@ def keep(
             "INSERT INTO beats (at, interval, decided_by, reason, load, worst, did) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [at.isoformat(), interval, decided_by, reason, load, worst, json.dumps(list(did))],
         ).lastrowid
+        assert n is not None
         db.execute("DELETE FROM beats WHERE n <= ?", [n - KEPT])
         return int(n)
 

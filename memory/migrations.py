@@ -439,7 +439,7 @@ def m010_beats(db: Database) -> None:
         CREATE TABLE beats (
             n INTEGER PRIMARY KEY AUTOINCREMENT,
             at TEXT NOT NULL,
-            interval REAL NOT NULL,          -- seconds after the one before, as decided
+            interval REAL NOT NULL,          -- seconds after the one before
             decided_by TEXT NOT NULL CHECK (decided_by IN ('arena', 'machine', 'wish')),
             reason TEXT NOT NULL,
             load REAL NOT NULL,              -- smoothed; 1 is all that is borne

@@ -37,6 +37,13 @@ def kept(store: Store, owner: str) -> bytes | None:
         return kept_within(db, owner)
 
 
+def moved_last(store: Store) -> str | None:
+    """Whose mood was moved last; None: nobody's was."""
+    with store.reading() as db:
+        row = db.execute("SELECT owner FROM mood_events ORDER BY n DESC LIMIT 1").fetchone()
+    return None if row is None else str(row[0])
+
+
 def kept_within(db: Database, owner: str) -> bytes | None:
     """`kept`, within a transaction."""
     row = db.execute("SELECT body FROM moods WHERE owner = ?", [owner]).fetchone()

@@ -43,7 +43,7 @@ BROKEN: list[tuple[int, Act, Metric, float]] = [
     (3, "generate", "tokens in a beat", 1025),
     (4, "reflect", "depth of self-prompts", 4),
     (5, "dream", "topics in a night", 121),
-    (6, "train", "steps in a night", 6001),
+    (6, "train", "steps in a night", 4001),
     (7, "write", "bytes written in a day", 2**30 + 1),
     (7, "remember", "share of the disk that is free", 0.09),
     (8, "remember", "memories written in a minute", 61),
@@ -256,7 +256,7 @@ class House:
 
     def _train(self, amount: int, id: int) -> None:
         self.steps += amount
-        self._ought(self.steps <= 6000, "steps")
+        self._ought(self.steps <= 4000, "steps")
         self._ought(self.asleep, "trained awake")
         self._ought(self.now - self.backup_at <= 3600, "trained without a backup")
         self._ought(self.free >= 0.1, "trained on a full disk")

@@ -34,12 +34,13 @@ def walked(loads: list[float], wishes: list[float], arena: Arena, *, cost: float
     return beats
 
 
-@given(st.lists(st.tuples(LOADS, LOADS), min_size=1, max_size=200), FACTORS)
-def test_more_load_never_makes_a_beat_come_sooner(pairs: list[tuple[float, float]], factor: float) -> None:
+@given(st.lists(st.tuples(LOADS, LOADS, st.floats(0, 1)), min_size=1, max_size=200), FACTORS)
+def test_more_load_never_makes_a_beat_come_sooner(rows: list[tuple[float, float, float]], factor: float) -> None:
     light, heavy = begin(ARENA, 0.0), begin(ARENA, 0.0)
-    for second, (a, b) in enumerate(pairs, start=1):
-        light = look(light, vitals(float(second), min(a, b)), ARENA)
-        heavy = look(heavy, vitals(float(second), max(a, b)), ARENA)
+    for second, (a, b, own) in enumerate(rows, start=1):
+        mine = min(a, b, 1.0) * own  # of the same work of its own, beside more of others'
+        light = look(light, vitals(float(second), min(a, b), own_cpu=mine), ARENA)
+        heavy = look(heavy, vitals(float(second), max(a, b), own_cpu=mine), ARENA)
         assert due(heavy, Wish(factor=factor), ARENA).at >= due(light, Wish(factor=factor), ARENA).at
 
 

@@ -304,3 +304,18 @@ def test_the_mood_shows_what_moved_it_and_variables_are_pinned(
         expect(pleasure).to_contain_text("acts as")
         assert page.request.get("/v1/persona").json()["pinned"] == {}
         page.close()
+
+
+def test_the_heart_is_seen_and_switched(browser: Browser, scripted_server: Server) -> None:
+    page = browser.new_page(base_url=scripted_server.url)
+    page.goto("/")
+    page.keyboard.press("Alt+KeyH")
+    expect(page.locator("#heart-state")).to_contain_text("beating")
+    expect(page.locator("#gauges li", has_text="memory").first).to_contain_text("%")
+    page.get_by_role("button", name="Stop it").click()
+    expect(page.locator("#heart-state")).to_contain_text("it is switched off")
+    page.get_by_role("button", name="Let it beat").click()
+    expect(page.locator("#heart-state")).to_contain_text("beating: a beat every")
+    page.keyboard.press("Alt+KeyH")
+    expect(page.locator("#talk")).to_be_visible()
+    page.close()

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from agent.checkpoint import Checkpoints
 from agent.moving import Moving
+from agent.pulse import Pulse
 from agent.turn import Awake
 from consolidation.registry import AdapterNotFound, Registered, Registry
 from consolidation.sleeper import Sleeper
@@ -88,6 +89,8 @@ class Service:
     """What became of a session's state."""
     most_checkpoint_bytes: int
     """Of a file that is taken in."""
+    pulse: Pulse | None
+    """None: it has no heartbeat."""
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics

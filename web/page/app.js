@@ -5,6 +5,7 @@ import { memoryReasons, showMemory } from "./memory.js";
 import { showSleep } from "./sleep.js";
 import { showPersona } from "./persona.js";
 import { carry, showCarry } from "./carry.js";
+import { heart, showHeart } from "./heart.js";
 
 const THEME = "slowwave-theme";
 
@@ -277,6 +278,10 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     togglePersona();
   }
+  if (event.altKey && event.code === "KeyH") {
+    event.preventDefault();
+    toggleHeart();
+  }
   if (event.altKey && event.code === "KeyC") {
     event.preventDefault();
     toggleCarry();
@@ -296,7 +301,7 @@ $("toggle-sessions").addEventListener("click", () => {
 // One of the rooms beside the talk, or, pressed again, back to it.
 function toggleRoom(name, show) {
   const open = $(name).hidden;
-  for (const room of ["memory", "sleep", "persona", "carry"]) {
+  for (const room of ["memory", "sleep", "persona", "heart", "carry"]) {
     $(room).hidden = !(open && room === name);
     $(`toggle-${room}`).setAttribute("aria-pressed", String(open && room === name));
   }
@@ -307,11 +312,14 @@ function toggleRoom(name, show) {
 const toggleMemory = () => toggleRoom("memory", showMemory);
 const toggleSleep = () => toggleRoom("sleep", showSleep);
 const togglePersona = () => toggleRoom("persona", showPersona);
+const toggleHeart = () => toggleRoom("heart", showHeart);
 const toggleCarry = () => toggleRoom("carry", showCarry);
 $("toggle-memory").addEventListener("click", toggleMemory);
 $("toggle-sleep").addEventListener("click", toggleSleep);
 $("toggle-persona").addEventListener("click", togglePersona);
+$("toggle-heart").addEventListener("click", toggleHeart);
 $("toggle-carry").addEventListener("click", toggleCarry);
+heart();
 carry({ session: () => session, open: showSession });
 $("theme").addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";

@@ -1,0 +1,205 @@
+"""The heart under load, and left alone: simulated hours by the product's own governor, constraints and chores.
+
+    python -m bench.heartbeat --json [--hours 2] [--alone 72] [--beat-seconds 2]
+
+Under load: a machine of two cores on which others ask for 20 % to 400 % of it, with spikes; beats cost processor time
+of their own. Overshoot is what beats add above the target of 80 %: the mean, over all seconds, of the use above it with
+them less that without them. Beside our governor a fixed pace of .5 Hz and an on/off switch at the target. Oscillation:
+how often a minute the rate turns, under loads that do not change. Alone: an agent that always wishes for the fastest,
+with a real database in a temporary folder whose chores are really done, looked at once a simulated second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from agent.governor import HIGH, Arena, Pace, Wish, beaten, begin, due, look, spent
+from agent.heartbeat import Beat, Heart, at_once
+from agent.vitals import Vitals
+from heartbeats import keep, maintenance
+from memory.store import Store
+
+CORES = 2.0
+EAGER = Wish(factor=0.0, why="always faster")
+OPEN = Arena(resting=2.0, burst=30, beats_an_hour=1800, cpu_seconds_an_hour=3600)
+"""Limits so wide that what is measured is the controller."""
+BEGAN = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+def demand(hours: float, seed: int = 1) -> list[float]:
+    """What others ask for each second, as a share of the machine: levels of some minutes, and spikes."""
+    chance, found = random.Random(seed), list[float]()
+    while len(found) < hours * 3600:
+        level = math.exp(chance.uniform(math.log(0.2), math.log(4.0)))
+        found += [max(0.0, level * chance.gauss(1.0, 0.05)) for _ in range(chance.randrange(60, 600))]
+    for _ in range(int(hours * 20)):
+        at = chance.randrange(len(found))
+        for second in range(at, min(len(found), at + chance.randrange(2, 15))):
+            found[second] = max(found[second], 4.0)
+    return found[: int(hours * 3600)]
+
+
+class Machine:
+    """Two cores that others and the beats share."""
+
+    def __init__(self, beat_seconds: float) -> None:
+        self.beat_seconds, self.left = beat_seconds, 0.0
+        self.added, self.beats = 0.0, 0
+
+    def second(self, at: float, asked: float) -> Vitals:
+        """One second passes."""
+        own = min(self.left, 1.0) / CORES  # a beat has one thread
+        whole = asked + own
+        share = 1.0 if whole <= 1 else 1 / whole
+        self.left = max(0.0, self.left - own * share * CORES)
+        self.added += max(0.0, min(1.0, whole) - HIGH) - max(0.0, min(1.0, asked) - HIGH)
+        return Vitals(at=at, cpu=min(1.0, whole), own_cpu=own * share, stalled=1 - share)
+
+    def beat(self) -> None:
+        """A beat begins."""
+        self.left += self.beat_seconds
+        self.beats += 1
+
+
+def governed(asked: list[float], beat_seconds: float, arena: Arena = OPEN) -> tuple[Machine, list[float]]:
+    """Ours; also the rate at each second."""
+    machine, pace, rates = Machine(beat_seconds), begin(arena, 0.0), []
+    for second, share in enumerate(asked, start=1):
+        pace = look(pace, machine.second(float(second), share), arena)
+        rates.append(pace.rate)
+        if second >= due(pace, EAGER, arena).at:
+            pace = spent(beaten(pace, at=float(second)), at=float(second), cpu_seconds=beat_seconds)
+            machine.beat()
+    return machine, rates
+
+
+def simply(asked: list[float], beat_seconds: float, may: Callable[[Vitals], bool]) -> Machine:
+    """A beat every two seconds, where it may."""
+    machine = Machine(beat_seconds)
+    for second, share in enumerate(asked, start=1):
+        vitals = machine.second(float(second), share)
+        if second % 2 == 0 and may(vitals):
+            machine.beat()
+    return machine
+
+
+def turns(rates: list[float]) -> int:
+    """How often a rate that rose falls, or the other way round."""
+    moves = [b - a for a, b in itertools.pairwise(rates) if b != a]
+    return sum((a > 0) != (b > 0) for a, b in itertools.pairwise(moves))
+
+
+def under_load(hours: float, beat_seconds: float) -> dict[str, Any]:
+    """Overshoot and oscillation."""
+    asked = demand(hours)
+    ours, _ = governed(asked, beat_seconds)
+    fixed = simply(asked, beat_seconds, lambda _: True)
+    switch = simply(asked, beat_seconds, lambda v: (v.cpu or 0.0) < HIGH)
+    steady = {}
+    for level in (0.3, 0.5, 0.7, 0.79, 0.9, 1.5):
+        _, rates = governed([level] * 1800, beat_seconds)
+        steady[str(level)] = round(turns(rates[300:]) / 25, 3)
+    return {
+        "others": {"mean": statistics.mean(asked), "least": min(asked), "most": max(asked)},
+        "overshoot": {n: m.added / len(asked) for n, m in (("ours", ours), ("fixed", fixed), ("switch", switch))},
+        "beats": {"ours": ours.beats, "fixed": fixed.beats, "switch": switch.beats},
+        "turns_a_minute_under_steady_load": steady,
+    }
+
+
+def arena_holds(hours: float = 24.0) -> dict[str, Any]:
+    """An eager agent that would beat every other second, alone on an idle machine, against the limits that ship."""
+    arena = Arena(resting=2.0)
+    pace: Pace = begin(arena, 0.0)
+    beats = list[float]()
+    for second in range(1, int(hours * 3600) + 1):
+        pace = look(pace, Vitals(at=float(second), cpu=0.05), arena)
+        if second >= due(pace, EAGER, arena).at:
+            pace = spent(beaten(pace, at=float(second)), at=float(second), cpu_seconds=1.0)
+            beats.append(float(second))
+    window, most = deque[float](), 0
+    for at in beats:
+        window.append(at)
+        while at - window[0] >= 3600:
+            window.popleft()
+        most = max(most, len(window))
+    return {"most_beats_in_any_hour": most, "most_cpu_seconds_in_any_hour": float(most), "limits": [610, 361]}
+
+
+def left_alone(hours: float) -> dict[str, Any]:
+    """Days of an eager agent with a real database."""
+    kept, clock = list[Beat](), [0.0]
+    chance = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "slowwave.db")
+        before = sum(f.stat().st_size for f in Path(folder).iterdir())
+
+        def on_beat(beat: Beat) -> None:
+            kept.append(beat)
+            keep(store, beat)
+
+        heart = Heart(
+            sense=lambda: Vitals(
+                at=clock[0], cpu=abs(chance.gauss(0.2, 0.1)), memory=0.3, disk_free=0.5, written_bytes=0
+            ),
+            arena=Arena(),
+            now=lambda: BEGAN + timedelta(seconds=clock[0]),
+            wish=lambda: EAGER,
+            chores=maintenance(store),
+            clock=lambda: clock[0],
+            cpu_clock=time.thread_time,
+            hand=at_once,
+            chance=random.Random(2),
+            on_beat=on_beat,
+        )
+        for second in range(1, int(hours * 3600) + 1):
+            clock[0] = float(second)
+            heart.look()
+        store.fold_log()
+        after = sum(f.stat().st_size for f in Path(folder).iterdir())
+        store.close()
+    done = Counter(d.name for b in kept for d in b.did if d.outcome in ("done", "nothing to do"))
+    return {
+        "hours": hours,
+        "beats": len(kept),
+        "beats_an_hour": len(kept) / hours,
+        "decided_by": dict(Counter(b.decided_by for b in kept)),
+        "without_a_reason": sum(not b.reason for b in kept),
+        "chores": dict(done),
+        "refused_or_failed": sum(d.outcome in ("refused", "failed") for b in kept for d in b.did),
+        "bytes_grown": after - before,
+    }
+
+
+def main() -> int:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--alone", type=float, default=72.0)
+    parser.add_argument("--beat-seconds", type=float, default=2.0, help="processor time of a beat")
+    parser.add_argument("--json", action="store_true", help="one line")
+    args = parser.parse_args()
+    done = {
+        "under_load": under_load(args.hours, args.beat_seconds),
+        "arena": arena_holds(),
+        "alone": left_alone(args.alone),
+    }
+    sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,260 @@
+"""Puts the heartbeat together: what it senses, what it does at a beat, what it wishes, and who watches it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from agent import conduct, pacing
+from agent.conduct import Metric
+from agent.governor import NOTHING, Arena, Wish
+from agent.heartbeat import Beat, Chore, Heart, Watch
+from agent.mood import named
+from agent.moods import Moods
+from agent.pulse import Lag, Pulse
+from agent.vitals import Body, Served
+from memory import beats
+from memory import moods as kept_moods
+from memory.beats import Choice, GaugeAlarm
+from memory.store import Store
+from models.engine import Engine
+from models.errors import ModelError
+from settings import Settings, SettingsError
+
+log = logging.getLogger("slowwave.heartbeat")
+
+_HOUR, _DAY = 3600.0, 86_400.0
+_CHOOSES_EVERY, _QUIET_SECONDS = 900.0, 60.0
+_WATCH_SECONDS = 2
+"""Between two looks at whether the heart still beats."""
+_PACE_TOKENS = 600
+"""What a choice costs at most, read and written."""
+_SLACK = 0.25
+"""Share of free pages from which on the database is written anew."""
+
+
+def arena_of(settings: Settings) -> Arena:
+    """The operator's limits. Raises: SettingsError."""
+    try:
+        return Arena(
+            least=settings.heartbeat_least_seconds,
+            resting=settings.heartbeat_seconds,
+            greatest=settings.heartbeat_greatest_seconds,
+            beats_an_hour=settings.heartbeat_beats_an_hour,
+            cpu_seconds_an_hour=settings.heartbeat_cpu_seconds_an_hour,
+        )
+    except ValueError as error:
+        raise SettingsError(f"heartbeat_*: {error}") from error
+
+
+def pulse(
+    settings: Settings,
+    store: Store,
+    engine: Engine,
+    moods: Moods | None,
+    *,
+    base: Callable[[], str],
+    quiet: Callable[[], float],
+    now: Callable[[], datetime],
+) -> Pulse:
+    """A heart that has not begun to beat. `quiet`: seconds since somebody was last answered.
+
+    Raises:
+        SettingsError: limits that cannot be.
+    """
+    lag = Lag()
+    arena = arena_of(settings)
+
+    def served() -> Served:
+        stats = engine.stats()
+        return Served(lag=lag.seconds, waiting=stats.waiting, running=stats.running)
+
+    def mood() -> Mapping[str, float]:
+        owner = kept_moods.moved_last(store) if moods else None
+        if moods is None or owner is None:
+            return {}
+        values = moods.of(owner, now()).values
+        return named(values)
+
+    feeling = _Slow(mood, every=10.0)
+    own = _Own(store)
+
+    def wish() -> Wish:
+        return pacing.wished(own.factor, feeling())
+
+    body = Body(settings.data_dir, served=served)
+    heart = Heart(
+        sense=body.read,
+        arena=arena,
+        now=now,
+        wish=wish,
+        on_beat=lambda beat: keep(store, beat),
+        chores=(),
+    )
+    found = Pulse(watch=Watch(heart), store=store, data_dir=settings.data_dir, lag=lag, arena=arena)
+    chores = [
+        Chore(name="alarms", act="beat", every=0.0, do=lambda: found.listen(time.monotonic()), metrics=_one_beat),
+        *maintenance(store),
+    ]
+    scale = pacing.shipped(base()) if settings.model != "scripted" else None
+    if scale is not None:
+        chores.append(
+            Chore(
+                name="choose the pace",
+                act="generate",
+                every=_CHOOSES_EVERY,
+                heavy=True,
+                do=lambda: _choose(heart, engine, store, own, scale, feeling(), quiet(), now()),
+                metrics=lambda: _spending(heart, _PACE_TOKENS),
+            )
+        )
+    heart.chores = tuple(chores)
+    return found
+
+
+def maintenance(store: Store) -> tuple[Chore, ...]:
+    """What keeps the database well."""
+    return (
+        Chore(name="fold the log", act="write", every=_HOUR, do=lambda: _folded(store), heavy=True),
+        Chore(name="check the database", act="write", every=_DAY, do=lambda: _checked(store), heavy=True),
+        Chore(name="give back pages", act="write", every=_DAY, do=lambda: _rewritten(store), heavy=True),
+    )
+
+
+def begin(found: Pulse | None, scheduler: BackgroundScheduler) -> None:
+    """Have a heart beat, and be watched by another thread than its own."""
+    if found is not None:
+        found.obey()
+        found.watch.start()
+        scheduler.add_job(
+            found.check, "interval", seconds=_WATCH_SECONDS, id="heartbeat", max_instances=1, coalesce=True
+        )
+
+
+def end(found: Pulse | None) -> None:
+    """No more beats."""
+    if found is not None:
+        found.watch.stop()
+
+
+class _Slow:
+    """A value that is read from the store no oftener than it changes."""
+
+    def __init__(self, read: Callable[[], Mapping[str, float]], *, every: float) -> None:
+        self._read, self._every, self._at, self._value = read, every, -1e9, dict[str, float]()
+
+    def __call__(self) -> Mapping[str, float]:
+        if time.monotonic() - self._at >= self._every:
+            self._at, self._value = time.monotonic(), dict(self._read())
+        return self._value
+
+
+class _Own:
+    """The factor that the agent's own choices have come to."""
+
+    def __init__(self, store: Store) -> None:
+        last = beats.chosen(store)
+        self.factor = 1.0 if last is None else last.factor
+
+
+def keep(store: Store, beat: Beat) -> None:
+    """Put a beat where it stays."""
+    did = [asdict(done) for done in beat.did if done.outcome != "nothing to do"]
+    beats.keep(
+        store,
+        at=beat.at,
+        interval=beat.interval,
+        decided_by=beat.decided_by,
+        reason=beat.reason,
+        load=beat.load,
+        worst=beat.worst,
+        did=did,
+    )
+
+
+def _one_beat() -> dict[Metric, float]:
+    return {"beats in a minute": 1}
+
+
+def _spending(heart: Heart, tokens: int) -> dict[Metric, float]:
+    counted = heart.deeds.metrics(time.monotonic())
+    return {
+        "tokens in a minute": counted["tokens in a minute"] + tokens,
+        "tokens in a beat": counted["tokens in a beat"] + tokens,
+    }
+
+
+def _choose(
+    heart: Heart,
+    engine: Engine,
+    store: Store,
+    own: _Own,
+    scale: pacing.Scale,
+    mood: Mapping[str, float],
+    quiet: float,
+    at: datetime,
+) -> str | None:
+    """Have the agent choose its pace, if nobody is about."""
+    if quiet < _QUIET_SECONDS or not engine.alive:
+        return None
+    load, fatigue = heart.load, mood.get("fatigue", 0.0)
+    shown = pacing.shown(load=load, fatigue=fatigue, waiting=_unslept(store))
+    try:
+        contrast = pacing.contrast(engine, shown)
+    except ModelError as error:
+        return f"not now: {error}"
+    heart.deeds.tokens.add(time.monotonic(), _PACE_TOKENS)
+    heart.deeds.tokens_in_beat += _PACE_TOKENS
+    choice: Choice = scale.choice(contrast)
+    why: dict[str, object] = {"gauges": shown, "contrast": round(contrast, 4)}
+    broken = conduct.judge("pace up", {"load": load, "fatigue": fatigue}) if choice == "faster" else ()
+    if broken:
+        why["refused"] = "; ".join(map(str, broken))
+        choice = "same"
+    own.factor = pacing.moved(own.factor, choice)
+    beats.choose(store, choice, own.factor, why, at=at)
+    if choice == "slower" and heart.worst_gauge != NOTHING:
+        _watch_out(store, heart, at)
+    return f"{choice} ({', '.join(f'{k} {v}' for k, v in shown.items())})"
+
+
+def _watch_out(store: Store, heart: Heart, at: datetime) -> None:
+    """What made it slow down it watches from now on: an alarm of its own, which only ever gets tighter."""
+    level = max(0.65, min(0.95, heart.load))
+    beats.set_alarm(store, GaugeAlarm(gauge=heart.worst_gauge, bound=level, seconds=60.0, owner="agent"), at=at)
+
+
+def _unslept(store: Store) -> int:
+    """Memories of people's words since the last night."""
+    with store.reading() as db:
+        last = db.execute("SELECT max(started_at) FROM nights").fetchone()[0] or ""
+        found = db.execute("SELECT count(*) FROM experiences WHERE author = 'user' AND recorded_at > ?", [last])
+        return int(found.fetchone()[0])
+
+
+def _folded(store: Store) -> str:
+    return "the log is folded into the database" if store.fold_log() else "readers did not let go of the log"
+
+
+def _checked(store: Store) -> str:
+    with store.reading() as db:
+        problems = [str(row[0]) for row in db.execute("PRAGMA quick_check(5)").fetchall()]
+    if problems != ["ok"]:
+        log.error("database_damaged: %s", "; ".join(problems))
+        return f"damaged: {'; '.join(problems)}; run slowwave doctor"
+    return "the database is whole"
+
+
+def _rewritten(store: Store) -> str | None:
+    with store.reading() as db:
+        free = db.execute("PRAGMA freelist_count").fetchone()[0]
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+    if not pages or free / pages < _SLACK:
+        return None
+    store.rewrite()
+    return f"{free} of {pages} pages were free, and are given back"

@@ -1,0 +1,268 @@
+"""The heart: why it beats, what it does at a beat, and who notices when it stops."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agent import alarms, pacing
+from agent.governor import Arena, Wish
+from agent.heartbeat import STUCK_SECONDS, Beat, Chore, Heart, Watch, at_once
+from agent.pulse import STOPPED, Lag, Pulse
+from agent.vitals import Vitals
+from bench.server import Server
+from memory import beats
+from memory.beats import GaugeAlarm
+from memory.store import Store
+
+BEGAN = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+class Simulated:
+    """A machine whose time is ours."""
+
+    def __init__(self) -> None:
+        self.time, self.load, self.running, self.cost = 0.0, 0.2, 0, 0.0
+        self.written = 0
+        self.free = 0.5
+
+    def sense(self) -> Vitals:
+        return Vitals(
+            at=self.time,
+            cpu=self.load,
+            running=self.running,
+            disk_free=self.free,
+            written_bytes=self.written,
+            memory=0.3,
+        )
+
+    def heart(self, *, arena: Arena | None = None, wish: float = 1.0, chores: tuple[Chore, ...] = ()) -> Heart:
+        self.beaten: list[Beat] = []
+        spent = iter(range(1 << 30))
+        return Heart(
+            sense=self.sense,
+            arena=arena or Arena(),
+            now=lambda: BEGAN + timedelta(seconds=self.time),
+            wish=lambda: Wish(factor=wish),
+            chores=chores,
+            clock=lambda: self.time,
+            cpu_clock=lambda: next(spent) * self.cost,
+            hand=at_once,
+            chance=random.Random(1),
+            on_beat=self.beaten.append,
+        )
+
+    def run(self, heart: Heart, seconds: int) -> None:
+        for _ in range(seconds):
+            self.time += 1.0
+            heart.look()
+
+
+def counting(done: list[float], machine: Simulated) -> Callable[[], str]:
+    def do() -> str:
+        done.append(machine.time)
+        return "done"
+
+    return do
+
+
+def test_every_beat_says_who_decided_and_why() -> None:
+    machine = Simulated()
+    heart = machine.heart()
+    machine.run(heart, 600)
+    machine.load = 0.99
+    machine.run(heart, 1200)
+    assert {b.decided_by for b in machine.beaten} >= {"wish", "machine"}
+    assert all(b.reason and b.interval >= 2 for b in machine.beaten)
+    assert [b.n for b in machine.beaten] == list(range(1, len(machine.beaten) + 1))
+    gaps = [b.at - a.at for a, b in zip(machine.beaten, machine.beaten[1:], strict=False)]
+    assert gaps[-1] > 5 * gaps[0]  # under load it slowed down
+
+
+def test_a_chore_is_done_no_oftener_than_it_says_and_waits_while_somebody_is_answered() -> None:
+    machine, light, heavy = Simulated(), list[float](), list[float]()
+    chores = (
+        Chore(name="light", act="write", every=100.0, do=counting(light, machine)),
+        Chore(name="heavy", act="write", every=0.0, do=counting(heavy, machine), heavy=True),
+    )
+    heart = machine.heart(chores=chores)
+    machine.running = 1
+    machine.run(heart, 600)
+    assert heavy == [] and len(light) >= 4
+    assert all(b - a >= 100 for a, b in itertools.pairwise(light))
+    assert {d.outcome for b in machine.beaten for d in b.did if d.name == "heavy"} == {"waiting"}
+    machine.running = 0
+    machine.run(heart, 120)
+    assert heavy
+
+
+def test_a_chore_that_would_break_a_constraint_is_refused_and_the_log_says_which() -> None:
+    machine, done = Simulated(), list[float]()
+    machine.free = 0.05
+    heart = machine.heart(chores=(Chore(name="tidy", act="write", every=0.0, do=counting(done, machine)),))
+    machine.run(heart, 60)
+    (refused,) = machine.beaten[0].did
+    assert not done and refused.outcome == "refused" and "share of the disk that is free" in refused.detail
+    machine.free = 0.5
+    machine.written = 2**31  # somebody filled the day's allowance
+    machine.run(heart, 60)
+    assert not done and "bytes written in a day" in machine.beaten[-1].did[0].detail
+
+
+def test_a_chore_that_fails_stops_nothing() -> None:
+    machine = Simulated()
+
+    def fail() -> str:
+        raise RuntimeError("no")
+
+    heart = machine.heart(chores=(Chore(name="bad", act="beat", every=0.0, do=fail, metrics=lambda: {}),))
+    machine.run(heart, 200)
+    assert len(machine.beaten) >= 4
+    assert machine.beaten[-1].did[0].outcome == "failed" and "RuntimeError: no" in machine.beaten[-1].did[0].detail
+
+
+def test_an_eager_agent_stays_within_its_processor_time() -> None:
+    machine = Simulated()
+    machine.cost = 3.0  # two readings of the clock a beat, so 3 seconds each
+    heart = machine.heart(arena=Arena(cpu_seconds_an_hour=60), wish=0.0)
+    machine.run(heart, 2 * 3600)
+    assert 30 <= len(machine.beaten) <= 44
+    assert any("processor seconds" in b.reason for b in machine.beaten)
+
+
+def test_a_hand_that_hangs_is_given_up() -> None:
+    machine = Simulated()
+    heart = machine.heart()
+    heart._hand = lambda work: None  # it never comes back
+    machine.run(heart, 60)
+    assert machine.beaten == []
+    heart._hand = at_once
+    machine.run(heart, int(STUCK_SECONDS) + 60)
+    assert machine.beaten
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("how", ["frozen", "killed"])
+def test_a_heart_that_stops_is_noticed_within_two_beats_and_beats_again(how: str) -> None:
+    hang, broken = threading.Event(), threading.Event()
+
+    def sense() -> Vitals:
+        if broken.is_set():
+            broken.clear()
+            if how == "killed":
+                raise RuntimeError("the heart's thread ends")
+            hang.wait(30)
+        return Vitals(at=time.monotonic(), cpu=0.1)
+
+    heart = Heart(sense=sense, arena=Arena(resting=2.0), now=lambda: datetime.now(UTC), wish=lambda: Wish(factor=0.5))
+    watch = Watch(heart)
+    watch.start()
+    try:
+        wait_for(lambda: heart.gauges().beats >= 1)
+        broken.set()
+        began = time.monotonic()
+        wait_for(lambda: not watch.check(), every=0.5)
+        noticed = time.monotonic() - began
+        assert noticed <= 2 * 2.0 + 1.0, noticed
+        before = heart.gauges().beats
+        wait_for(lambda: heart.gauges().beats > before)
+        assert watch.gauges().restarts == 1 and watch.check()
+    finally:
+        hang.set()
+        watch.stop()
+
+
+def wait_for(holds: Callable[[], bool], *, seconds: float = 20.0, every: float = 0.05) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(every)
+
+
+def test_the_switch_stops_it_also_across_restarts(tmp_path: Path) -> None:
+    def pulse() -> Pulse:
+        machine = Simulated()
+        found = Pulse(
+            watch=Watch(machine.heart()), store=Store(tmp_path / "db"), data_dir=tmp_path, lag=Lag(), arena=Arena()
+        )
+        machine.run(found.watch.heart, 200)
+        before = len(machine.beaten)
+        found.obey()
+        machine.run(found.watch.heart, 2000)
+        found.store.close()
+        assert (len(machine.beaten) == before) is (tmp_path / STOPPED).exists()
+        return found
+
+    pulse().switch(stopped=True)
+    assert pulse().gauges().status == "stopped"
+    (tmp_path / STOPPED).unlink()
+    assert pulse().gauges().status != "stopped"
+
+
+def test_the_agents_alarms_only_ever_get_tighter(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    beats.set_alarm(store, GaugeAlarm(gauge="memory", bound=0.9, seconds=60, owner="operator"), at=BEGAN)
+    loose = GaugeAlarm(gauge="memory", bound=0.95, seconds=600, owner="agent")
+    assert beats.set_alarm(store, loose, at=BEGAN) == GaugeAlarm(gauge="memory", bound=0.9, seconds=60, owner="agent")
+    tight = GaugeAlarm(gauge="memory", bound=0.7, seconds=90, owner="agent")
+    assert beats.set_alarm(store, tight, at=BEGAN).bound == 0.7
+    assert beats.set_alarm(store, loose, at=BEGAN).bound == 0.7
+    assert {a.owner: a.bound for a in beats.alarms(store)} == {"operator": 0.9, "agent": 0.7}
+    store.close()
+
+
+def test_an_alarm_sounds_once_its_gauge_has_been_above_for_so_long() -> None:
+    (alarm,) = [GaugeAlarm(gauge="memory", bound=0.8, seconds=10, owner="operator")]
+    since = alarms.above([alarm], {"memory": 0.9}, {}, 100.0)
+    assert alarms.sounding([alarm], since, 105.0) == {}
+    since = alarms.above([alarm], {"memory": 0.9}, since, 110.0)
+    assert alarms.sounding([alarm], since, 110.0) == {"memory": 10.0}
+    assert alarms.above([alarm], {"memory": 0.5}, since, 111.0) == {}
+
+
+def test_choices_carry_the_pace_so_far_and_no_further() -> None:
+    factor = 1.0
+    for _ in range(20):
+        factor = pacing.moved(factor, "faster")
+    assert factor == 1 / pacing.FURTHEST
+    for _ in range(40):
+        factor = pacing.moved(factor, "slower")
+    assert factor == pacing.FURTHEST
+    assert pacing.moved(1.0, "same") == 1.0
+
+
+def test_moods_quicken_and_slow_the_wish() -> None:
+    assert pacing.wished(1.0, {"arousal": 0.8}).factor < 1 < pacing.wished(1.0, {"fatigue": 0.8}).factor
+    assert pacing.wished(1.0, {}).why == "at rest"
+    assert "arousal +0.8" in pacing.wished(1.25, {"arousal": 0.8}).why
+
+
+def test_gauges_are_put_into_the_words_that_were_measured() -> None:
+    for load in (0.0, 0.3, 0.7, 2.0):
+        for fatigue in (-1.0, 0.2, 0.5, 1.0):
+            for waiting in (0, 5, 100):
+                shown = pacing.shown(load=load, fatigue=fatigue, waiting=waiting)
+                assert all(value in pacing.LEVELS[name] for name, value in shown.items())
+
+
+def test_over_http_it_is_seen_stopped_and_started(scripted_server: Server) -> None:
+    with httpx.Client(base_url=scripted_server.url, timeout=30) as client:
+        wait_for(lambda: bool(client.get("/v1/heartbeat").json()["vitals"]), seconds=60)
+        found = client.get("/v1/heartbeat").json()
+        assert found["status"] == "beating" and found["reason"] and found["decided_by"] in ("wish", "machine", "arena")
+        assert len(found["conduct"]) == 18 and 0 <= found["gauges"]["memory"] < 1
+        stopped = client.put("/v1/heartbeat", json={"stopped": True}).json()
+        assert stopped["status"] == "stopped" and stopped["limits"]["stopped"]
+        assert client.put("/v1/heartbeat", json={"stopped": False}).json()["status"] == "beating"
+        alarm = {"gauge": "memory", "bound": 0.99, "seconds": 5}
+        assert client.put("/v1/heartbeat", json={"alarm": alarm}).json()["alarms"][0]["bound"] == 0.99
+        refused = client.put("/v1/heartbeat", json={"alarm": {**alarm, "gauge": "courage"}})
+        assert refused.status_code == 400 and "memory" in refused.json()["error"]["message"]
