@@ -548,7 +548,7 @@ def _configure_logging(settings: Settings, *, json_log: bool) -> None:
     handler.setFormatter(_JsonLines() if json_log else plain)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    for chatty in ("httpx", "httpcore", "huggingface_hub", "asyncio"):
+    for chatty in ("apscheduler", "httpx", "httpcore", "huggingface_hub", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -190,7 +190,7 @@ class Heart:
             vitals=self.vitals,
             gauges=governor.gauges(self.vitals) if self.vitals else {},
             pace=self._pace,
-            due=self._due,
+            due=governor.due(self._pace, replace(self._wish(), jitter=self._jitter), self.arena),
             beats=self._begun,
             late=self._late,
             restarts=restarts,

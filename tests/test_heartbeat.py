@@ -260,7 +260,8 @@ def test_over_http_it_is_seen_stopped_and_started(scripted_server: Server) -> No
         assert found["status"] == "beating" and found["reason"] and found["decided_by"] in ("wish", "machine", "arena")
         assert len(found["conduct"]) == 18 and 0 <= found["gauges"]["memory"] < 1
         stopped = client.put("/v1/heartbeat", json={"stopped": True}).json()
-        assert stopped["status"] == "stopped" and stopped["limits"]["stopped"]
+        assert stopped["status"] == "stopped" and stopped["interval_seconds"] is None
+        assert stopped["reason"] == "it is switched off"
         assert client.put("/v1/heartbeat", json={"stopped": False}).json()["status"] == "beating"
         alarm = {"gauge": "memory", "bound": 0.99, "seconds": 5}
         assert client.put("/v1/heartbeat", json={"alarm": alarm}).json()["alarms"][0]["bound"] == 0.99
