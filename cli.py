@@ -1,4 +1,6 @@
-"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, doctor. Every command takes --json.
+"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, heartbeat, backup, doctor.
+
+Every command takes --json.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 3 no service answers, 130 stopped by Ctrl-C.
 """
@@ -7,17 +9,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from commands import chat, checkpoint, heartbeat, memory, persona, sessions, sleep
+from commands import backup, chat, checkpoint, heartbeat, memory, persona, sessions, sleep
 from commands.terminal import FAILED, INTERRUPTED, USAGE, Failure, Json, err, out, print_json
 from settings import Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from agent.core_self import Core
 
 app = typer.Typer(
     name="slowwave",
@@ -33,6 +39,7 @@ app.add_typer(sleep.app, name="sleep")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(persona.app, name="persona")
 app.add_typer(heartbeat.app, name="heartbeat")
+app.add_typer(backup.app, name="backup")
 
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings, else SLOWWAVE_CONFIG.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="All state of one agent.")]
@@ -106,6 +113,59 @@ def doctor(
         print_json({"healthy": healthy, "findings": rows})
     if not healthy:
         raise typer.Exit(FAILED)
+
+
+@backup.app.command("verify")
+def backup_verify(
+    file: Annotated[Path, typer.Argument(help="A core self.")],
+    json_output: Json = False,
+) -> None:
+    """Check a core self: every digest, the signature, and that it comes back as it went in. Needs no service."""
+    from agent.core_self import prove
+
+    _show_core(lambda: prove(file), json_output=json_output)
+
+
+@backup.app.command("restore")
+def backup_restore(
+    file: Annotated[Path, typer.Argument(help="A core self.")],
+    data_dir: DataDir = None,
+    signer: Annotated[str | None, typer.Option("--signer", help="Take it only if this public key signed it.")] = None,
+    config: Config = None,
+    sets: Set = None,
+    json_output: Json = False,
+) -> None:
+    """Make an empty data directory the agent that a core self is of. Needs no service."""
+    settings = _settings(config, {"data_dir": data_dir}, sets)
+    from agent.core_self import restore
+
+    trusted = None if signer is None else frozenset({signer})
+    _show_core(
+        lambda: restore(file, settings.data_dir, owner="slowwave backup restore", trusted=trusted),
+        json_output=json_output,
+    )
+
+
+def _show_core(work: Callable[[], Core], *, json_output: bool) -> None:
+    from dataclasses import asdict
+
+    from memory.errors import MemoryFault
+
+    try:
+        found = work()
+    except (MemoryFault, OSError) as error:
+        raise Failure(str(error)) from error
+    if json_output:
+        print_json({**asdict(found), "at": found.at.isoformat()})
+        return
+    out.print(f"core self of {found.at:%Y-%m-%d %H:%M} UTC, {found.nbytes / 1e6:.1f} MB, signed by {found.signer}")
+    out.print(f"base {escape(found.model)}; adapters: {', '.join(found.adapters) or 'none'}", soft_wrap=True)
+    out.print(
+        f"{found.counts.get('experiences', 0)} memories, {found.counts.get('moods', 0)} moods. {escape(found.note)}"
+    )
+    if found.settings.get("temperament"):
+        given = ",".join(found.settings["temperament"])
+        out.print(f"set its temperament too, it is a setting: temperament={escape(given)}")
 
 
 @persona.app.command("test")

@@ -7,21 +7,27 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
+from typing import cast
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from agent import conduct, pacing
 from agent.conduct import Metric
+from agent.core_self import Backups, Core, create
 from agent.governor import NOTHING, Arena, Wish
 from agent.heartbeat import Beat, Chore, Heart, Watch
 from agent.mood import named
 from agent.moods import Moods
 from agent.pulse import Lag, Pulse
 from agent.vitals import Body, Served
+from consolidation.registry import Registry
 from memory import beats
 from memory import moods as kept_moods
 from memory.beats import Choice, GaugeAlarm
+from memory.errors import MemoryFault
 from memory.store import Store
+from models import signature
 from models.engine import Engine
 from models.errors import ModelError
 from settings import Settings, SettingsError
@@ -58,6 +64,7 @@ def pulse(
     engine: Engine,
     moods: Moods | None,
     *,
+    backups: Backups,
     base: Callable[[], str],
     quiet: Callable[[], float],
     now: Callable[[], datetime],
@@ -100,6 +107,7 @@ def pulse(
     chores = [
         Chore(name="alarms", act="beat", every=0.0, do=lambda: found.listen(time.monotonic()), metrics=_one_beat),
         *maintenance(store),
+        Chore(name="keep the core self", act="write", every=_HOUR, do=lambda: _backed_up(backups), heavy=True),
     ]
     scale = pacing.shipped(base()) if settings.model != "scripted" else None
     if scale is not None:
@@ -235,6 +243,65 @@ def _unslept(store: Store) -> int:
         last = db.execute("SELECT max(started_at) FROM nights").fetchone()[0] or ""
         found = db.execute("SELECT count(*) FROM experiences WHERE author = 'user' AND recorded_at > ?", [last])
         return int(found.fetchone()[0])
+
+
+def backups_of(
+    settings: Settings, store: Store, registry: Registry, *, base: Callable[[], str], now: Callable[[], datetime]
+) -> Backups:
+    """Where this service keeps its core self."""
+
+    def write(path: Path) -> Core:
+        with store.reading() as db:
+            serving = [str(r[0]) for r in db.execute("SELECT id FROM adapters WHERE status = 'active'").fetchall()]
+        return create(
+            path,
+            store,
+            adapters=[(id, registry.folder_of(id)) for id in serving],
+            base=base(),
+            model=settings.model_name,
+            settings={"temperament": list(settings.temperament)},
+            note=_note(store),
+            signer=signature.own(settings.data_dir / "keys" / "checkpoints"),
+            at=now(),
+        )
+
+    return Backups(folder=settings.data_dir / "backups", write=write, now=now)
+
+
+def conduct_of_nights(backups: Backups) -> Callable[[str, Mapping[str, float]], tuple[str, ...]]:
+    """What a night's act would break. Before weights change, the core self is made safe, if it was not of late."""
+
+    def may(act: str, metrics: Mapping[str, float]) -> tuple[str, ...]:
+        found = {**metrics}
+        if act in ("train", "swap"):
+            age = backups.age()
+            if age is None or age > _HOUR / 2:
+                try:
+                    backups.make()
+                except (MemoryFault, OSError) as error:
+                    log.error("core_self_not_made: %s", error)
+            age = backups.age()
+            if age is not None:
+                found["age of the proven backup"] = age
+        return tuple(map(str, conduct.judge(cast(conduct.Act, act), cast(Mapping[Metric, float], found))))
+
+    return may
+
+
+def _note(store: Store) -> str:
+    """What it tells itself, should it wake up elsewhere."""
+    with store.reading() as db:
+        memories = db.execute("SELECT count(*) FROM experiences").fetchone()[0]
+        night = db.execute("SELECT date, outcome FROM nights WHERE phase = 'ended' ORDER BY ended_at DESC").fetchone()
+        beaten = db.execute("SELECT n, reason FROM beats ORDER BY n DESC LIMIT 1").fetchone()
+    last = f"the last night, of {night[0]}, was {night[1]}" if night else "no night has been slept yet"
+    pace = f"the last beat was number {beaten[0]} ({beaten[1]})" if beaten else "the heart has not beaten yet"
+    return f"{memories} memories; {last}; {pace}."
+
+
+def _backed_up(backups: Backups) -> str:
+    made = backups.make()
+    return f"{sum(made.counts.values())} rows, {made.nbytes / 1e6:.1f} MB, restored elsewhere and found the same"
 
 
 def _folded(store: Store) -> str:

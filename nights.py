@@ -120,6 +120,7 @@ def sleeper(
     registry: Registry,
     serving: Serving,
     *,
+    may: Callable[[str, Mapping[str, float]], Sequence[str]] = lambda act, metrics: (),
     now: Callable[[], datetime],
 ) -> Sleeper:
     """What runs nights. Stray files are removed.
@@ -157,6 +158,7 @@ def sleeper(
         wake=serving.wake,
         busy=lambda: serving.engine.stats().running > 0,
         now=now,
+        may=may,
         bars=bars,
         adapters_kept=settings.adapters_kept,
     )

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -32,6 +33,7 @@ from tzlocal import get_localzone
 
 from agent.calibration import calibrate, key_of, shipped
 from agent.checkpoint import Checkpoints
+from agent.core_self import Backups
 from agent.keeping import Keeper
 from agent.mood import Feeling, named
 from agent.moods import Moods
@@ -42,7 +44,7 @@ from agent.remembering import Memory
 from agent.temperament import Temperament
 from agent.turn import Awake
 from consolidation.registry import Registry
-from heartbeats import arena_of, begin, end, pulse
+from heartbeats import arena_of, backups_of, begin, conduct_of_nights, end, pulse
 from memory import checkpoint_log, data_dir
 from memory.adding import Quotas
 from memory.alarms import sounding
@@ -124,8 +126,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
     with data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
-        suspended = settings.data_dir / "checkpoints"
-        finish_forgetting(store, drop_files=lambda: shutil.rmtree(suspended, ignore_errors=True))
+        finish_forgetting(store, drop_files=partial(_drop, settings.data_dir))
         engine = Engine(lambda: load_model(settings), _limits(settings))
         embedder = _embedder(settings, engine)
         memory = _memory(settings, store, embedder)
@@ -137,9 +138,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         registry = Registry(store, settings.data_dir / "adapters")
         serving = Serving(engine=engine, registry=registry)
         moods = _moods(settings, store, temperament)
-        nights = sleeper(settings, store, memory.experiences, registry, serving, now=_now)
+        backups = backups_of(settings, store, registry, base=base_digest(settings), now=_now)
+        nights = sleeper(
+            settings, store, memory.experiences, registry, serving, may=conduct_of_nights(backups), now=_now
+        )
         ticking = clock(settings, store, nights, engine, now=_now)
-        beating = _pulse(settings, store, engine, moods, ticking)
+        beating = _pulse(settings, store, engine, moods, backups, ticking)
 
         def wake() -> None:
             serving.wake_all(store)
@@ -197,6 +201,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     nudge=background.nudge,
                 ),
                 pulse=beating,
+                backups=backups,
                 model_name=settings.model_name,
                 defaults=ReplyDefaults(
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
@@ -223,6 +228,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             calibrating.join()
             background.close()
             store.close()
+
+
+def _drop(folder: Path) -> None:
+    """What beside the database may hold what was said."""
+    for name in ("checkpoints", "backups"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _checked(settings: Settings) -> Temperament:
@@ -282,11 +293,14 @@ def _moods(settings: Settings, store: Store, temperament: Temperament) -> Moods 
     return moods
 
 
-def _pulse(settings: Settings, store: Store, engine: Engine, moods: Moods | None, ticking: Clock) -> Pulse | None:
+def _pulse(
+    settings: Settings, store: Store, engine: Engine, moods: Moods | None, backups: Backups, ticking: Clock
+) -> Pulse | None:
     """The heartbeat, which has not begun; None: it is switched off for good."""
     if not settings.heartbeat:
         return None
-    return pulse(settings, store, engine, moods, base=base_digest(settings), quiet=ticking.quiet_seconds, now=_now)
+    base, quiet = base_digest(settings), ticking.quiet_seconds
+    return pulse(settings, store, engine, moods, backups=backups, base=base, quiet=quiet, now=_now)
 
 
 def create_app(runtime: Runtime) -> FastAPI:

@@ -124,7 +124,7 @@ CONSTRAINTS: tuple[Constraint, ...] = (
         7,
         "disk",
         "self",
-        ["write", "remember", "train"],
+        ["write", "remember"],
         [
             Bound(metric="bytes written in a day", most=_GIB),
             Bound(metric="share of the disk that is free", least=0.1),

@@ -75,6 +75,8 @@ class House:
     busy: Callable[[], bool]
     """Whether somebody is being answered."""
     now: Callable[[], datetime]
+    may: Callable[[str, Mapping[str, float]], Sequence[str]] = lambda act, metrics: ()
+    """What an act would break of the agent's conduct, with its metrics as they would be; nothing: it may be done."""
     bars: Bars = field(default_factory=Bars)
     limits: Limits = field(default_factory=Limits)
     adapters_kept: int = 8
@@ -219,6 +221,10 @@ class Sleeper:
         folder = self._folder / night.id
         folder.mkdir(exist_ok=True)
         files.write(planned.job, folder)
+        dreamt = {"topics in a night": len(chosen), "share of dreams with a source": 1.0 if chosen else 0.0}
+        trained = {"steps in a night": _steps(planned.job), "asleep": float(night.phase == "dreaming")}
+        if not (self._may(night, "dream", dreamt) and self._may(night, "train", trained)):
+            return
         by_kind = dict(Counter(planned.strategies))
         night = self._enter(night, "training", examples=by_kind, questions=len(planned.questions))
         night = self._work(night, folder)
@@ -234,11 +240,19 @@ class Sleeper:
             self._end(night, "rejected", reasons, **figures)
             return
         house.prove(made)
+        if not self._may(night, "swap", {"passed the exam": float(outcome.verdict.passed)}):
+            return
         night = self._enter(night, "promoting", **figures)
         learnt = _learnt(planned, outcome, {s.fact.key: s for s in chosen})
         adapter = self._registry.promote(made, night, learnt, base=house.base(), at=house.now())
         house.wake(owner, adapter)
         self._registry.tidy(most=house.adapters_kept)
+
+    def _may(self, night: Night, act: str, metrics: Mapping[str, float]) -> bool:
+        broken = self._house.may(act, metrics)
+        if broken:
+            self._end(night, "rejected" if night.phase == "examining" else "failed", list(broken))
+        return not broken
 
     def _notes(self, night: Night, day: Sequence[Experience], setting: Setting) -> dict[str, tuple[Note, ...]]:
         """What the writer makes of the day, read now where it was not before."""
@@ -332,6 +346,14 @@ class Sleeper:
                 worker.send_signal(signal.SIGCONT)
                 stopped = False
             time.sleep(_LOOK)
+
+
+def _steps(job: files.Job) -> int:
+    """That a job will train for."""
+    from models.training import Recipe
+
+    recipe = {**asdict(Recipe()), **job.recipe}
+    return int(recipe["epochs"]) * -(-len(job.examples) // int(recipe["batch"]))
 
 
 def _told_after(one: Experience, at: datetime) -> bool:

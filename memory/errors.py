@@ -1,6 +1,7 @@
 """Every way in which the memory can refuse, one tree.
 
 MemoryFault
+├── CoreRefused        a core self that cannot be put back as it is, or not here
 ├── DataDirInUse       another process owns the data directory
 ├── DataDirUnusable    it cannot be created, read or written
 ├── DatabaseTooNew     a later version of slowwave has written it
@@ -17,6 +18,10 @@ from __future__ import annotations
 
 class MemoryFault(Exception):
     """Base of this package's errors."""
+
+
+class CoreRefused(MemoryFault):
+    """A core self that cannot be put back as it is, or not here."""
 
 
 class DataDirInUse(MemoryFault):

@@ -259,7 +259,6 @@ class House:
         self._ought(self.steps <= 4000, "steps")
         self._ought(self.asleep, "trained awake")
         self._ought(self.now - self.backup_at <= 3600, "trained without a backup")
-        self._ought(self.free >= 0.1, "trained on a full disk")
 
     def _write(self, amount: int, id: int) -> None:
         self.deeds.written.add(self.now, amount * 2**13)

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from agent.checkpoint import Checkpoints
+from agent.core_self import Backups
 from agent.moving import Moving
 from agent.pulse import Pulse
 from agent.turn import Awake
@@ -91,6 +92,7 @@ class Service:
     """Of a file that is taken in."""
     pulse: Pulse | None
     """None: it has no heartbeat."""
+    backups: Backups
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics

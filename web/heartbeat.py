@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from agent.conduct import CONSTRAINTS
+from agent.core_self import Backups
 from agent.governor import NOTHING
 from agent.pulse import Pulse
 from memory import beats
@@ -86,6 +87,15 @@ class Constraint(BaseModel):
     otherwise: str
 
 
+class CoreSelf(BaseModel):
+    """The latest core self that was written, restored elsewhere and found the same."""
+
+    path: str
+    """On the service's machine."""
+    age_seconds: float
+    bytes: int
+
+
 class Heartbeat(BaseModel):
     """How the heart is."""
 
@@ -110,6 +120,8 @@ class Heartbeat(BaseModel):
     recent: list[Beat]
     """The newest first."""
     conduct: list[Constraint]
+    core_self: CoreSelf | None = None
+    """None: none was made yet."""
 
 
 class AlarmAsked(BaseModel):
@@ -158,7 +170,7 @@ async def heartbeat(service: ServiceDep, recent: Recent = 20) -> Heartbeat:
     """The pace, and why; gauges, alarms, the latest beats."""
     if service.pulse is None:
         return _NONE
-    return await run_in_threadpool(_shown, service.pulse, recent)
+    return await run_in_threadpool(_shown, service.pulse, service.backups, recent)
 
 
 @router.put("/heartbeat")
@@ -179,10 +191,19 @@ async def switch(service: ServiceDep, asked: Switch) -> Heartbeat:
         await run_in_threadpool(beats.set_alarm, pulse.store, alarm, at=service.awake.now())
     if asked.stopped is not None:
         await run_in_threadpool(lambda: pulse.switch(stopped=asked.stopped is True))
-    return await run_in_threadpool(_shown, pulse, 20)
+    return await run_in_threadpool(_shown, pulse, service.backups, 20)
 
 
-def _shown(pulse: Pulse, recent: int) -> Heartbeat:
+@router.post("/backups", status_code=201)
+async def back_up(service: ServiceDep) -> CoreSelf:
+    """Write the core self now, restore it elsewhere, compare, and keep it. It stays on the service's machine."""
+    await run_in_threadpool(service.backups.make)
+    found = _latest(service.backups)
+    assert found is not None
+    return found
+
+
+def _shown(pulse: Pulse, backups: Backups, recent: int) -> Heartbeat:
     now = pulse.gauges()
     chosen = beats.chosen(pulse.store)
     arena = pulse.watch.heart.arena
@@ -243,4 +264,12 @@ def _shown(pulse: Pulse, recent: int) -> Heartbeat:
             )
             for c in CONSTRAINTS
         ],
+        core_self=_latest(backups),
     )
+
+
+def _latest(backups: Backups) -> CoreSelf | None:
+    age = backups.age()
+    if age is None:
+        return None
+    return CoreSelf(path=str(backups.latest), age_seconds=age, bytes=backups.latest.stat().st_size)

@@ -187,7 +187,9 @@ async def forget_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> R
             id,
             owner=owner,
             at=service.awake.now(),
-            drop_states=lambda of: service.awake.engine.drop_states(of) + service.checkpoints.drop_all(of),
+            drop_states=lambda of: (
+                service.awake.engine.drop_states(of) + service.checkpoints.drop_all(of) + service.backups.drop()
+            ),
             files=service.memory.files,
             underway=service.awake.underway,
             also=lambda db, events: mark_stale(db, owner, events),
