@@ -68,6 +68,11 @@ def _print(found: dict[str, Any], *, json_output: bool) -> None:
         out.print(f"alarm of {one['owner']}: {escape(one['gauge'])} above {one['bound']:.0%}{state}")
     if found["choice"]:
         out.print(f"its own choice: {found['choice']['choice']}, in all x{found['choice']['factor']:.2f}")
+    core = found["core_self"]
+    if core:
+        out.print(
+            f"core self: {core['age_seconds'] / 60:.0f} minutes old, {core['bytes'] / 1e6:.1f} MB, {core['path']}"
+        )
     if found["recent"]:
         table = Table("beat", "at", "after", "why", "did")
         for beat in found["recent"]:

@@ -312,6 +312,7 @@ def test_the_heart_is_seen_and_switched(browser: Browser, scripted_server: Serve
     page.keyboard.press("Alt+KeyH")
     expect(page.locator("#heart-state")).to_contain_text("beating")
     expect(page.locator("#gauges li", has_text="memory").first).to_contain_text("%")
+    expect(page.locator("#core-self")).to_contain_text("core self")
     page.get_by_role("button", name="Stop it").click()
     expect(page.locator("#heart-state")).to_contain_text("it is switched off")
     page.get_by_role("button", name="Let it beat").click()

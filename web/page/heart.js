@@ -25,6 +25,10 @@ function show(found) {
   off.hidden = found.status === "none";
   off.dataset.stopped = String(found.status === "stopped");
   off.textContent = found.status === "stopped" ? "Let it beat" : "Stop it";
+  const core = found.core_self;
+  $("core-self").textContent = core
+    ? `The core self was kept ${Math.round(core.age_seconds / 60)} minutes ago: ${(core.bytes / 1e6).toFixed(1)} MB, restored elsewhere and found the same.`
+    : "No core self has been kept yet.";
   const gauges = Object.entries(found.gauges).sort(([, a], [, b]) => b - a);
   $("gauges").replaceChildren(...gauges.map(gauge));
   $("gauge-alarms").hidden = found.alarms.length === 0;
