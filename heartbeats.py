@@ -22,7 +22,7 @@ from agent.moods import Moods
 from agent.pulse import Lag, Pulse
 from agent.vitals import Body, Served
 from consolidation.registry import Registry
-from memory import beats
+from memory import beats, core
 from memory import moods as kept_moods
 from memory.beats import Choice, GaugeAlarm
 from memory.errors import MemoryFault
@@ -79,11 +79,11 @@ def pulse(
 
     def served() -> Served:
         stats = engine.stats()
-        return Served(lag=lag.seconds, waiting=stats.waiting, running=stats.running)
+        return Served(lag=lag.now(time.monotonic()), waiting=stats.waiting, running=stats.running)
 
     def mood() -> Mapping[str, float]:
-        owner = kept_moods.moved_last(store) if moods else None
-        if moods is None or owner is None:
+        owner = kept_moods.only_one(store) if moods else None
+        if moods is None or owner is None:  # with several users, how one feels shows in no beat of the others
             return {}
         values = moods.of(owner, now()).values
         return named(values)
@@ -105,19 +105,17 @@ def pulse(
     )
     found = Pulse(watch=Watch(heart), store=store, data_dir=settings.data_dir, lag=lag, arena=arena)
     chores = [
-        Chore(name="alarms", act="beat", every=0.0, do=lambda: found.listen(time.monotonic()), metrics=_one_beat),
         *maintenance(store),
         Chore(name="keep the core self", act="write", every=_HOUR, do=lambda: _backed_up(backups), heavy=True),
     ]
-    scale = pacing.shipped(base()) if settings.model != "scripted" else None
-    if scale is not None:
+    if settings.model != "scripted" and pacing.any_shipped():
         chores.append(
             Chore(
                 name="choose the pace",
                 act="generate",
                 every=_CHOOSES_EVERY,
                 heavy=True,
-                do=lambda: _choose(heart, engine, store, own, scale, feeling(), quiet(), now()),
+                do=lambda: _choose(heart, engine, store, own, base, feeling(), quiet(), now()),
                 metrics=lambda: _spending(heart, _PACE_TOKENS),
             )
         )
@@ -158,7 +156,11 @@ class _Slow:
 
     def __call__(self) -> Mapping[str, float]:
         if time.monotonic() - self._at >= self._every:
-            self._at, self._value = time.monotonic(), dict(self._read())
+            self._at = time.monotonic()
+            try:
+                self._value = dict(self._read())
+            except MemoryFault as error:
+                log.warning("mood_unread: %s", error)  # the last one does
         return self._value
 
 
@@ -185,10 +187,6 @@ def keep(store: Store, beat: Beat) -> None:
     )
 
 
-def _one_beat() -> dict[Metric, float]:
-    return {"beats in a minute": 1}
-
-
 def _spending(heart: Heart, tokens: int) -> dict[Metric, float]:
     counted = heart.deeds.metrics(time.monotonic())
     return {
@@ -202,13 +200,16 @@ def _choose(
     engine: Engine,
     store: Store,
     own: _Own,
-    scale: pacing.Scale,
+    base: Callable[[], str],
     mood: Mapping[str, float],
     quiet: float,
     at: datetime,
 ) -> str | None:
     """Have the agent choose its pace, if nobody is about."""
     if quiet < _QUIET_SECONDS or not engine.alive:
+        return None
+    scale = pacing.shipped(base())
+    if scale is None:  # it does not follow its gauges, or nobody has looked
         return None
     load, fatigue = heart.load, mood.get("fatigue", 0.0)
     shown = pacing.shown(load=load, fatigue=fatigue, waiting=_unslept(store))
@@ -251,12 +252,10 @@ def backups_of(
     """Where this service keeps its core self."""
 
     def write(path: Path) -> Core:
-        with store.reading() as db:
-            serving = [str(r[0]) for r in db.execute("SELECT id FROM adapters WHERE status = 'active'").fetchall()]
         return create(
             path,
             store,
-            adapters=[(id, registry.folder_of(id)) for id in serving],
+            adapters=[(id, registry.folder_of(id)) for id in core.serving(store)],
             base=base(),
             model=settings.model_name,
             settings={"temperament": list(settings.temperament)},
@@ -265,7 +264,9 @@ def backups_of(
             at=now(),
         )
 
-    return Backups(folder=settings.data_dir / "backups", write=write, now=now)
+    found = Backups(folder=settings.data_dir / "backups", write=write, now=now)
+    found.tidy()
+    return found
 
 
 def conduct_of_nights(backups: Backups) -> Callable[[str, Mapping[str, float]], tuple[str, ...]]:

@@ -175,6 +175,8 @@ class Clock:
     zone: tzinfo
     busy: Callable[[], bool]
     now: Callable[[], datetime]
+    may: Callable[[str, Mapping[str, float]], Sequence[str]] = lambda act, metrics: ()
+    """What falling asleep by itself would break of the agent's conduct."""
     scheduler: BackgroundScheduler = field(default_factory=lambda: BackgroundScheduler(timezone="UTC"))
 
     def start(self) -> None:
@@ -207,6 +209,11 @@ class Clock:
             )
             if found is not None:
                 date, why = found
+                quiet = self.quiet_seconds()
+                broken = self.may("sleep", {"live requests": float(quiet == 0), "seconds of quiet": quiet})
+                if broken:
+                    log.debug("night_postponed: %s of %s: %s", owner, date, "; ".join(broken))
+                    continue
                 try:
                     night = self.sleeper.begin(owner, date=date.isoformat(), asked=False)
                     log.info("night_begun: %s of %s, %s (%s)", night.id, date, why, schedule.rhythm(date))
@@ -233,7 +240,15 @@ class Clock:
         return schedule.Day(new=int(count), salience=float(salience), quiet=quiet)
 
 
-def clock(settings: Settings, store: Store, sleeping: Sleeper, engine: Engine, *, now: Callable[[], datetime]) -> Clock:
+def clock(
+    settings: Settings,
+    store: Store,
+    sleeping: Sleeper,
+    engine: Engine,
+    *,
+    may: Callable[[str, Mapping[str, float]], Sequence[str]] = lambda act, metrics: (),
+    now: Callable[[], datetime],
+) -> Clock:
     """What begins nights that are due."""
     hour = (
         None if settings.sleep_at == "none" or settings.model == "scripted" else time.fromisoformat(settings.sleep_at)
@@ -251,6 +266,7 @@ def clock(settings: Settings, store: Store, sleeping: Sleeper, engine: Engine, *
         zone=ZoneInfo(settings.sleep_timezone) if settings.sleep_timezone else get_localzone(),
         busy=lambda: engine.stats().running > 0,
         now=now,
+        may=may,
     )
 
 

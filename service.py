@@ -67,7 +67,7 @@ from web import checkpoints as checkpoint_routes
 from web import errors, heartbeat, lag, memories, openai, persona, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
 from web.guard import Guard
-from web.keys import Keyring
+from web.keys import Keyring, operators
 from web.metrics import Metrics
 from web.schemas import ErrorBody
 from web.turns import TurnPool
@@ -142,7 +142,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         nights = sleeper(
             settings, store, memory.experiences, registry, serving, may=conduct_of_nights(backups), now=_now
         )
-        ticking = clock(settings, store, nights, engine, now=_now)
+        ticking = clock(settings, store, nights, engine, may=conduct_of_nights(backups), now=_now)
         beating = _pulse(settings, store, engine, moods, backups, ticking)
 
         def wake() -> None:
@@ -202,6 +202,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 ),
                 pulse=beating,
                 backups=backups,
+                operators=operators(settings.keys(), settings.api_key),
                 model_name=settings.model_name,
                 defaults=ReplyDefaults(
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
@@ -240,6 +241,7 @@ def _checked(settings: Settings) -> Temperament:
     """The temperament, once every setting that is a list of its own has been read. Raises: SettingsError."""
     bars_and_recipe(settings)
     arena_of(settings)
+    check_keys(settings)
     try:
         return Temperament(**numbers("temperament", settings.temperament, asdict(Temperament())))
     except ValueError as error:

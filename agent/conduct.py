@@ -118,8 +118,8 @@ CONSTRAINTS: tuple[Constraint, ...] = (
         "stop, and mark it as cut short",
     ),
     _one(4, "recursion", "self", ["reflect"], [Bound(metric="depth of self-prompts", most=3)], "refuse"),
-    _one(5, "dream count", "self", ["dream"], [Bound(metric="topics in a night", most=120)], "drop the least salient"),
-    _one(6, "training", "self", ["train"], [Bound(metric="steps in a night", most=4000)], "stop training"),
+    _one(5, "dream count", "self", ["dream"], [Bound(metric="topics in a night", most=240)], "drop the least salient"),
+    _one(6, "training", "self", ["train"], [Bound(metric="steps in a night", most=8000)], "stop training"),
     _one(
         7,
         "disk",
@@ -257,6 +257,12 @@ class Deeds:
     tokens_in_beat: float = 0.0
     read_in_beat: set[str] = field(default_factory=set)
     written_in_beat: set[str] = field(default_factory=set)
+
+    def copied(self) -> Deeds:
+        """The same, of its own: what another hand still counts does not count here."""
+        of = [self.beats, self.tokens, self.memories, self.written, self.edits]
+        beats, tokens, memories, written, edits = (Window(w.seconds, deque(w.done), w.total) for w in of)
+        return Deeds(beats=beats, tokens=tokens, memories=memories, written=written, edits=edits)
 
     def begin_beat(self, at: float) -> None:
         """A beat begins: what is counted by the beat begins anew."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,9 @@ KIND = "core self"
 VERSION = 1
 MOST_BYTES = 64 << 20
 """A core self is small, or it is not one."""
+_FOR_ADAPTERS = 0.75
+"""Share of it that adapters may take."""
+_LEAST_MEMORIES = 10
 _ADAPTER = re.compile(r"adapter_[0-9a-z]{26}")
 _FILES = ("adapter_config.json", "adapter_model.safetensors", "gate.safetensors")
 """Of an adapter."""
@@ -75,9 +79,10 @@ class Backups:
     def age(self) -> float | None:
         """Seconds since the latest was proven; None: there is none."""
         try:
-            return max(0.0, self.now().timestamp() - self.latest.stat().st_mtime)
+            age = self.now().timestamp() - self.latest.stat().st_mtime
         except OSError:
             return None
+        return age if age >= 0 else None  # the clock was set back: nobody knows how old it is
 
     def make(self) -> Core:
         """Write one, prove it, and only then put it in place of the one before.
@@ -102,10 +107,14 @@ class Backups:
     def drop(self) -> int:
         """Remove them all: something was forgotten, and they may hold it. Returns how many there were."""
         with self._one_at_a_time:
-            found = list(self.folder.glob("*")) if self.folder.is_dir() else []
-            for file in found:
-                file.unlink(missing_ok=True)
-        return len(found)
+            kept = len(list(self.folder.glob("*.slowwave")))
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return kept
+
+    def tidy(self) -> None:
+        """At a start: remove what a kill left half made."""
+        for stray in [*self.folder.glob("proof.*"), *self.folder.glob("*.part"), *self.folder.glob(".*")]:
+            shutil.rmtree(stray, ignore_errors=True) if stray.is_dir() else stray.unlink(missing_ok=True)
 
 
 def create(
@@ -120,23 +129,27 @@ def create(
     signer: Signer,
     at: datetime,
 ) -> Core:
-    """Write a core self in place of the one that was there, whole or not at all. `adapters`: those that serve, by id.
+    """Write a core self in place of the one that was there, whole or not at all.
+
+    `adapters`: those that serve, by id, the first to be kept first. Those that do not fit, or whose files are not all
+    there, stay behind with what they learnt; then the least of the memories do.
 
     Raises:
-        CoreRefused: it would be larger than a core self may be.
+        CoreRefused: even so it would be larger than a core self may be.
         OSError: it cannot be written.
     """
-    rows = core.taken(store)
-    wanted = {str(row["id"]) for row in rows["adapters"]}
-    blocks = {_ROWS: _bytes(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode())}
-    for id, folder in adapters:
-        if id in wanted:
-            for name in _FILES:
-                if (folder / name).is_file():
-                    blocks[f"{id}.{name}"] = _bytes((folder / name).read_bytes())
-    nbytes = sum(block.nbytes for block in blocks.values())
-    if nbytes > MOST_BYTES:
-        raise CoreRefused(f"it would have {nbytes >> 20} MiB; a core self has {MOST_BYTES >> 20} at most")
+    serving = set(core.serving(store))
+    blocks = _fitting([one for one in adapters if one[0] in serving])
+    rows, most = core.taken(store, adapters={name.partition(".")[0] for name in blocks}), core.MOST_MEMORIES
+    room = MOST_BYTES - sum(block.nbytes for block in blocks.values())
+    while len(data := json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()) > room:
+        if most < _LEAST_MEMORIES:
+            raise CoreRefused(
+                f"what is no memory has {len(data) >> 20} MiB by itself; a core self has {MOST_BYTES >> 20}"
+            )
+        most //= 2
+        rows = core.taken(store, most=most, adapters={name.partition(".")[0] for name in blocks})
+    blocks[_ROWS] = _bytes(data)
     manifest = {
         "kind": KIND,
         "version": VERSION,
@@ -176,7 +189,7 @@ def restore(path: Path, folder: Path, *, owner: str, trusted: frozenset[str] | N
     if not found.signed or (trusted is not None and found.signer not in trusted):
         raise CoreRefused(f"its signature is not of a key that is trusted here; its signer says to be {found.signer}")
     with data_dir.owned(folder, owner=owner):
-        if data_dir.database_path(folder).exists():
+        if any(file.exists() for file in data_dir.database_files(folder)):
             raise CoreRefused(f"{folder} has an agent already: restore into an empty data directory")
         for id, of_adapter in files.items():
             _write_adapter(folder / "adapters" / id, of_adapter)
@@ -187,9 +200,13 @@ def restore(path: Path, folder: Path, *, owner: str, trusted: frozenset[str] | N
         store = Store(made)
         try:
             core.put(store, rows)
+            whole = store.fold_log()
         finally:
             store.close()
+        if not whole or made.with_name(made.name + "-wal").exists():
+            raise CoreRefused("its database could not be made whole here; is the disk full?")
         made.replace(data_dir.database_path(folder))
+        _flush(folder)
         for stray in made.parent.glob("restored.part*"):
             stray.unlink()
     return found
@@ -202,7 +219,8 @@ def prove(path: Path) -> Core:
         CoreRefused: what comes back is not what went in.
     """
     found, rows, _ = _opened(path)
-    with tempfile.TemporaryDirectory(prefix="slowwave-proof-") as passing:
+    # Beside the file: what a kill leaves of a proof is found and removed with it, and the disk is the same.
+    with tempfile.TemporaryDirectory(prefix="proof.", dir=path.absolute().parent) as passing:
         folder = Path(passing) / "data"
         restore(path, folder, owner="a proof")
         store = Store(data_dir.database_path(folder))
@@ -228,6 +246,8 @@ def _opened(path: Path) -> tuple[Core, dict[str, list[dict[str, Any]]], dict[str
         raise CoreRefused(f"it is no core self of version {VERSION}: {said.get('kind')!r} {said.get('version')!r}")
     try:
         rows = json.loads(bytes(blocks[_ROWS].data))
+        if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.get("adapters", [])):
+            raise CoreRefused("its rows are no tables of rows")
         files: dict[str, dict[str, bytes]] = {}
         for name, block in blocks.items():
             if name == _ROWS:
@@ -239,8 +259,7 @@ def _opened(path: Path) -> tuple[Core, dict[str, list[dict[str, Any]]], dict[str
         found = _core(contents, said, tuple(files), sum(block.nbytes for block in blocks.values()))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CoreRefused(f"its manifest or its rows are not what a core self has: {error}") from error
-    named = {str(row.get("id")) for row in rows.get("adapters", [])} if isinstance(rows, dict) else set()
-    if not isinstance(rows, dict) or named != set(files):
+    if {str(row.get("id")) for row in rows.get("adapters", [])} != set(files):
         raise CoreRefused("it names an adapter whose files it does not hold, or the other way round")
     return found, rows, files
 
@@ -261,6 +280,14 @@ def _core(contents: Contents, said: Mapping[str, Any], adapters: tuple[str, ...]
     )
 
 
+def _flush(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _write_adapter(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
@@ -268,6 +295,19 @@ def _write_adapter(folder: Path, files: Mapping[str, bytes]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _fitting(adapters: Sequence[tuple[str, Path]]) -> dict[str, Block]:
+    """The files of those adapters that fit, and are whole."""
+    blocks: dict[str, Block] = {}
+    room = MOST_BYTES * _FOR_ADAPTERS
+    for id, folder in adapters:
+        files = {f"{id}.{name}": folder / name for name in _FILES if (folder / name).is_file()}
+        size = sum(file.stat().st_size for file in files.values())
+        if f"{id}.adapter_model.safetensors" in files and f"{id}.adapter_config.json" in files and size <= room:
+            blocks |= {name: _bytes(file.read_bytes()) for name, file in files.items()}
+            room -= size
+    return blocks
 
 
 def _bytes(data: bytes) -> Block:

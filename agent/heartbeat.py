@@ -1,7 +1,7 @@
 """The heart: looks at the body once a second, beats when a beat is due, and says of every beat why it came then.
 
 A beat is what the agent does of its own accord: chores, each an act that conduct.py judges first. They are done by a
-hand of their own, one at a time, so that a long one holds up no look; a beat that finds the hand busy says so. What
+hand of their own, one at a time, so that a long one holds up no look, only the next beat. What
 answers somebody never passes here, and goes first: while a reply is being written, only chores that cost nothing are
 begun.
 """
@@ -35,6 +35,8 @@ STUCK_SECONDS = 900.0
 _JITTER = 0.15
 """Deviation of the logarithm of what each interval is multiplied by."""
 _LOGGED = 1000
+_LONGEST_WAIT = 300.0
+"""Seconds between two restarts of a heart that hangs time and again."""
 """Beats remembered."""
 
 Status = Literal["beating", "stopped", "overdue"]
@@ -120,7 +122,7 @@ class Heart:
         chores: Sequence[Chore] = (),
         wish: Callable[[], Wish] = Wish,
         clock: Callable[[], float] = time.monotonic,
-        cpu_clock: Callable[[], float] = time.thread_time,
+        cpu_clock: Callable[[], float] = time.process_time,
         hand: Callable[[Callable[[], None]], None] = beside,
         chance: random.Random | None = None,
         on_beat: Callable[[Beat], None] = lambda beat: None,
@@ -142,19 +144,32 @@ class Heart:
         self._jitter = 1.0
         self._due = governor.due(self._pace, Wish(), arena)
         self._begun = self._late = 0
-        self._working_since: float | None = None
+        self.closing = False
+        """Begin nothing more."""
+        self._working: int | None = None
+        """The number of the beat that the hand is busy with."""
+        self._working_since = 0.0
+        self._mutating = threading.Lock()
         self._written: int | None = None
         self._costs: deque[float] = deque()
 
-    def look(self) -> bool:
-        """One look, and the beat if it is due; returns whether it was. To be called once a second, by one thread."""
-        vitals = self.vitals = self._sense()
+    def look(self, still: Callable[[], bool] = lambda: True) -> bool:
+        """One look, and the beat if it is due; returns whether it was. To be called once a second, by one thread.
+
+        `still`: whether that thread is still the one. One that hung while it sensed, and was replaced, changes nothing.
+        """
+        vitals, wish = self._sense(), self._wish()
+        with self._mutating:
+            return still() and self._looked(vitals, wish)
+
+    def _looked(self, vitals: Vitals, wish: Wish) -> bool:
+        self.vitals = vitals
         self._settle()
         before = self._due
         self._pace = governor.look(self._pace, vitals, self.arena)
-        self._due = due = governor.due(self._pace, replace(self._wish(), jitter=self._jitter), self.arena)
+        self._due = due = governor.due(self._pace, replace(wish, jitter=self._jitter), self.arena)
         now = self.looked_at = self._clock()
-        if now < due.at or self._is_working(now) or self._too_many(now):
+        if now < due.at or self.closing or self._is_working(now) or self._too_many(now):
             return False
         if self._begun and now - due.at > max(due.interval / 5, LOOK_SECONDS):
             self._late += 1
@@ -164,7 +179,7 @@ class Heart:
         why = before if before.interval > due.interval else due
         self._pace = governor.beaten(self._pace, at=now)
         self._jitter = math.exp(self._chance.gauss(0.0, _JITTER))
-        self._working_since = now
+        self._working, self._working_since = self._begun, now
         self._hand(partial(self._beat, self._begun, replace(why, interval=waited), vitals, now))
         return True
 
@@ -203,7 +218,12 @@ class Heart:
         try:
             self.deeds.begin_beat(now)
             self._count_written(vitals, now)
-            did = tuple(self._chore(chore, vitals, now) for chore in self.chores if self._wanted(chore, now))
+            # Only while it is this beat's turn: a hand that was given up does no more when it wakes.
+            did = tuple(
+                self._chore(chore, self.vitals or vitals, now)
+                for chore in self.chores
+                if self._working == n and not self.closing and self._wanted(chore, now)
+            )
             beat = Beat(
                 n=n,
                 at=self._now(),
@@ -220,7 +240,8 @@ class Heart:
             log.exception("beat_failed: %d", n)
         finally:
             self._costs.append(self._cpu_clock() - began)
-            self._working_since = None
+            if self._working == n:
+                self._working = None
 
     def _count_written(self, vitals: Vitals, now: float) -> None:
         """What the process wrote since the beat before, by whomever: the disk does not ask."""
@@ -243,11 +264,15 @@ class Heart:
 
     def _is_working(self, now: float) -> bool:
         """Whether the hand is still busy with the beat before. One that hangs is given up, and another takes over."""
-        since = self._working_since
-        if since is not None and now - since > STUCK_SECONDS:
-            log.error("heartbeat_hand_given_up: after %.0f s", now - since)
-            self.deeds, self._working_since, since = Deeds(), None, None
-        return since is not None
+        if self._working is not None and now - self._working_since > STUCK_SECONDS:
+            log.error("heartbeat_hand_given_up: after %.0f s", now - self._working_since)
+            self.deeds, self._working = self.deeds.copied(), None
+        return self._working is not None
+
+    @property
+    def working(self) -> bool:
+        """Whether a beat's chores are being done."""
+        return self._working is not None
 
     def _too_many(self, now: float) -> bool:
         ahead: dict[Metric, float] = {"beats in a minute": self.deeds.beats.sum(now) + 1}
@@ -285,6 +310,8 @@ class Watch:
     heart: Heart
     clock: Callable[[], float] = time.monotonic
     restarts: int = 0
+    _again_at: float = 0.0
+    _wait: float = FROZEN_SECONDS
     _generation: int = 0
     _thread: threading.Thread | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -301,17 +328,27 @@ class Watch:
         alive = self._thread is not None and self._thread.is_alive()
         frozen = self.clock() - self.heart.looked_at > FROZEN_SECONDS
         if self._ended.is_set() or (alive and not frozen):
+            self._wait = FROZEN_SECONDS
             return True
+        if self.clock() < self._again_at:
+            return False
         self.restarts += 1
         log.error("heartbeat_restarted: it %s", "hung" if alive else "had ended")
+        # What hangs time and again leaves a thread behind each time: ever more seldom, then.
+        self._again_at = self.clock() + self._wait
+        self._wait = min(_LONGEST_WAIT, 2 * self._wait)
         self.start()
         return False
 
-    def stop(self) -> None:
-        """No more."""
+    def stop(self, seconds: float = 10.0) -> None:
+        """No more; waits so long for what is being done."""
         self._ended.set()
+        self.heart.closing = True
         if self._thread is not None:
             self._thread.join(timeout=LOOK_SECONDS + 1)
+        until = self.clock() + seconds
+        while self.heart.working and self.clock() < until:
+            time.sleep(0.05)
 
     def gauges(self) -> Gauges:
         """How it is."""
@@ -319,4 +356,7 @@ class Watch:
 
     def _run(self, generation: int) -> None:
         while not self._ended.wait(LOOK_SECONDS) and generation == self._generation:
-            self.heart.look()
+            try:
+                self.heart.look(lambda: generation == self._generation)
+            except Exception:
+                log.exception("look_failed")  # the next may do; one that never does again counts as frozen

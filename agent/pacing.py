@@ -106,6 +106,11 @@ def measure(engine: Engine) -> tuple[Scale, dict[str, float]]:
     return Scale(lower=ordered[third], upper=ordered[-third - 1]), found
 
 
+def any_shipped() -> bool:
+    """Whether there is a model that chooses."""
+    return bool(json.loads(SCALES.read_text(encoding="utf-8")))
+
+
 def shipped(model: str) -> Scale | None:
     """The scale of a model, by the digest of its weights, that was measured for everybody; None: of others."""
     found = json.loads(SCALES.read_text(encoding="utf-8")).get(model)

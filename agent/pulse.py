@@ -23,7 +23,16 @@ without the service, and nothing that the agent does can write or remove it."""
 class Lag:
     """How late the service's event loop is; written by the loop, read by the heart."""
 
+    every: float = 0.5
+    """Seconds between two of the loop's words."""
     seconds: float = 0.0
+    """As it was at the last."""
+    said_at: float | None = None
+    """When that was, monotonic; None: the loop has not begun."""
+
+    def now(self, at: float) -> float:
+        """As it is: a loop that is held up says nothing."""
+        return self.seconds if self.said_at is None else max(self.seconds, at - self.said_at - self.every)
 
 
 @dataclass(slots=True)
@@ -63,9 +72,10 @@ class Pulse:
         """To be called every other second, by another thread than the heart's."""
         self.obey()
         self.watch.check()
+        self.listen(self.watch.clock())
 
-    def listen(self, at: float) -> str | None:
-        """Look which alarms sound."""
+    def listen(self, at: float) -> None:
+        """Look which alarms sound. Apart from the beats: they matter most where none comes."""
         vitals = self.watch.heart.vitals
         found = gauges(vitals) if vitals else {}
         set_ones = beats.alarms(self.store)
@@ -73,4 +83,3 @@ class Pulse:
         before, self.sounding = set(self.sounding), alarms.sounding(set_ones, self._above, at)
         for gauge in set(self.sounding) - before:
             log.warning("gauge_alarm: %s at %.2f", gauge, found[gauge])
-        return "sounding: " + ", ".join(sorted(self.sounding)) if self.sounding else None

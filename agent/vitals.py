@@ -181,10 +181,16 @@ class Group:
     def _memory(self) -> tuple[int | None, int | None]:
         limit, current = self.file("memory.max"), self.file("memory.current")
         if limit is not None and current is not None:
-            most = _text(limit).strip()
-            return (int(_text(current)), int(most)) if most.isdigit() else (None, None)
+            most, held = _text(limit).strip(), _text(current).strip()
+            if not (most.isdigit() and held.isdigit()):
+                return None, None
+            return max(0, int(held) - _counted(self.file("memory.stat"), "inactive_file")), int(most)
         used, most_v1 = self._first("memory", "memory.usage_in_bytes"), self._first("memory", "memory.limit_in_bytes")
-        return (None, None) if used is None or most_v1 is None or most_v1 > _UNLIMITED else (used, most_v1)
+        if used is None or most_v1 is None or most_v1 > _UNLIMITED:
+            return None, None
+        stats = [folder / "memory.stat" for folder in self._folders.get("memory", ())]
+        cached = next((n for file in stats if (n := _counted(file, "total_inactive_file"))), 0)
+        return max(0, used - cached), most_v1
 
     def _quota(self) -> float | None:
         found = self.file("cpu.max")
@@ -272,6 +278,15 @@ def _disk(folder: Path) -> shutil._ntuple_diskusage | None:
         return shutil.disk_usage(folder)
     except OSError:
         return None
+
+
+def _counted(file: Path | None, name: str) -> int:
+    """A line of a memory.stat. Pages of files that nobody needs are the kernel's to take back, and count as free."""
+    for line in (_text(file) if file else "").splitlines():
+        found, _, value = line.partition(" ")
+        if found == name and value.strip().isdigit():
+            return int(value)
+    return 0
 
 
 def _text(path: Path) -> str:

@@ -35,12 +35,13 @@ def create(
 def _copy(made: Path, file: Path) -> Path:
     part = file.with_name(f".{file.name}.part")
     try:
-        shutil.copyfile(made, part)
-        part.chmod(0o600)
-        with part.open("rb") as copied:
+        with made.open("rb") as whole, open(part, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as copied:
+            shutil.copyfileobj(whole, copied)
+            copied.flush()
             os.fsync(copied.fileno())
         part.replace(file)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise Failure(
             f"{made} is on the service's machine and cannot be copied to {file} from here: {error}"
         ) from error

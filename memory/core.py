@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pysqlite3
@@ -21,12 +21,17 @@ from memory.store import Store
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 MOST_MEMORIES = 5000
-"""Those that stay, of all owners; with their vectors some ten megabytes."""
+"""Of an owner's memories, those that stay; with their vectors some ten megabytes."""
 _CHOSEN = """
-    SELECT n FROM experiences WHERE quarantined IS NULL AND superseded_by IS NULL
-    ORDER BY pinned DESC, coalesce(percentile, 0.5) DESC, n DESC LIMIT :most
+    SELECT n FROM (
+        SELECT n, row_number() OVER (
+            PARTITION BY owner ORDER BY pinned DESC, coalesce(percentile, 0.5) DESC, n DESC
+        ) AS place FROM experiences WHERE quarantined IS NULL AND superseded_by IS NULL
+    ) WHERE place <= :most
 """
 _OF_CHOSEN = f"experience IN ({_CHOSEN})"
+_SERVING = "status = 'active' AND stale = 0"
+"""An adapter that has seen what is forgotten since is no part of anybody's self."""
 _TAKEN: Mapping[str, str] = {
     "owners": "SELECT * FROM owners",
     "experiences": f"SELECT * FROM experiences WHERE n IN ({_CHOSEN}) ORDER BY n",
@@ -44,20 +49,34 @@ _TAKEN: Mapping[str, str] = {
     "mood_events": "SELECT * FROM mood_events ORDER BY n",
     "paces": "SELECT * FROM paces ORDER BY n DESC LIMIT 1",
     "gauge_alarms": "SELECT * FROM gauge_alarms",
-    "nights": "SELECT * FROM nights WHERE id IN (SELECT night FROM adapters WHERE status = 'active')",
-    "adapters": "SELECT * FROM adapters WHERE status = 'active'",
-    "learnt": "SELECT * FROM learnt WHERE adapter IN (SELECT id FROM adapters WHERE status = 'active')",
+    "nights": f"SELECT * FROM nights WHERE id IN (SELECT night FROM adapters WHERE {_SERVING})",
+    "adapters": f"SELECT * FROM adapters WHERE {_SERVING}",
+    "learnt": f"SELECT * FROM learnt WHERE adapter IN (SELECT id FROM adapters WHERE {_SERVING})",
 }
 """In the order in which they can be put back: what is referred to comes first."""
 
 
-def taken(store: Store, *, most: int = MOST_MEMORIES) -> dict[str, list[dict[str, Any]]]:
-    """All rows, as they stood at one moment."""
+def serving(store: Store) -> list[str]:
+    """The adapters that a core self may hold, the latest first."""
+    with store.reading() as db:
+        rows = db.execute(f"SELECT id FROM adapters WHERE {_SERVING} ORDER BY activated_at DESC").fetchall()
+    return [str(id) for (id,) in rows]
+
+
+def taken(
+    store: Store, *, most: int = MOST_MEMORIES, adapters: Collection[str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """All rows, as they stood at one moment; of adapters those named, None: all that serve."""
     with store.reading() as db:
         found = {
             table: [_plain(row) for row in db.query(sql, {"most": most} if ":most" in sql else None)]
             for table, sql in _TAKEN.items()
         }
+    if adapters is not None:
+        found["adapters"] = [row for row in found["adapters"] if row["id"] in adapters]
+        found["learnt"] = [row for row in found["learnt"] if row["adapter"] in adapters]
+        nights = {row["night"] for row in found["adapters"]}
+        found["nights"] = [row for row in found["nights"] if row["id"] in nights]
     for adapter in found["adapters"]:
         adapter["parent"] = None  # its ancestors stay behind
     return found
@@ -69,6 +88,8 @@ def put(store: Store, rows: Rows) -> None:
     Raises:
         CoreRefused: tables, columns or values that there are not; or something is there already.
     """
+    if not isinstance(rows, Mapping) or not all(_is_table(found) for found in rows.values()):
+        raise CoreRefused("its rows are no tables of rows")
     strange = set(rows) - set(_TAKEN)
     if strange:
         raise CoreRefused(f"it names tables that no core self has: {', '.join(sorted(strange))}")
@@ -88,12 +109,18 @@ def put(store: Store, rows: Rows) -> None:
         store.write(transaction)
     except pysqlite3.IntegrityError as error:
         raise CoreRefused(f"its rows contradict each other: {error}") from error
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise CoreRefused(f"its rows hold what no row of theirs can: {error}") from error
+
+
+def _is_table(rows: object) -> bool:
+    return isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
 
 
 def _insert(db: Database, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
     known = {column.name for column in db[table].columns}
     for row in rows:
-        if not isinstance(row, Mapping) or not row or not set(row) <= known:
+        if not row or not set(row) <= known:
             raise CoreRefused(f"{table} has no such row")
         names = ", ".join(f'"{name}"' for name in row)
         marks = ", ".join("?" for _ in row)

@@ -37,11 +37,11 @@ def kept(store: Store, owner: str) -> bytes | None:
         return kept_within(db, owner)
 
 
-def moved_last(store: Store) -> str | None:
-    """Whose mood was moved last; None: nobody's was."""
+def only_one(store: Store) -> str | None:
+    """Whose mood there is, if it is one person's alone."""
     with store.reading() as db:
-        row = db.execute("SELECT owner FROM mood_events ORDER BY n DESC LIMIT 1").fetchone()
-    return None if row is None else str(row[0])
+        rows = db.execute("SELECT owner FROM moods LIMIT 2").fetchall()
+    return str(rows[0][0]) if len(rows) == 1 else None
 
 
 def kept_within(db: Database, owner: str) -> bytes | None:

@@ -42,8 +42,8 @@ BROKEN: list[tuple[int, Act, Metric, float]] = [
     (2, "generate", "tokens in a minute", 6001),
     (3, "generate", "tokens in a beat", 1025),
     (4, "reflect", "depth of self-prompts", 4),
-    (5, "dream", "topics in a night", 121),
-    (6, "train", "steps in a night", 4001),
+    (5, "dream", "topics in a night", 241),
+    (6, "train", "steps in a night", 8001),
     (7, "write", "bytes written in a day", 2**30 + 1),
     (7, "remember", "share of the disk that is free", 0.09),
     (8, "remember", "memories written in a minute", 61),
@@ -251,12 +251,12 @@ class House:
 
     def _dream(self, amount: int, id: int) -> None:
         self.topics += 1
-        self._ought(self.topics <= 120, "topics")
+        self._ought(self.topics <= 240, "topics")
         self._ought(bool(id), "a dream without a source")
 
     def _train(self, amount: int, id: int) -> None:
         self.steps += amount
-        self._ought(self.steps <= 4000, "steps")
+        self._ought(self.steps <= 8000, "steps")
         self._ought(self.asleep, "trained awake")
         self._ought(self.now - self.backup_at <= 3600, "trained without a backup")
 

@@ -20,7 +20,7 @@ from agent.mood import Feeling, Mood
 from agent.mood_file import packed, unpacked
 from agent.senses import SENSES, Senses
 from bench.server import Server
-from memory import data_dir, moods
+from memory import core, data_dir, moods
 from memory.binding import Binder
 from memory.errors import CoreRefused
 from memory.experiences import Experiences
@@ -131,6 +131,31 @@ def test_restored_elsewhere_its_mood_and_memories_are_the_same(
     again.close()
 
 
+def test_what_does_not_fit_stays_behind_and_the_rest_is_kept(
+    made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prove(made())
+    monkeypatch.setattr(core_self, "MOST_BYTES", whole.nbytes - 1000)
+    fewer = prove(made())
+    assert fewer.counts["experiences"] < whole.counts["experiences"] and fewer.adapters == whole.adapters
+    monkeypatch.setattr(core_self, "MOST_BYTES", 19_000)  # three quarters of it are less than the adapter
+    assert prove(made(adapters=[])).adapters == ()
+    monkeypatch.undo()
+    (tmp_path / ADAPTER / "adapter_model.safetensors").unlink()
+    without = prove(made())
+    assert without.adapters == () and without.counts["adapters"] == 0 == without.counts["nights"]
+
+
+def test_an_adapter_that_saw_what_is_forgotten_is_left_out(made: Callable[..., Path], store: Store) -> None:
+    store.write(lambda db: db.execute("UPDATE adapters SET stale = 1"))
+    assert prove(made()).adapters == ()
+
+
+def test_every_owner_keeps_their_best_memories(store: Store, made: Callable[..., Path]) -> None:
+    rows = core.taken(store, most=1)
+    assert sorted(row["owner"] for row in rows["experiences"]) == [1, 2]
+
+
 def test_what_is_proven_came_back_as_it_went_in(made: Callable[..., Path]) -> None:
     found = prove(made())
     assert found.counts["experiences"] > 50 and found.adapters == (ADAPTER,) and found.nbytes < core_self.MOST_BYTES
@@ -171,6 +196,11 @@ def forged(path: Path, key: Path, rows: object, **more: Block) -> Path:
         {"moods": [{"owner": "a", "body": "text where bytes belong"}]},
         {"experiences": [{"n": 1, "owner": 99, "id": "x", "text": "an owner that there is not"}]},
         {"adapters": [{"id": ADAPTER}]},
+        {"adapters": 5},
+        {"adapters": [5]},
+        {"owners": 5},
+        {"owners": [{"n": 1 << 70, "name": "a"}]},
+        {"owners": [{"n": 1, "name": "\ud800"}]},
         [],
         "rows",
     ],
@@ -199,6 +229,10 @@ def test_only_an_empty_place_and_a_trusted_signer_will_do(made: Callable[..., Pa
     restore(file, tmp_path / "new", owner="a test", trusted=frozenset({signer}))
     with pytest.raises(CoreRefused, match="empty"):
         restore(file, tmp_path / "new", owner="a test")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "slowwave.db-wal").write_bytes(b"what is left of another agent")
+    with pytest.raises(CoreRefused, match="empty"):
+        restore(file, tmp_path / "damaged", owner="a test")
 
 
 def test_one_that_does_not_come_back_the_same_does_not_replace_the_one_before(

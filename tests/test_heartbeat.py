@@ -149,6 +149,45 @@ def test_a_hand_that_hangs_is_given_up() -> None:
     assert machine.beaten
 
 
+def test_a_hand_that_was_given_up_does_no_more_when_it_wakes() -> None:
+    machine, done, held = Simulated(), list[float](), list[Callable[[], None]]()
+    heart = machine.heart(chores=(Chore(name="tidy", act="write", every=0.0, do=counting(done, machine)),))
+    heart.deeds.edits.add(0.0)
+    heart._hand = held.append
+    machine.run(heart, int(STUCK_SECONDS) + 60)
+    assert len(held) == 2 and not done
+    held[0]()
+    assert not done and heart.working  # the second is at it
+    held[1]()
+    assert len(done) == 1 and not heart.working
+    assert heart.deeds.metrics(machine.time)["edits of itself in a day"] == 1  # giving up forgets no day
+
+
+def test_a_look_that_was_overtaken_changes_nothing() -> None:
+    machine = Simulated()
+    heart = machine.heart()
+    machine.time = 1000.0
+    assert not heart.look(lambda: False) and heart.gauges().vitals is None
+    assert heart.look()
+
+
+def test_a_look_that_fails_is_followed_by_the_next() -> None:
+    failing = iter((True, True, False))
+
+    def sense() -> Vitals:
+        if next(failing, False):
+            raise OSError("no gauge")
+        return Vitals(at=time.monotonic(), cpu=0.1)
+
+    watch = Watch(Heart(sense=sense, arena=Arena(resting=2.0), now=lambda: datetime.now(UTC)))
+    watch.start()
+    try:
+        wait_for(lambda: watch.heart.vitals is not None)
+        assert watch.restarts == 0
+    finally:
+        watch.stop()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("how", ["frozen", "killed"])
 def test_a_heart_that_stops_is_noticed_within_two_beats_and_beats_again(how: str) -> None:
@@ -158,7 +197,7 @@ def test_a_heart_that_stops_is_noticed_within_two_beats_and_beats_again(how: str
         if broken.is_set():
             broken.clear()
             if how == "killed":
-                raise RuntimeError("the heart's thread ends")
+                raise SystemExit
             hang.wait(30)
         return Vitals(at=time.monotonic(), cpu=0.1)
 
@@ -219,6 +258,34 @@ def test_the_agents_alarms_only_ever_get_tighter(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_loop_that_says_nothing_is_late() -> None:
+    assert Lag().now(5.0) == 0.0
+    assert Lag(seconds=0.1, said_at=5.0).now(5.3) == 0.1
+    assert Lag(seconds=0.1, said_at=5.0).now(9.5) == pytest.approx(4.0)
+
+
+def test_alarms_are_heard_where_no_beat_comes(tmp_path: Path) -> None:
+    machine, store = Simulated(), Store(tmp_path / "db")
+    found = Pulse(
+        watch=Watch(machine.heart(arena=Arena(stopped=True)), clock=lambda: machine.time),
+        store=store,
+        data_dir=tmp_path,
+        lag=Lag(),
+        arena=Arena(stopped=True),
+    )
+    beats.set_alarm(store, GaugeAlarm(gauge="processor", bound=0.5, seconds=10, owner="operator"), at=BEGAN)
+    machine.load = 0.9
+    for _ in range(15):
+        machine.run(found.watch.heart, 1)
+        found.listen(machine.time)
+    assert not machine.beaten and found.sounding["processor"] >= 10
+    machine.load = 0.1
+    machine.run(found.watch.heart, 1)
+    found.listen(machine.time)
+    assert found.sounding == {}
+    store.close()
+
+
 def test_an_alarm_sounds_once_its_gauge_has_been_above_for_so_long() -> None:
     (alarm,) = [GaugeAlarm(gauge="memory", bound=0.8, seconds=10, owner="operator")]
     since = alarms.above([alarm], {"memory": 0.9}, {}, 100.0)
@@ -267,3 +334,17 @@ def test_over_http_it_is_seen_stopped_and_started(scripted_server: Server) -> No
         assert client.put("/v1/heartbeat", json={"alarm": alarm}).json()["alarms"][0]["bound"] == 0.99
         refused = client.put("/v1/heartbeat", json={"alarm": {**alarm, "gauge": "courage"}})
         assert refused.status_code == 400 and "memory" in refused.json()["error"]["message"]
+
+
+def test_of_several_keys_only_the_operators_works_the_switch(tmp_path: Path) -> None:
+    environment = {"SLOWWAVE_API_KEYS": "first-key-1,second-key-2", "SLOWWAVE_API_KEY": "operators-key"}
+    with (
+        Server(tmp_path / "data", model="scripted", environment=environment) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        for key, status in (("first-key-1", 403), ("second-key-2", 403), ("operators-key", 200)):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert client.put("/v1/heartbeat", json={"stopped": False}, headers=headers).status_code == status
+            made = client.post("/v1/backups", headers=headers).status_code
+            assert made == (201 if status == 200 else 403)
+            assert client.get("/v1/heartbeat", headers=headers).status_code == 200

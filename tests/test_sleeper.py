@@ -219,21 +219,22 @@ def test_talk_goes_first(server: Server) -> None:
 
 
 def test_without_a_proven_backup_no_weights_change(tiny_folder: Path, tmp_path: Path) -> None:
-    """Constraint 18: a file lies where the backups' folder would be; once it is gone, the night makes one and goes on."""
+    """A file lies where the backups' folder would be; once it is gone, the night makes one and goes on."""
     environment = {"SLOWWAVE_CACHE_DIR": str(tmp_path / "cache"), "SLOWWAVE_HEARTBEAT": "false"}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "backups").write_text("in the way")
-    with Server(tmp_path / "data", model=str(tiny_folder), options=OPTIONS, environment=environment) as server:
-        with httpx.Client(base_url=server.url, timeout=120) as http:
-            for text in TOLD:
-                say(http, text)
-            night = ended(http, http.post("/v1/sleep").json()["id"])
-            assert night["outcome"] == "failed"
-            assert "backup first" in night["reasons"][0]
-            assert serving(http) == "none"
-            (tmp_path / "data" / "backups").unlink()
-            say(http, "My boat is called Wren.")
-            night = ended(http, http.post("/v1/sleep").json()["id"])
-            assert night["outcome"] == "promoted", night
-            assert (tmp_path / "data" / "backups" / "core-self.slowwave").exists()
-            assert http.get("/v1/heartbeat").json()["status"] == "none"
+    with (
+        Server(tmp_path / "data", model=str(tiny_folder), options=OPTIONS, environment=environment) as server,
+        httpx.Client(base_url=server.url, timeout=120) as http,
+    ):
+        for text in TOLD:
+            say(http, text)
+        night = ended(http, http.post("/v1/sleep").json()["id"])
+        assert night["outcome"] == "failed" and "backup first" in night["reasons"][0], night
+        assert serving(http) == "none"
+        (tmp_path / "data" / "backups").unlink()
+        say(http, "My boat is called Wren.")
+        night = ended(http, http.post("/v1/sleep").json()["id"])
+        assert night["outcome"] == "promoted", night
+        assert (tmp_path / "data" / "backups" / "core-self.slowwave").exists()
+        assert http.get("/v1/heartbeat").json()["status"] == "none"

@@ -39,7 +39,8 @@ def test_a_group_of_version_2_limits_processors_and_memory(tmp_path: Path) -> No
             "sys/fs/cgroup/app/cpu.max": "50000 100000",
             "sys/fs/cgroup/app/cpu.stat": "usage_usec 3000000\nuser_usec 1\n",
             "sys/fs/cgroup/app/memory.max": "1000",
-            "sys/fs/cgroup/app/memory.current": "990",
+            "sys/fs/cgroup/app/memory.current": "995",
+            "sys/fs/cgroup/app/memory.stat": "anon 900\ninactive_file 5\n",
         },
     )
     group = Group(root)
@@ -57,7 +58,8 @@ def test_a_group_of_version_1_does_too(tmp_path: Path) -> None:
             "sys/fs/cgroup/cpu,cpuacct/app/cpu.cfs_period_us": "100000",
             "sys/fs/cgroup/cpu,cpuacct/app/cpuacct.usage": "7000000000",
             "sys/fs/cgroup/memory/app/memory.limit_in_bytes": "1000",
-            "sys/fs/cgroup/memory/app/memory.usage_in_bytes": "950",
+            "sys/fs/cgroup/memory/app/memory.usage_in_bytes": "970",
+            "sys/fs/cgroup/memory/app/memory.stat": "cache 30\ntotal_inactive_file 20\n",
         },
     )
     group = Group(root)

@@ -16,7 +16,7 @@ from agent.governor import NOTHING
 from agent.pulse import Pulse
 from memory import beats
 from memory.beats import GaugeAlarm
-from web.context import ServiceDep
+from web.context import OwnerDep, Service, ServiceDep
 from web.errors import ApiError
 
 router = APIRouter(prefix="/v1", tags=["Heartbeat"])
@@ -174,8 +174,9 @@ async def heartbeat(service: ServiceDep, recent: Recent = 20) -> Heartbeat:
 
 
 @router.put("/heartbeat")
-async def switch(service: ServiceDep, asked: Switch) -> Heartbeat:
+async def switch(service: ServiceDep, owner: OwnerDep, asked: Switch) -> Heartbeat:
     """The operator's: stop it or let it beat, and set an alarm. What the agent does cannot reach this."""
+    _operators_only(service, owner)
     pulse = service.pulse
     if pulse is None:
         raise ApiError(409, "There is no heartbeat: the setting heartbeat is false.", code="no_heartbeat")
@@ -183,7 +184,7 @@ async def switch(service: ServiceDep, asked: Switch) -> Heartbeat:
         alarm = GaugeAlarm(
             gauge=asked.alarm.gauge, bound=asked.alarm.bound, seconds=asked.alarm.seconds, owner="operator"
         )
-        known = pulse.gauges().gauges
+        known = (await run_in_threadpool(pulse.gauges)).gauges
         if alarm.gauge not in known:
             raise ApiError(
                 400, f"There is no gauge {alarm.gauge!r}; there are {', '.join(known)}.", param="alarm", code="no_gauge"
@@ -195,12 +196,22 @@ async def switch(service: ServiceDep, asked: Switch) -> Heartbeat:
 
 
 @router.post("/backups", status_code=201)
-async def back_up(service: ServiceDep) -> CoreSelf:
-    """Write the core self now, restore it elsewhere, compare, and keep it. It stays on the service's machine."""
+async def back_up(service: ServiceDep, owner: OwnerDep) -> CoreSelf:
+    """The operator's: write the core self now, restore it elsewhere, compare, and keep it on the service's machine."""
+    _operators_only(service, owner)
     await run_in_threadpool(service.backups.make)
     found = _latest(service.backups)
     assert found is not None
     return found
+
+
+def _operators_only(service: Service, owner: str) -> None:
+    if owner not in service.operators:
+        raise ApiError(
+            403,
+            "This concerns everybody: it takes the key of the setting api_key, or the only one.",
+            code="not_operator",
+        )
 
 
 def _shown(pulse: Pulse, backups: Backups, recent: int) -> Heartbeat:

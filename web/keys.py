@@ -6,11 +6,24 @@ import hashlib
 import hmac
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 LOCAL_OWNER = "local"
 """Who everybody is while no keys are set: the service then answers on loopback only."""
+
+
+def owner_of(key: str) -> str:
+    """The name of whoever comes with a key, as settings give it."""
+    return f"key-{_digest_of(key)[:16]}"
+
+
+def operators(keys: Sequence[str], api_key: str | None) -> frozenset[str]:
+    """Who may do what concerns everybody: whoever is local, the only key's owner, or that of the setting `api_key`."""
+    if not keys:
+        return frozenset({LOCAL_OWNER})
+    named = [api_key] if api_key else list(keys) if len(keys) == 1 else []
+    return frozenset(map(owner_of, named))
 
 
 @dataclass(slots=True)

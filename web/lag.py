@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from agent.pulse import Lag
-
-_EVERY = 0.5
-"""Seconds between two measurements."""
 
 
 def measured(lag: Lag) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
@@ -35,5 +33,5 @@ async def _measure(lag: Lag) -> None:
     loop = asyncio.get_running_loop()
     while True:
         began = loop.time()
-        await asyncio.sleep(_EVERY)
-        lag.seconds = max(0.0, loop.time() - began - _EVERY)
+        await asyncio.sleep(lag.every)
+        lag.seconds, lag.said_at = max(0.0, loop.time() - began - lag.every), time.monotonic()
