@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.conduct import CONSTRAINTS, Act, Bound, Constraint, Deeds, Metric, allowance, judge
+from consolidation.selection import Limits
 
 FINE: dict[Metric, float] = {
     "beats in a minute": 1,
@@ -89,6 +90,11 @@ def test_a_bound_says_what_it_asks_for() -> None:
     assert str(Bound(metric="open goals", most=5)) == "open goals at most 5"
     assert str(Bound(metric="asleep", least=1, most=1)) == "asleep is 1"
     assert "not measured" in str(judge("swap", {**{k: v for k, v in FINE.items() if k != "passed the exam"}})[0])
+
+
+def test_what_a_selection_may_take_a_night_may_dream_of() -> None:
+    """Else the night of whoever has told much would fail, and what is forgotten would never be unlearnt."""
+    assert allowance("topics in a night", 0) >= Limits().facts
 
 
 def test_what_is_left_of_a_budget() -> None:
