@@ -1,12 +1,14 @@
 """The heart under load, and left alone: simulated hours by the product's own governor, constraints and chores.
 
-    python -m bench.heartbeat --json [--hours 2] [--alone 72] [--beat-seconds 2]
+    python -m bench.heartbeat --json [--hours 2] [--alone 72] [--beat-seconds 2] [--chat 40]
 
 Under load: a machine of two cores on which others ask for 20 % to 400 % of it, with spikes; beats cost processor time
 of their own. Overshoot is what beats add above the target of 80 %: the mean, over all seconds, of the use above it with
 them less that without them. Beside our governor a fixed pace of .5 Hz and an on/off switch at the target. Oscillation:
 how often a minute the rate turns, under loads that do not change. Alone: an agent that always wishes for the fastest,
-with a real database in a temporary folder whose chores are really done, looked at once a simulated second.
+with a real database in a temporary folder whose chores are really done, looked at once a simulated second. With --chat,
+two services with the default model, one whose heart beats as often as it may and one without a heart, are asked in turn:
+the ratio of their times to first token.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from typing import Any
 from agent.governor import HIGH, Arena, Pace, Wish, beaten, begin, due, look, spent
 from agent.heartbeat import Beat, Heart, at_once
 from agent.vitals import Vitals
+from bench.night import Talker
+from bench.server import Server
 from heartbeats import keep, maintenance
 from memory.store import Store
 
@@ -184,12 +188,39 @@ def left_alone(hours: float) -> dict[str, Any]:
     }
 
 
+def chat(asked: int) -> dict[str, Any]:
+    """Times to first token with the heart and without, in ms."""
+    eager = ["heartbeat_seconds=2", "heartbeat_beats_an_hour=1800"]
+    options = [part for one in eager for part in ("--set", one)]
+    times: dict[str, list[float]] = {"on": [], "off": []}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(Path(folder) / "on", options=options) as on,
+        Server(Path(folder) / "off", environment={"SLOWWAVE_HEARTBEAT": "false"}) as off,
+    ):
+        talkers = {"on": Talker(on.url), "off": Talker(off.url)}
+        for n in range(asked + 4):
+            for name in ("on", "off") if n % 2 else ("off", "on"):
+                took = talkers[name].ask(f"What is {n} times three?")["timings"]["time_to_first_token_ms"]
+                if n >= 4:
+                    times[name].append(took)
+        beats = talkers["on"].call("GET", "/v1/heartbeat")["beats"]
+    return {
+        "asked": asked,
+        "beats_meanwhile": beats,
+        "first_token_ms": {name: statistics.median(found) for name, found in times.items()},
+        "quartiles_ms": {name: statistics.quantiles(found, n=4) for name, found in times.items()},
+        "ratio": statistics.median(times["on"]) / statistics.median(times["off"]),
+    }
+
+
 def main() -> int:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--alone", type=float, default=72.0)
     parser.add_argument("--beat-seconds", type=float, default=2.0, help="processor time of a beat")
+    parser.add_argument("--chat", type=int, default=0, help="so many questions to each of two real services")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     done = {
@@ -197,6 +228,8 @@ def main() -> int:
         "arena": arena_holds(),
         "alone": left_alone(args.alone),
     }
+    if args.chat:
+        done["chat"] = chat(args.chat)
     sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")
     return 0
 
