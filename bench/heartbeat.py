@@ -7,8 +7,8 @@ of their own. Overshoot is what beats add above the target of 80 %: the mean, ov
 them less that without them. Beside our governor a fixed pace of .5 Hz and an on/off switch at the target. Oscillation:
 how often a minute the rate turns, under loads that do not change. Alone: an agent that always wishes for the fastest,
 with a real database in a temporary folder whose chores are really done, looked at once a simulated second. With --chat,
-two services with the default model, one whose heart beats as often as it may and one without a heart, are asked in turn:
-the ratio of their times to first token.
+two services with the default model, one whose heart beats as often as it may and one without, are asked in turn: the
+ratio of their times to first token.
 """
 
 from __future__ import annotations
