@@ -39,7 +39,8 @@ _LONGEST_WAIT = 300.0
 """Seconds between two restarts of a heart that hangs time and again."""
 """Beats remembered."""
 
-Status = Literal["beating", "stopped", "overdue"]
+Status = Literal["waiting", "beating", "stopped", "overdue"]
+"""waiting: for the model, before the first look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +199,8 @@ class Heart:
         status: Status = "beating"
         if self.arena.stopped:
             status = "stopped"
+        elif self.vitals is None:
+            status = "waiting"
         elif self._clock() - self.looked_at > FROZEN_SECONDS:
             status = "overdue"
         return Gauges(

@@ -116,8 +116,7 @@ class Body:
         )
 
     def _counters(self) -> _Counters:
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
+        idle, busy = _processors()
         quota = self._group.own_seconds()
         stalls = {}
         for kind, line in (("cpu", "some"), ("memory", "full"), ("io", "full")):
@@ -128,7 +127,7 @@ class Body:
         at, cores = self._clock(), self._group.cores()
         if quota is not None:
             return _Counters(at, at * cores - quota, quota, _own_seconds(self._process), stalls)
-        return _Counters(at, idle, sum(times[:8]) - idle, _own_seconds(self._process), stalls)
+        return _Counters(at, idle, busy, _own_seconds(self._process), stalls)
 
     def _stall(self, kind: str, line: str) -> float | None:
         for path in (self._group.file(f"{kind}.pressure"), self._root / "proc/pressure" / kind):
@@ -251,6 +250,14 @@ def _rate(now: _Counters, last: _Counters | None, kind: str) -> float | None:
 
 def _share(part: float, whole: float) -> float | None:
     return min(1.0, max(0.0, part / whole)) if whole > 0 else None
+
+
+def _processors() -> tuple[float, float]:
+    """Idle and busy seconds ever, of the processors that this process may use."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    each = [times for n, times in enumerate(psutil.cpu_times(percpu=True)) if allowed is None or n in allowed]
+    idle = sum(times.idle + getattr(times, "iowait", 0.0) for times in each)
+    return idle, sum(sum(times[:8]) for times in each) - idle
 
 
 def _own_seconds(process: psutil.Process) -> float:

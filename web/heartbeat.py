@@ -99,7 +99,7 @@ class CoreSelf(BaseModel):
 class Heartbeat(BaseModel):
     """How the heart is."""
 
-    status: Literal["beating", "stopped", "overdue", "none"]
+    status: Literal["waiting", "beating", "stopped", "overdue", "none"]
     interval_seconds: float | None
     """Between the last beat and the next, as things are; None: there will be none."""
     reason: str
