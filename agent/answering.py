@@ -63,7 +63,8 @@ def answer(
         heard = hear(generation)
         if speaker.vouches and not speaker.vouches(heard.text):
             continue
-        doubt = weigh(engine, prompt, said, heard, drafts=doubted) if heard.whole else None
+        noted = [hit.experience.text for hit in speaker.recollection.hits]
+        doubt = weigh(engine, prompt, said, heard, memories=noted, drafts=doubted) if heard.whole else None
         if doubt is None or doubt.decision == "said":
             reply, choices = _tell(engine, prompt, heard, control, shown)
             break

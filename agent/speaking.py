@@ -141,8 +141,13 @@ def hear(generation: Generation) -> Heard:
     return Heard(deltas=tuple(deltas), reply=cast(Reply, generation.reply))
 
 
-def weigh(engine: Engine, prompt: Prompt, said: str, heard: Heard, *, drafts: int) -> Doubt | None:
-    """Compare a reply with further drafts of it. None: it claims nothing, or the engine has no room for drafts."""
+def weigh(
+    engine: Engine, prompt: Prompt, said: str, heard: Heard, *, memories: Sequence[str], drafts: int
+) -> Doubt | None:
+    """Compare a reply with further drafts of it. None: it claims nothing, or the engine has no room for drafts.
+
+    `memories`: those that stood in the note before what was said.
+    """
     if not doubt.needs_drafts(heard.text):
         return None
     samples = [
@@ -170,7 +175,7 @@ def weigh(engine: Engine, prompt: Prompt, said: str, heard: Heard, *, drafts: in
         return None
     agreed = doubt.agreement(said, [heard.text, *(cast(Reply, g.reply).text for g in generations)])
     entropy = sum(surprises) / len(surprises)
-    sure = doubt.confidence(agreed, entropy) >= doubt.THRESHOLD
+    sure = doubt.confidence(agreed, entropy) >= doubt.threshold(said, heard.text, memories)
     return Doubt(agreement=agreed, entropy=entropy, drafts=drafts, decision="said" if sure else "withheld")
 
 

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 from agent import doubt
 from agent.control import TurnControl
-from agent.doubt import MOST_SILENCES, THRESHOLD, UNKNOWN, UNSURE, agreement, asks_for_fact, confidence, silence_is_due
+from agent.doubt import (
+    MOST_SILENCES,
+    THRESHOLD,
+    THRESHOLD_SUPPORTED,
+    UNKNOWN,
+    UNSURE,
+    agreement,
+    asks_for_fact,
+    confidence,
+    silence_is_due,
+    supported,
+    threshold,
+)
 from agent.going_on import go_on
 from agent.remembering import Memory
 from agent.turn import Awake, TurnRequest, TurnResult, take_turn
@@ -70,6 +82,20 @@ def test_what_every_draft_takes_from_the_question_is_no_agreement() -> None:
     assert agreement(ASKED, apart) == 0
     assert agreement(ASKED, [*apart, "Rex!"]) == pytest.approx(1 / 6)
     assert agreement(ASKED, ["It is Rex.", "Rex", "Your dog is called Rex."]) == 1
+
+
+def test_what_a_memory_holds_is_read_and_not_made_up() -> None:
+    memories = ["The bossy one of our two goats is Marzipan.", "I live in Riga."]
+    asked = "What do we call the bossy goat?"
+    assert supported(asked, "The bossy goat is called Marzipan.", memories)
+    assert not supported(asked, "The bossy goat is called Bella, after a film star.", memories)
+    assert not supported(asked, "We call the bossy goat that.", memories)  # it adds nothing
+    assert not supported(asked, "Marzipan", [])
+    # From two memories at once: each holds less than half of it.
+    assert not supported(asked, "Marzipan lives near Riga castle since Tuesday evening.", memories)
+    assert (
+        threshold(asked, "Marzipan", memories) == THRESHOLD_SUPPORTED < THRESHOLD == threshold(asked, "Bella", memories)
+    )
 
 
 @given(st.floats(0, 1), st.floats(0, 12))
