@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
+from typing import get_args
 
 import pytest
 from hypothesis import settings
@@ -113,21 +114,7 @@ def test_deeds_forget_what_is_older_than_they_count() -> None:
 
 # A house in which the agent tries whatever it likes, and that keeps its own accounts: not those of `Deeds`.
 
-ACTS: tuple[Act, ...] = (
-    "beat",
-    "generate",
-    "reflect",
-    "dream",
-    "train",
-    "write",
-    "remember",
-    "feel",
-    "sleep",
-    "swap",
-    "pace up",
-    "adopt goal",
-    "edit self",
-)
+ACTS: tuple[Act, ...] = get_args(Act)
 _DAY = 86_400.0
 
 
