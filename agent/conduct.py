@@ -216,12 +216,6 @@ def judge(
     )
 
 
-def allowance(metric: Metric, spent: float, constraints: Iterable[Constraint] = CONSTRAINTS) -> float:
-    """How much more of what is counted may be spent."""
-    most = min((b.most for c in constraints for b in c.bounds if b.metric == metric), default=math.inf)
-    return max(0.0, most - spent)
-
-
 @dataclass(slots=True)
 class Window:
     """What was done in the last so many seconds."""

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.conduct import CONSTRAINTS, Act, Bound, Constraint, Deeds, Metric, allowance, judge
+from agent.conduct import CONSTRAINTS, Act, Bound, Constraint, Deeds, Metric, judge
 from consolidation.selection import Limits
 
 FINE: dict[Metric, float] = {
@@ -95,12 +95,8 @@ def test_a_bound_says_what_it_asks_for() -> None:
 
 def test_what_a_selection_may_take_a_night_may_dream_of() -> None:
     """Else the night of whoever has told much would fail, and what is forgotten would never be unlearnt."""
-    assert allowance("topics in a night", 0) >= Limits().facts
-
-
-def test_what_is_left_of_a_budget() -> None:
-    assert allowance("tokens in a minute", 5900) == 100
-    assert allowance("tokens in a minute", 9000) == 0
+    dreamt = {**FINE, "topics in a night": Limits().facts}
+    assert not judge("dream", dreamt) and judge("dream", {**dreamt, "topics in a night": 10 * Limits().facts})
 
 
 def test_deeds_forget_what_is_older_than_they_count() -> None:
