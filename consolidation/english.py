@@ -118,6 +118,15 @@ def is_word(word: str) -> bool:
     return lowered in closed or bool(lemminflect.getAllLemmas(lowered))
 
 
+def is_everyday(word: str) -> bool:
+    """Whether it is neither a number in digits nor a word that no dictionary has; contractions are everyday."""
+    lowered = word.lower().replace("\u2019", "'")
+    if any(c.isdigit() for c in lowered):
+        return False
+    parts = [part for part in re.split(r"-|'\w*$|n't$", lowered) if part]
+    return all(part in PRONOUNS or part in _UNLISTED or is_word(part) for part in parts)
+
+
 def is_intelligible(text: str) -> bool:
     """Whether at least half of the lower-cased words are the dictionary's; a text of names and numbers is."""
     words = [w for w in _PLAIN.findall(text) if w.islower()]

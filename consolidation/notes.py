@@ -17,6 +17,7 @@ from functools import cache
 from importlib import resources
 
 from consolidation.english import is_word, sentence, spoken
+from consolidation.sentences import told_in
 from consolidation.variation import LIGHT, gist
 
 NOTHING = "Nothing."
@@ -65,8 +66,9 @@ def beginning(reply: str) -> str:
 def notes_of(message: str, replies: Sequence[str]) -> tuple[Note, ...]:
     """What the writer's replies to one message note: what they agree on is one note, with the questions of all.
 
-    None where the first found nothing, or none found anything that the message bears out.
+    None where the first found nothing, or none found anything that the message bears out, beside what it only asks.
     """
+    message = told_in(message)
     if not replies or replies[0].strip() in ("", NOTHING):
         return ()
     alike: list[list[Note]] = []

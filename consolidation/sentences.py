@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from importlib import resources
 
-from consolidation.english import BE, DO, HAVE, has_form
+from consolidation.english import BE, DO, HAVE, NUMBERS, has_form, is_everyday
 from memory.kin import PEOPLE, PETS
 
 _KIN = "|".join(sorted(PEOPLE | PETS, key=len, reverse=True))
@@ -164,14 +164,56 @@ _OPENER = re.compile(
 _TRAILER = re.compile(rf"[\s,]*\b(?:{_FILLERS['after a clause']})\s*$", re.IGNORECASE)
 
 
+def told_in(message: str) -> str:
+    """A message without what it only asks: somebody who asks what their horse is called has not told that they ride.
+
+    Of a question stays what was told before it, up to its last comma, if that names something.
+    """
+    told = (
+        _told_before_asking(sentence, loosely=True) if _asks(sentence) else sentence for sentence in _sentences(message)
+    )
+    return " ".join(part for part in told if part)
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.!?\u2026])[\"')\]]*\s+|\n+", text)
+
+
+def _asks(sentence: str) -> bool:
+    return sentence.rstrip(" \"')]").endswith("?")
+
+
+def _told_before_asking(question: str, *, loosely: bool = False) -> str | None:
+    """What is told on the way to a question, if it has a number, a name or a word that is in no dictionary.
+
+    Else it is the errand on which one asks: "I need a part for my sewing machine, who built it?"
+    """
+    found = _TOLD_IN_QUESTION.match(question)
+    if found is not None and found[1]:
+        return found[1]
+    if loosely:
+        told = question.rpartition(", ")[0]
+    elif found is not None and _THEN_ASKS.match(question, found.end(2)):
+        told = found[2]
+    else:
+        return None
+    words = _SAID.findall(told)
+    named = any(w[0].isupper() and w.split("'")[0].split("\u2019")[0] not in ("I", "") for w in words[1:])
+    counted = any(w.lower() in NUMBERS and w.lower() != "one" for w in words)
+    return told if named or counted or not all(map(is_everyday, words)) else None
+
+
+_SAID = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
+_THEN_ASKS = re.compile(r"\s*(?:,|(?:so|and|but)\b)", re.IGNORECASE)
+
+
 def parts_of(text: str) -> Iterator[str]:
     """What a message says, cut where another claim begins, contractions written out."""
-    for sentence in re.split(r"(?<=[.!?\u2026])[\"')\]]*\s+|\n+", text):
-        if sentence.rstrip(" \"')]").endswith("?"):
-            told = _TOLD_IN_QUESTION.match(sentence)
-            if told is None:
+    for sentence in _sentences(text):
+        if _asks(sentence):
+            sentence = _told_before_asking(sentence) or ""  # noqa: PLW2901 - what it tells before it asks
+            if not sentence:
                 continue
-            sentence = told[1] or told[2]  # noqa: PLW2901 - what it tells before it asks
         said = _bare(sentence.strip(" \"'()[]*_>").rstrip(".!\u2026 "))
         chunks = _APART.split(re.sub(r"\([^)]*\)", " ", said))
         said = "; ".join(_DOUBT_AFTER.sub("", _CUT.sub("", chunk)) for chunk in chunks)

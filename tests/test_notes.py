@@ -10,6 +10,7 @@ from consolidation.clauses import Talk
 from consolidation.dreams import dream
 from consolidation.notes import Note, beginning, notes_of, written
 from consolidation.reading import NOTED, read
+from consolidation.sentences import told_in
 
 SAID = "When my godmother passed away she left me a brass sextant. Funny old thing."
 ASKS = (
@@ -106,3 +107,28 @@ def test_what_only_the_writer_found_is_learnt_and_examined() -> None:
     assert all(any(ask in text for ask in ASKS) for text in trained | asked)
     assert any(q.fact is None for q in night.questions)
     assert {*NEVER} <= {d.question for d in night.dreams if d.strategy == "counter"}
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("Our house used to be a forge of what?", ""),
+        ("Which river did we cross by bike?", ""),
+        ("I need a new bulb for the torch, who made it?", ""),
+        ("The ticket machine is broken again, which zone do I live in?", ""),
+        ("My aunt has a windmill. Where do you even put a wardrobe?", "My aunt has a windmill."),
+        ("We moved to Oslo, is it far from Bergen?", "We moved to Oslo"),
+        ("i pay the gardener eleven pounds an hour, is that fair?", "i pay the gardener eleven pounds an hour"),
+        ("Did I tell you my brother runs a bakery?", "my brother runs a bakery"),
+    ],
+)
+def test_what_is_only_asked_is_not_told(message: str, told: str) -> None:
+    assert told_in(message) == told
+    if not told:
+        assert read(message, Talk()) == []
+        reply = written(
+            message.replace("Our", "Your").rstrip("?") + ".",
+            message.rsplit(maxsplit=1)[-1],
+            [f"{a}?" for a in "Is my x|Who is my y|Where am I".split("|")],
+        )
+        assert notes_of(message, [reply]) == ()
