@@ -183,7 +183,8 @@ def _write_down(
     changed: list[str] = []
 
     def remember(db: Database) -> None:
-        if awake.memory is None or begun.said is None or not finished or forgotten(entry.content):
+        off_the_record = not begun.body.get("remember", True)
+        if awake.memory is None or begun.said is None or not finished or forgotten(entry.content) or off_the_record:
             return
         exchange = Exchange(
             said=begun.said.content,

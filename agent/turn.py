@@ -60,6 +60,8 @@ class TurnRequest:
     request_digest: bytes | None = None
     recall: bool = True
     """Remind the model of what it was told before."""
+    remember: bool = True
+    """Let what is said here be remembered, and move the mood; it stays in its session all the same."""
     abstain: bool = True
     """Say that one does not know, rather than guess at a fact about whoever asks."""
     adapter: str | None = None
@@ -290,6 +292,8 @@ def _write_down(
     changed: list[str] = []
 
     def leave(db: Database) -> None:
+        if not request.remember:
+            return
         changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten))
         if awake.moods is not None and reply.finish_reason in ("stop", "length", "suspended"):
             moment = Moment(
@@ -347,6 +351,7 @@ def _unfinished(request: TurnRequest, plan: Plan, reply: Reply, result: TurnResu
         "ignore_eos": request.ignore_eos,
         "adapter": request.adapter,
         "persona": dict(result.persona or {}),
+        "remember": request.remember,
     }
 
 

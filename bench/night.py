@@ -56,7 +56,9 @@ class Talker:
         return dict(self.call("POST", f"/v1/sessions/{session}/turns", json=body))
 
     def ask(self, text: str, **ours: Any) -> dict[str, Any]:
-        return self.say(self.session(), text, max_tokens=ANSWER_TOKENS, slowwave={"recall": False, **ours})
+        """Off the record: what is examined must not become what the next night learns."""
+        ours = {"recall": False, "remember": False, **ours}
+        return self.say(self.session(), text, max_tokens=ANSWER_TOKENS, slowwave=ours)
 
 
 def told(seed: int) -> tuple[list[dict[str, Any]], random.Random]:

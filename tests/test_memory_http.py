@@ -83,6 +83,19 @@ def test_a_reply_says_what_it_was_reminded_of_and_why(alice: httpx.Client) -> No
     assert fed["memories"]
 
 
+def test_off_the_record_it_is_said_in_its_session_and_remembered_nowhere(alice: httpx.Client) -> None:
+    session = alice.post("/v1/sessions").json()["id"]
+    said = {"content": "My kayak is called Petrel.", "slowwave": {"remember": False}}
+    alice.post(f"/v1/sessions/{session}/turns", json=said)
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "My sledge is called Plover."}]}
+    alice.post(CHAT, json=body | {"slowwave": {"remember": False}})
+    listed = [m["text"] for m in alice.get("/v1/memories").json()["data"]]
+    assert not any("Petrel" in text or "Plover" in text for text in listed)
+    assert "Petrel" in alice.get(f"/v1/sessions/{session}").text
+    alice.post(f"/v1/sessions/{session}/turns", json={"content": "My dinghy is called Teal."})
+    assert any("Teal" in m["text"] for m in alice.get("/v1/memories").json()["data"])
+
+
 def test_import_and_export_round_trip_and_refuse_the_wrong_line(alice: httpx.Client, bob: httpx.Client) -> None:
     lines = [
         {"id": f"D1:{n}", "text": text, "speaker": who, "session": "s1", "at": "2023-05-08T13:56:00+00:00"}

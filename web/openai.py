@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from agent.turn import TurnRequest, TurnResult, take_turn
+from models.generation import Timings
 from web import replies
 from web.context import OwnerDep, Service, ServiceDep
 from web.errors import ApiError, api_error
@@ -60,6 +61,7 @@ async def create_chat_completion(
         idempotency_key=idempotency_key,
         request_digest=body.digest("chat"),
         recall=options.recall is not False,
+        remember=options.remember is not False,
         abstain=options.abstain is not False,
         adapter=service.sleep.adapter_asked_for(options.adapter, owner),
         persona=options.variables(),
@@ -109,6 +111,7 @@ def finished(service: Service, result: TurnResult) -> TurnResult:
     """
     if not result.replayed:
         service.metrics.finished(result.timings, result.finish_reason)
+        _tell(service, result.timings)
     if result.finish_reason == "interrupted":
         raise ApiError(
             503,
@@ -118,6 +121,18 @@ def finished(service: Service, result: TurnResult) -> TurnResult:
             headers={"Retry-After": "5"},
         )
     return result
+
+
+def _tell(service: Service, timings: Timings) -> None:
+    """Have who listens know how fast somebody was answered."""
+    if service.pulse is not None:
+        service.pulse.signals.answered(
+            first_token=timings.time_to_first_token,
+            seconds=timings.queue + timings.prefill + timings.decode,
+            prompt=timings.prefill_tokens + timings.cached_tokens,
+            cached=timings.cached_tokens,
+            tokens=timings.completion_tokens,
+        )
 
 
 async def _chunks(service: Service, running: RunningTurn, *, with_usage: bool) -> AsyncIterator[bytes]:

@@ -79,6 +79,10 @@ class SlowwaveOptions(BaseModel):
 
     session: Id | None = None
     recall: bool | None = Field(None, description="Remind the model of what it was told before; true by default.")
+    remember: bool | None = Field(
+        None,
+        description="false: off the record; kept in its session, but no memory, no night and no mood hears of it.",
+    )
     persona: bool | dict[str, Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]] | None = Field(
         None,
         description="Variables for this reply alone, the others at rest; false: all at rest; by default as they are.",

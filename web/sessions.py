@@ -141,6 +141,7 @@ async def take_session_turn(
         idempotency_key=idempotency_key,
         request_digest=body.digest(session),
         recall=options.recall is not False,
+        remember=options.remember is not False,
         abstain=options.abstain is not False,
         adapter=service.sleep.adapter_asked_for(options.adapter, owner),
         persona=options.variables(),
