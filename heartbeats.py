@@ -15,11 +15,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from agent import conduct, pacing
 from agent.conduct import Metric
 from agent.core_self import Backups, Core, create
-from agent.governor import NOTHING, Arena, Wish
+from agent.governor import NOTHING, Arena, Wish, gauges
 from agent.heartbeat import Beat, Chore, Heart, Watch
 from agent.mood import named
 from agent.moods import Moods
 from agent.pulse import Lag, Pulse
+from agent.signals import Signals
 from agent.vitals import Body, Served
 from consolidation.registry import Registry
 from memory import beats, core
@@ -95,15 +96,22 @@ def pulse(
         return pacing.wished(own.factor, feeling())
 
     body = Body(settings.data_dir, served=served)
+    signals = Signals()
+
+    def beaten(beat: Beat) -> None:
+        keep(store, beat)
+        signals.beaten(beat)
+
     heart = Heart(
         sense=body.read,
         arena=arena,
         now=now,
         wish=wish,
-        on_beat=lambda beat: keep(store, beat),
+        on_look=lambda vitals, pace: signals.looked(pace.load, gauges(vitals)),
+        on_beat=beaten,
         chores=(),
     )
-    found = Pulse(watch=Watch(heart), store=store, data_dir=settings.data_dir, lag=lag, arena=arena)
+    found = Pulse(watch=Watch(heart), store=store, data_dir=settings.data_dir, lag=lag, arena=arena, signals=signals)
     chores = [
         *maintenance(store),
         Chore(name="keep the core self", act="write", every=_HOUR, do=lambda: _backed_up(backups), heavy=True),

@@ -112,6 +112,20 @@ def begin(arena: Arena, now: float) -> Pace:
     return Pace(rate=1.0 / arena.resting, beat_at=now, saved=1.0)
 
 
+GAUGES = (
+    "processor",
+    "waiting for a processor",
+    "memory",
+    "waiting for memory",
+    "waiting for the disk",
+    "GPU",
+    "GPU memory",
+    "event loop",
+    "line",
+)
+"""All that `gauges` may tell."""
+
+
 def gauges(vitals: Vitals, own: float | None = None) -> dict[str, float]:
     """Each as a share of what is borne, 1 being full; those that the machine has.
 
@@ -121,18 +135,19 @@ def gauges(vitals: Vitals, own: float | None = None) -> dict[str, float]:
     processor = vitals.cpu
     if vitals.cpu is not None and vitals.own_cpu is not None and own is not None:
         processor = max(0.0, vitals.cpu - vitals.own_cpu) + own
-    read = {
-        "processor": processor,
-        "waiting for a processor": vitals.stalled,
-        "memory": None if vitals.memory is None else vitals.memory / MEMORY_FULL * HIGH,
-        "waiting for memory": None if vitals.memory_stalled is None else vitals.memory_stalled / MEMORY_STALLED * HIGH,
-        "waiting for the disk": vitals.io_stalled,
-        "GPU": vitals.gpu,
-        "GPU memory": None if vitals.gpu_memory is None else vitals.gpu_memory / MEMORY_FULL * HIGH,
-        "event loop": vitals.lag / LAG_BORNE,
-        "line": vitals.waiting / LINE_BORNE,
-    }
-    return {name: value for name, value in read.items() if value is not None and math.isfinite(value)}
+    read = (
+        processor,
+        vitals.stalled,
+        None if vitals.memory is None else vitals.memory / MEMORY_FULL * HIGH,
+        None if vitals.memory_stalled is None else vitals.memory_stalled / MEMORY_STALLED * HIGH,
+        vitals.io_stalled,
+        vitals.gpu,
+        None if vitals.gpu_memory is None else vitals.gpu_memory / MEMORY_FULL * HIGH,
+        vitals.lag / LAG_BORNE,
+        vitals.waiting / LINE_BORNE,
+    )
+    found = zip(GAUGES, read, strict=True)
+    return {name: value for name, value in found if value is not None and math.isfinite(value)}
 
 
 def look(pace: Pace, vitals: Vitals, arena: Arena) -> Pace:

@@ -126,6 +126,7 @@ class Heart:
         cpu_clock: Callable[[], float] = time.process_time,
         hand: Callable[[Callable[[], None]], None] = beside,
         chance: random.Random | None = None,
+        on_look: Callable[[Vitals, Pace], None] = lambda vitals, pace: None,
         on_beat: Callable[[Beat], None] = lambda beat: None,
         constraints: Sequence[Constraint] = CONSTRAINTS,
     ) -> None:
@@ -137,7 +138,8 @@ class Heart:
         """When it last looked; who watches it asks for this."""
         self.vitals: Vitals | None = None
         self._sense, self._wish, self._now, self._hand = sense, wish, now, hand
-        self.chores, self._constraints, self._on_beat = tuple(chores), tuple(constraints), on_beat
+        self.chores, self._constraints = tuple(chores), tuple(constraints)
+        self._on_look, self._on_beat = on_look, on_beat
         self._clock, self._cpu_clock = clock, cpu_clock
         self._chance = chance or random.Random()  # noqa: S311 - no secret
         self._done_at: dict[str, float] = {}
@@ -168,6 +170,7 @@ class Heart:
         self._settle()
         before = self._due
         self._pace = governor.look(self._pace, vitals, self.arena)
+        self._on_look(vitals, self._pace)
         self._due = due = governor.due(self._pace, replace(wish, jitter=self._jitter), self.arena)
         now = self.looked_at = self._clock()
         if now < due.at or self.closing or self._is_working(now) or self._too_many(now):

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent import alarms
 from agent.governor import Arena, gauges
 from agent.heartbeat import Gauges, Watch
+from agent.signals import Signals
 from memory import beats
 from memory.store import Store
 
@@ -44,6 +45,7 @@ class Pulse:
     data_dir: Path
     lag: Lag
     arena: Arena
+    signals: Signals
     sounding: dict[str, float] = field(default_factory=dict)
     """Gauges whose alarm sounds, and for how many seconds."""
     _above: dict[alarms.Key, float] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import threading
 import time
@@ -17,6 +18,7 @@ from agent import alarms, pacing
 from agent.governor import Arena, Wish
 from agent.heartbeat import STUCK_SECONDS, Beat, Chore, Heart, Watch, at_once
 from agent.pulse import STOPPED, Lag, Pulse
+from agent.signals import Signals
 from agent.vitals import Vitals
 from bench.server import Server
 from memory import beats
@@ -230,7 +232,12 @@ def test_the_switch_stops_it_also_across_restarts(tmp_path: Path) -> None:
     def pulse() -> Pulse:
         machine = Simulated()
         found = Pulse(
-            watch=Watch(machine.heart()), store=Store(tmp_path / "db"), data_dir=tmp_path, lag=Lag(), arena=Arena()
+            watch=Watch(machine.heart()),
+            store=Store(tmp_path / "db"),
+            data_dir=tmp_path,
+            lag=Lag(),
+            arena=Arena(),
+            signals=Signals(),
         )
         machine.run(found.watch.heart, 200)
         before = len(machine.beaten)
@@ -272,6 +279,7 @@ def test_alarms_are_heard_where_no_beat_comes(tmp_path: Path) -> None:
         data_dir=tmp_path,
         lag=Lag(),
         arena=Arena(stopped=True),
+        signals=Signals(),
     )
     beats.set_alarm(store, GaugeAlarm(gauge="processor", bound=0.5, seconds=10, owner="operator"), at=BEGAN)
     machine.load = 0.9
@@ -336,6 +344,26 @@ def test_over_http_it_is_seen_stopped_and_started(scripted_server: Server) -> No
         assert refused.status_code == 400 and "memory" in refused.json()["error"]["message"]
 
 
+def test_over_http_its_looks_and_replies_are_heard_as_they_happen(scripted_server: Server) -> None:
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 4}
+    heard: dict[str, dict[str, float]] = {}
+    with (
+        httpx.Client(base_url=scripted_server.url, timeout=30) as client,
+        client.stream("GET", "/v1/heartbeat/events") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines) == ": ping"
+        assert httpx.post(f"{scripted_server.url}/v1/chat/completions", json=body, timeout=30).status_code == 200
+        name = ""
+        while set(heard) < {"look", "reply"}:
+            line = next(lines)
+            name = line.removeprefix("event: ") if line.startswith("event: ") else name
+            if line.startswith("data: "):
+                heard[name] = json.loads(line.removeprefix("data: "))
+    assert heard["reply"]["tokens"] == 4 and heard["reply"]["seconds"] >= heard["reply"]["first_token"] > 0
+    assert 0 < heard["look"]["memory"] < 1 and heard["look"]["ago_seconds"] < 5
+
+
 def test_of_several_keys_only_the_operators_works_the_switch(tmp_path: Path) -> None:
     environment = {"SLOWWAVE_API_KEYS": "first-key-1,second-key-2", "SLOWWAVE_API_KEY": "operators-key"}
     with (
@@ -348,3 +376,5 @@ def test_of_several_keys_only_the_operators_works_the_switch(tmp_path: Path) -> 
             made = client.post("/v1/backups", headers=headers).status_code
             assert made == (201 if status == 200 else 403)
             assert client.get("/v1/heartbeat", headers=headers).status_code == 200
+            with client.stream("GET", "/v1/heartbeat/events", headers=headers) as heard:
+                assert heard.status_code == status

@@ -52,6 +52,7 @@ def test_the_document_names_every_route_and_its_errors(scripted_server: Server) 
         "/v1/sessions/{session}/turns",
         "/v1/persona",
         "/v1/heartbeat",
+        "/v1/heartbeat/events",
         "/v1/backups",
         "/v1/sleep",
         "/v1/sleep/dry-run",

@@ -313,6 +313,7 @@ def test_the_heart_is_seen_and_switched(browser: Browser, scripted_server: Serve
     expect(page.locator("#heart-state")).to_contain_text("beating")
     expect(page.locator("#gauges li", has_text="memory").first).to_contain_text("%")
     expect(page.locator("#core-self")).to_contain_text("core self")
+    expect(page.locator("#heart-load")).to_contain_text("Load")  # told by the heart's own events
     page.get_by_role("button", name="Stop it").click()
     expect(page.locator("#heart-state")).to_contain_text("it is switched off")
     page.get_by_role("button", name="Let it beat").click()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -14,10 +17,12 @@ from agent.conduct import CONSTRAINTS
 from agent.core_self import Backups
 from agent.governor import NOTHING
 from agent.pulse import Pulse
+from agent.signals import Signals, signals
 from memory import beats
 from memory.beats import GaugeAlarm
 from web.context import OwnerDep, Service, ServiceDep
 from web.errors import ApiError
+from web.turns import PING, STREAMED, EventStream, event
 
 router = APIRouter(prefix="/v1", tags=["Heartbeat"])
 
@@ -162,6 +167,7 @@ _NONE = Heartbeat(
     recent=[],
     conduct=[],
 )
+_LISTEN_SECONDS = 0.2
 Recent = Annotated[int, Query(ge=0, le=1000)]
 
 
@@ -171,6 +177,32 @@ async def heartbeat(service: ServiceDep, recent: Recent = 20) -> Heartbeat:
     if service.pulse is None:
         return _NONE
     return await run_in_threadpool(_shown, service.pulse, service.backups, recent)
+
+
+@router.get("/heartbeat/events", response_class=Response, responses=STREAMED)
+async def events(service: ServiceDep, owner: OwnerDep) -> Response:
+    """The operator's: every look at the machine, every beat and how fast each reply came, as they happen; no texts.
+
+    `missed` is sent where the reader was too slow. Ends when the service does.
+    """
+    _operators_only(service, owner)
+    if service.pulse is None:
+        raise ApiError(409, "There is no heartbeat: the setting heartbeat is false.", code="no_heartbeat")
+    gone = asyncio.Event()
+    return EventStream(_heard(service.pulse.signals, lambda: gone.is_set() or service.draining()), gone.set)
+
+
+async def _heard(told: Signals, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
+    with told.listen("events") as reader:
+        yield PING
+        while not ended():
+            found = reader.pop()
+            for signal in signals(found):
+                ago = round(time.monotonic() - signal.at, 3)
+                yield event({"ago_seconds": ago, **signal.values}, name=signal.kind)
+            if found.missed:
+                yield event({"records": found.missed}, name="missed")
+            await asyncio.sleep(_LISTEN_SECONDS)
 
 
 @router.put("/heartbeat")

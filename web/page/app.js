@@ -1,6 +1,6 @@
 // The page: sessions on the left, a conversation on the right. Talks to the same HTTP surface as every other client.
 
-import { call, element, Refused, $ } from "./service.js";
+import { call, element, events, Refused, $ } from "./service.js";
 import { memoryReasons, showMemory } from "./memory.js";
 import { showSleep } from "./sleep.js";
 import { showPersona } from "./persona.js";
@@ -13,22 +13,6 @@ let session = null; // the session shown, or null before the first message
 let running = null; // the AbortController of the reply that is being written
 let listing = 0; // counts looks at the list of sessions
 let oldest = null; // the last session listed, to page on from
-
-// Server-sent events of a POST: yields [name, data].
-async function* events(answer) {
-  let text = "";
-  for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {
-    text += piece;
-    let end;
-    while ((end = text.indexOf("\n\n")) >= 0) {
-      const block = text.slice(0, end);
-      text = text.slice(end + 2);
-      const name = /^event: (.*)$/m.exec(block)?.[1];
-      const data = /^data: (.*)$/m.exec(block)?.[1];
-      if (data !== undefined) yield [name, JSON.parse(data)];
-    }
-  }
-}
 
 // --- the conversation --------------------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 // The heart: its pace and who decided it, the gauges, the alarms, the last beats, and the operator's switch.
 
-import { $, call, element } from "./service.js";
+import { $, call, element, events } from "./service.js";
 
-const LOOK_MS = 2000, BEATS = 30;
-let watching = null;
+const BEATS = 30;
+let listening = null;
 
 export function heart() {
   $("heart-switch").addEventListener("click", async () => {
@@ -13,9 +13,34 @@ export function heart() {
 }
 
 export async function showHeart() {
-  clearTimeout(watching);
+  listening?.abort();
+  await look();
+  if ($("heart").hidden) return;
+  listening = new AbortController();
+  listen(listening.signal).catch(() => {});
+}
+
+async function look() {
   show(await (await call("GET", `/v1/heartbeat?recent=${BEATS}`)).json());
-  if (!$("heart").hidden) watching = setTimeout(() => showHeart().catch(() => {}), LOOK_MS);
+}
+
+// Gauges move with every look at the machine, the rest with every beat and fifth look; until the room is closed.
+async function listen(signal) {
+  const answer = await call("GET", "/v1/heartbeat/events", { signal });
+  let looks = 0;
+  for await (const [name, data] of events(answer)) {
+    if ($("heart").hidden) return listening.abort();
+    if (name === "look") {
+      const { load, ago_seconds: _, ...gauges } = JSON.parse(data);
+      $("heart-load").textContent = `Load ${Math.round(load * 100)} %`;
+      if (looks++ % 5 === 0) await look();
+      else showGauges(gauges);
+    } else if (name === "beat") await look();
+    else if (name === "reply") {
+      const { first_token: first, tokens } = JSON.parse(data);
+      $("heart-reply").textContent = `The last reply began after ${first.toFixed(2)} s and had ${tokens} tokens.`;
+    }
+  }
 }
 
 function show(found) {
@@ -29,12 +54,16 @@ function show(found) {
   $("core-self").textContent = core
     ? `The core self was kept ${Math.round(core.age_seconds / 60)} minutes ago: ${(core.bytes / 1e6).toFixed(1)} MB, restored elsewhere and found the same.`
     : "No core self has been kept yet.";
-  const gauges = Object.entries(found.gauges).sort(([, a], [, b]) => b - a);
-  $("gauges").replaceChildren(...gauges.map(gauge));
+  showGauges(found.gauges);
   $("gauge-alarms").hidden = found.alarms.length === 0;
   $("gauge-alarms").replaceChildren(...found.alarms.map(alarm));
   const beats = found.recent.map(beat);
   $("beats").replaceChildren(...(beats.length ? beats : [element("li", "empty", "It has not beaten yet.")]));
+}
+
+function showGauges(found) {
+  const gauges = Object.entries(found).sort(([, a], [, b]) => b - a);
+  $("gauges").replaceChildren(...gauges.map(gauge));
 }
 
 function gauge([name, value]) {

@@ -45,6 +45,22 @@ function askForKey() {
   });
 }
 
+// Server-sent events of an answer: yields [name, data].
+export async function* events(answer) {
+  let text = "";
+  for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {
+    text += piece;
+    let end;
+    while ((end = text.indexOf("\n\n")) >= 0) {
+      const block = text.slice(0, end);
+      text = text.slice(end + 2);
+      const name = /^event: (.*)$/m.exec(block)?.[1];
+      const data = /^data: (.*)$/m.exec(block)?.[1];
+      if (data !== undefined) yield [name, JSON.parse(data)];
+    }
+  }
+}
+
 // --- elements ----------------------------------------------------------------------------------------------------
 
 export function element(tag, className, text) {
