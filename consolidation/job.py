@@ -55,6 +55,8 @@ class Job:
     """The most memory that the process may have; 0: no limit."""
     replies_file: str | None = None
     """Where the base's replies to what is rehearsed are kept from night to night."""
+    weights: Mapping[str, Any] | None = None
+    """Where the base's weights lie in memory that the service shares (models/shared_tensors.py); None: read them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class Reading:
     """The writer's folder."""
     messages: Sequence[str]
     seed: int
+    weights: Mapping[str, Any] | None = None
+    """As a job's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from consolidation import job as files
 from consolidation import journal, notebook
@@ -57,6 +57,20 @@ class WorkerFailed(Exception):
     """The night's process ended without a result."""
 
 
+class HandOver(Protocol):
+    """Tensors that a night's processes map instead of reading them (models/shared_tensors.py)."""
+
+    fd: int
+
+    def said(self) -> dict[str, Any]:
+        """What a process is told of them."""
+        ...
+
+    def close(self) -> None:
+        """Let go of them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
     """What a night needs of the rest of the service."""
@@ -77,6 +91,8 @@ class House:
     now: Callable[[], datetime]
     may: Callable[[str, Mapping[str, float]], Sequence[str]] = lambda act, metrics: ()
     """What an act would break of the agent's conduct, with its metrics as they would be; nothing: it may be done."""
+    share: Callable[[], HandOver | None] = lambda: None
+    """The base's weights, where a night's processes can map them; None: they read their files."""
     bars: Bars = field(default_factory=Bars)
     limits: Limits = field(default_factory=Limits)
     adapters_kept: int = 8
@@ -95,6 +111,7 @@ class Sleeper:
         self._progress: dict[str, Mapping[str, Any]] = {}
         self._threads: list[threading.Thread] = []
         self._one_at_a_time = threading.Lock()
+        self._weights: HandOver | None = None
         shutil.rmtree(folder, ignore_errors=True)  # what a kill left behind
         folder.mkdir(parents=True)
 
@@ -171,6 +188,9 @@ class Sleeper:
                 self._end(night, "failed", [str(error)])
             finally:
                 self._progress.pop(night.id, None)
+                if self._weights is not None:
+                    self._weights.close()
+                    self._weights = None
                 shutil.rmtree(self._folder / night.id, ignore_errors=True)
 
     def _end(self, night: Night, outcome: Any, reasons: Sequence[str], **figures: Any) -> None:
@@ -220,7 +240,7 @@ class Sleeper:
         )
         folder = self._folder / night.id
         folder.mkdir(exist_ok=True)
-        files.write(planned.job, folder)
+        files.write(replace(planned.job, weights=self._shared()), folder)
         dreamt = {"topics in a night": len(chosen), "share of dreams with a source": 1.0 if chosen else 0.0}
         trained = {"steps in a night": _steps(planned.job), "asleep": float(night.phase == "dreaming")}
         if not (self._may(night, "dream", dreamt) and self._may(night, "train", trained)):
@@ -248,6 +268,12 @@ class Sleeper:
         house.wake(owner, adapter)
         self._registry.tidy(most=house.adapters_kept)
 
+    def _shared(self) -> dict[str, Any] | None:
+        """Where the night's processes find the base's weights; put there for the first of them."""
+        if self._weights is None:
+            self._weights = self._house.share()
+        return None if self._weights is None else self._weights.said()
+
     def _may(self, night: Night, act: str, metrics: Mapping[str, float]) -> bool:
         broken = self._house.may(act, metrics)
         if broken:
@@ -267,7 +293,8 @@ class Sleeper:
             return known
         folder = self._folder / night.id / "reading"
         folder.mkdir(parents=True)
-        files.write(reading([e.text for e in new], seed=night.seed, setting=setting), folder)
+        to_read = reading([e.text for e in new], seed=night.seed, setting=setting)
+        files.write(replace(to_read, weights=self._shared()), folder)
         self._work(night, folder)
         replies = files.read_notes(folder).replies
         made = {e.id: notes_of(e.text, of) for e, of in zip(new, replies, strict=True)}
@@ -288,7 +315,8 @@ class Sleeper:
             doses.append({"scale": 1.0 if not doses else _DOSES[len(doses) - 1], "reasons": outcome.verdict.reasons})
             again = folder / f"scaled-{scale}"
             again.mkdir()
-            files.write(replace(planned.job, made=str(folder / files.ADAPTER), scale=scale, examples=[]), again)
+            less = replace(planned.job, made=str(folder / files.ADAPTER), scale=scale, examples=[])
+            files.write(replace(less, weights=self._shared()), again)
             self._work(night, again)
             outcome = judge(planned, files.read_result(again), bars=self._house.bars, seed=night.seed)
             made = again / files.ADAPTER
@@ -305,7 +333,12 @@ class Sleeper:
         command = [sys.executable, "-m", "consolidation.worker", str(folder), str(os.getpid())]
         with (folder / "log").open("w", encoding="utf-8") as errors:
             worker = subprocess.Popen(
-                command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=errors, text=True
+                command,
+                cwd=Path(__file__).parent.parent,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                pass_fds=() if self._weights is None else (self._weights.fd,),
             )
         with self._lock:
             self._worker = worker

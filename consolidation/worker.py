@@ -49,7 +49,7 @@ def run(folder: Path) -> None:
     _within(job.memory_mib)
     torch.set_num_threads(job.threads)
     recipe = Recipe(**{**job.recipe, "targets": tuple(job.recipe.get("targets", Recipe().targets))})
-    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
+    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
     start = job.made or job.beginning
     trainer = Trainer(model, recipe, start=Path(start) if start else None)
     _tell(phase="rehearsing")
@@ -99,7 +99,7 @@ def note(folder: Path) -> None:
     _within(job.memory_mib)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype)
+    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
     writer = Trainer(model, Recipe(seed=job.seed), start=Path(job.writer))
     writer.merge()
     replies = written_of(writer, job.messages, each=lambda n: _tell(phase="reading", step=n, steps=len(job.messages)))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import jinja2
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
@@ -39,6 +39,7 @@ from models.packed_linear import pack_linears, packing_works
 from models.packed_rows import PackedRows
 from models.precision import quicker
 from models.ragged import Ragged
+from models.shared_tensors import mapped
 from models.steering import After, adding
 from models.tokenizer_identity import tokenizer_digest
 
@@ -321,16 +322,23 @@ class Trainable:
     stop_ids: frozenset[int]
 
     @classmethod
-    def load(cls, source: Path | str, *, name: str, device: str, dtype: str) -> Trainable:
+    def load(
+        cls, source: Path | str, *, name: str, device: str, dtype: str, shared: Mapping[str, Any] | None = None
+    ) -> Trainable:
         """Load weights and tokenizer from a folder or from the hub. Never runs code that comes with a model.
 
-        `dtype`: "auto" is what this machine trains faster in.
+        `dtype`: "auto" is what this machine trains faster in. `shared`: weights that another process handed over
+        (`shared_tensors.Shared.said`), which are mapped, not read; they are of one dtype, which counts.
 
         Raises:
             UnsupportedModel: files that transformers cannot read.
+            BrokenHandOver: what was handed over is not what it was said to be.
         """
+        tensors = mapped(shared) if shared else None
+        if tensors:
+            dtype = str(next(t.dtype for t in tensors.values() if t.is_floating_point())).removeprefix("torch.")
         dtype = quicker(device) if dtype == "auto" else dtype
-        model, tokenizer = _from_files(source, name=name, device=device, dtype=dtype)
+        model, tokenizer = _from_files(source, name=name, device=device, dtype=dtype, tensors=tensors)
         return cls(
             model=model.eval(),
             dtype=dtype,
@@ -340,14 +348,21 @@ class Trainable:
         )
 
 
-def _from_files(source: Path | str, *, name: str, device: str, dtype: str) -> tuple[Any, Any]:
+def _from_files(
+    source: Path | str, *, name: str, device: str, dtype: str, tensors: dict[str, Tensor] | None = None
+) -> tuple[Any, Any]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
-        )
+        if tensors is None:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(source), dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+            )
+        else:
+            config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            model = kind.from_pretrained(None, config=config, state_dict=tensors, dtype=DTYPES[dtype])
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UnsupportedModel(f"cannot load the model {name!r} from {source}: {error}") from error
     return model.to(device), tokenizer
