@@ -39,6 +39,8 @@ Array = NDArray[np.float64]
 LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 SHORT, WHOLE = 40, 160
 """Tokens of a reply whose manner counts, and of one whose length does."""
+_AT_ONCE = 64
+"""Replies written beside each other."""
 _DRAWS, _REPLAYED, _SEED, _PLACEBOS = 10_000, 1000, 20261124, 3
 SETS = len(LEVELS) + 2 * _PLACEBOS
 """Sets of replies that one variable takes."""
@@ -122,7 +124,7 @@ def opened(settings: Settings) -> tuple[Engine, Found]:
     from nights import base_digest
     from service import model_of
 
-    engine = Engine(lambda: model_of(settings), EngineLimits(batch=16, waiting=1024, waiting_tokens=1 << 20))
+    engine = Engine(lambda: model_of(settings), EngineLimits(batch=_AT_ONCE, waiting=1024, waiting_tokens=1 << 20))
     engine.wait_until_loaded()
     return engine, Found(engine, settings.cache_dir / "directions", base_digest(settings))
 

@@ -200,10 +200,12 @@ def persona_test(
             for name in names:
                 bar.update(task, description=name)
                 found[name] = causality.intervention(bench, name, each=lambda: bar.advance(task))
+                at = datetime.now(UTC).isoformat(timespec="seconds")
+                steerer.keep(
+                    {name: Act.of(found[name], prompts=len(bench.said), at=at)}
+                )  # Ctrl-C loses no more than one
     finally:
         engine.close()
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    steerer.keep({name: Act.of(one, prompts=len(bench.said), at=at) for name, one in found.items()})
     done = {"prompts": len(bench.said), "variables": found, "replayed": causality.replayed()}
     if json_output:
         print_json(done)
