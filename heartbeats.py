@@ -114,13 +114,14 @@ def pulse(
     found = Pulse(watch=Watch(heart), store=store, data_dir=settings.data_dir, lag=lag, arena=arena, signals=signals)
     chores = [
         *maintenance(store),
-        Chore(name="keep the core self", act="write", every=_HOUR, do=lambda: _backed_up(backups), heavy=True),
+        keep_core_self(backups),
     ]
     if settings.model != "scripted" and pacing.any_shipped():
         chores.append(
             Chore(
                 name="choose the pace",
                 act="generate",
+                part="hold",
                 every=_CHOOSES_EVERY,
                 heavy=True,
                 do=lambda: _choose(heart, engine, store, own, base, feeling(), quiet(), now()),
@@ -135,9 +136,16 @@ def maintenance(store: Store) -> tuple[Chore, ...]:
     """What keeps the database well."""
     return (
         Chore(name="fold the log", act="write", every=_HOUR, do=lambda: _folded(store), heavy=True),
-        Chore(name="check the database", act="write", every=_DAY, do=lambda: _checked(store), heavy=True),
+        Chore(
+            name="check the database", act="write", part="inhale", every=_DAY, do=lambda: _checked(store), heavy=True
+        ),
         Chore(name="give back pages", act="write", every=_DAY, do=lambda: _rewritten(store), heavy=True),
     )
+
+
+def keep_core_self(backups: Backups) -> Chore:
+    """What is most itself, made safe every hour."""
+    return Chore(name="keep the core self", act="write", every=_HOUR, do=lambda: _backed_up(backups), heavy=True)
 
 
 def begin(found: Pulse | None, scheduler: BackgroundScheduler) -> None:

@@ -14,13 +14,14 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Literal
 
 from agent import conduct, governor
+from agent.breath import SHARES, Part, budget, longest_waiting_first
 from agent.conduct import CONSTRAINTS, Act, Constraint, Deeds, Metric
 from agent.governor import Arena, Decider, Pace, Wish
 from agent.vitals import Vitals
@@ -49,6 +50,8 @@ class Chore:
 
     name: str
     act: Act
+    part: Part = "pause"
+    """Of the breath in which it has its turn: to look, to decide, to do, or to put away."""
     every: float
     """Seconds between two of it, at the least."""
     do: Callable[[], str | None]
@@ -224,12 +227,7 @@ class Heart:
         try:
             self.deeds.begin_beat(now)
             self._count_written(vitals, now)
-            # Only while it is this beat's turn: a hand that was given up does no more when it wakes.
-            did = tuple(
-                self._chore(chore, self.vitals or vitals, now)
-                for chore in self.chores
-                if self._working == n and not self.closing and self._wanted(chore, now)
-            )
+            did = tuple(done for part in SHARES for done in self._breathe(part, due.interval, vitals, n=n, now=now))
             beat = Beat(
                 n=n,
                 at=self._now(),
@@ -248,6 +246,19 @@ class Heart:
             self._costs.append(self._cpu_clock() - began)
             if self._working == n:
                 self._working = None
+
+    def _breathe(self, part: Part, interval: float, vitals: Vitals, *, n: int, now: float) -> Iterator[Done]:
+        """One part of a beat. A message that comes meanwhile goes first: see `_chore`."""
+        began, most = self._clock(), budget(part, interval)
+        wanted = [(c, self._done_at.get(c.name, -math.inf)) for c in self.chores if c.part == part]
+        for chore in longest_waiting_first((c, at) for c, at in wanted if now - at >= c.every):
+            # Only while it is this beat's turn: a hand that was given up does no more when it wakes.
+            if self._working != n or self.closing:
+                return
+            if self._clock() - began > most:
+                yield Done(name=chore.name, outcome="waiting", detail=f"the {part} is over")
+            else:
+                yield self._chore(chore, self.vitals or vitals, now)
 
     def _count_written(self, vitals: Vitals, now: float) -> None:
         """What the process wrote since the beat before, by whomever: the disk does not ask."""
@@ -283,9 +294,6 @@ class Heart:
     def _too_many(self, now: float) -> bool:
         ahead: dict[Metric, float] = {"beats in a minute": self.deeds.beats.sum(now) + 1}
         return bool(conduct.judge("beat", ahead, self._constraints))
-
-    def _wanted(self, chore: Chore, now: float) -> bool:
-        return now - self._done_at.get(chore.name, -math.inf) >= chore.every
 
     def _chore(self, chore: Chore, vitals: Vitals, now: float) -> Done:
         if chore.heavy and (vitals.running or vitals.waiting):

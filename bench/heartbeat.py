@@ -1,12 +1,11 @@
-"""The heart under load, and left alone: simulated hours by the product's own governor, constraints and chores.
+"""The heart under load: simulated hours by the product's own governor. Left alone for days: see alone.py.
 
-    python -m bench.heartbeat --json [--hours 2] [--alone 72] [--beat-seconds 2] [--chat 40]
+    python -m bench.heartbeat --json [--hours 2] [--beat-seconds 2] [--chat 40]
 
 Under load: a machine of two cores on which others ask for 20 % to 400 % of it, with spikes; beats cost processor time
 of their own. Overshoot is what beats add above the target of 80 %: the mean, over all seconds, of the use above it with
 them less that without them. Beside our governor a fixed pace of .5 Hz and an on/off switch at the target. Oscillation:
-how often a minute the rate turns, under loads that do not change. Alone: an agent that always wishes for the fastest,
-with a real database in a temporary folder whose chores are really done, looked at once a simulated second. With --chat,
+how often a minute the rate turns, under loads that do not change. With --chat,
 two services with the default model, one whose heart beats as often as it may and one without, are asked in turn: the
 ratio of their times to first token.
 """
@@ -21,20 +20,16 @@ import random
 import statistics
 import sys
 import tempfile
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent.governor import HIGH, Arena, Pace, Wish, beaten, begin, due, look, spent
-from agent.heartbeat import Beat, Heart, at_once
 from agent.vitals import Vitals
 from bench.night import Talker
 from bench.server import Server
-from heartbeats import keep, maintenance
-from memory.store import Store
 
 CORES = 2.0
 EAGER = Wish(factor=0.0, why="always faster")
@@ -143,51 +138,6 @@ def arena_holds(hours: float = 24.0) -> dict[str, Any]:
     return {"most_beats_in_any_hour": most, "most_cpu_seconds_in_any_hour": float(most), "limits": [610, 361]}
 
 
-def left_alone(hours: float) -> dict[str, Any]:
-    """Days of an eager agent with a real database."""
-    kept, clock = list[Beat](), [0.0]
-    chance = random.Random(1)
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "slowwave.db")
-        before = sum(f.stat().st_size for f in Path(folder).iterdir())
-
-        def on_beat(beat: Beat) -> None:
-            kept.append(beat)
-            keep(store, beat)
-
-        heart = Heart(
-            sense=lambda: Vitals(
-                at=clock[0], cpu=abs(chance.gauss(0.2, 0.1)), memory=0.3, disk_free=0.5, written_bytes=0
-            ),
-            arena=Arena(),
-            now=lambda: BEGAN + timedelta(seconds=clock[0]),
-            wish=lambda: EAGER,
-            chores=maintenance(store),
-            clock=lambda: clock[0],
-            cpu_clock=time.thread_time,
-            hand=at_once,
-            chance=random.Random(2),
-            on_beat=on_beat,
-        )
-        for second in range(1, int(hours * 3600) + 1):
-            clock[0] = float(second)
-            heart.look()
-        store.fold_log()
-        after = sum(f.stat().st_size for f in Path(folder).iterdir())
-        store.close()
-    done = Counter(d.name for b in kept for d in b.did if d.outcome in ("done", "nothing to do"))
-    return {
-        "hours": hours,
-        "beats": len(kept),
-        "beats_an_hour": len(kept) / hours,
-        "decided_by": dict(Counter(b.decided_by for b in kept)),
-        "without_a_reason": sum(not b.reason for b in kept),
-        "chores": dict(done),
-        "refused_or_failed": sum(d.outcome in ("refused", "failed") for b in kept for d in b.did),
-        "bytes_grown": after - before,
-    }
-
-
 def chat(asked: int) -> dict[str, Any]:
     """Times to first token with the heart and without, in ms."""
     eager = ["heartbeat_seconds=2", "heartbeat_beats_an_hour=1800"]
@@ -218,16 +168,11 @@ def main() -> int:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--alone", type=float, default=72.0)
     parser.add_argument("--beat-seconds", type=float, default=2.0, help="processor time of a beat")
     parser.add_argument("--chat", type=int, default=0, help="so many questions to each of two real services")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
-    done = {
-        "under_load": under_load(args.hours, args.beat_seconds),
-        "arena": arena_holds(),
-        "alone": left_alone(args.alone),
-    }
+    done = {"under_load": under_load(args.hours, args.beat_seconds), "arena": arena_holds()}
     if args.chat:
         done["chat"] = chat(args.chat)
     sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from agent import alarms, pacing
+from agent.breath import Part
 from agent.governor import Arena, Wish
 from agent.heartbeat import STUCK_SECONDS, Beat, Chore, Heart, Watch, at_once
 from agent.pulse import STOPPED, Lag, Pulse
@@ -378,3 +379,53 @@ def test_of_several_keys_only_the_operators_works_the_switch(tmp_path: Path) -> 
             assert client.get("/v1/heartbeat", headers=headers).status_code == 200
             with client.stream("GET", "/v1/heartbeat/events", headers=headers) as heard:
                 assert heard.status_code == status
+
+
+def _slow(machine: Simulated, name: str, done: list[str], seconds: float) -> Callable[[], str]:
+    def do() -> str:
+        machine.time += seconds
+        done.append(name)
+        return "done"
+
+    return do
+
+
+def test_a_part_of_a_breath_that_is_used_up_begins_nothing_more_and_nobody_starves() -> None:
+    def breathed(resting: float) -> list[tuple[str, ...]]:
+        machine, done = Simulated(), list[str]()
+        names = ("a", "b", "c", "d")
+        chores = tuple(Chore(name=n, act="write", every=20.0, do=_slow(machine, n, done, 8.0)) for n in names)
+        machine.run(machine.heart(arena=Arena(resting=resting, greatest=900.0), chores=chores), 2000)
+        assert set(done) == set(names)
+        assert max(map(done.count, names)) - min(map(done.count, names)) <= 1, "they take turns"
+        return [tuple(d.name for d in b.did if d.outcome == "done") for b in machine.beaten]
+
+    short, long = breathed(30.0), breathed(400.0)
+    assert all(len(did) <= 1 for did in short), "a sixth of 30 s is over after 8"
+    assert any(len(did) == 4 for did in long), "a sixth of 400 s holds them all"
+
+
+def test_a_beat_looks_then_decides_then_does_then_puts_away() -> None:
+    machine, done = Simulated(), list[str]()
+    parts: tuple[Part, ...] = ("pause", "exhale", "inhale", "hold")
+    chores = tuple(Chore(name=p, act="write", part=p, every=0.0, do=_slow(machine, p, done, 0.1)) for p in parts)
+    machine.run(machine.heart(chores=chores), 60)
+    assert done[:4] == ["inhale", "hold", "exhale", "pause"]
+
+
+def test_a_message_that_comes_during_a_breath_goes_first() -> None:
+    machine, done = Simulated(), list[str]()
+    heart = machine.heart()
+
+    def first() -> str:
+        machine.running = 1
+        heart.vitals = machine.sense()  # as the next look sees it
+        return "done"
+
+    heart.chores = (
+        Chore(name="first", act="write", part="inhale", every=0.0, do=first, heavy=True),
+        Chore(name="second", act="write", every=0.0, do=_slow(machine, "second", done, 1.0), heavy=True),
+    )
+    machine.run(heart, 60)
+    assert done == []
+    assert [d.outcome for d in machine.beaten[0].did] == ["done", "waiting"]
