@@ -171,13 +171,14 @@ def _show_core(work: Callable[[], Core], *, json_output: bool) -> None:
 @persona.app.command("test")
 def persona_test(
     model: Annotated[str | None, typer.Option("--model", help="A name, folder, .gguf or hub name.")] = None,
-    count: Annotated[int, typer.Option("--prompts", min=20, max=180, help="How many prompts each is tried on.")] = 60,
+    count: Annotated[int, typer.Option("--prompts", min=20, max=180, help="How many each is tried on; with fewer, chance says more.")] = 180,
     only: Annotated[list[str] | None, typer.Option("--variable", help="One alone; may be repeated.")] = None,
     config: Config = None,
     sets: Set = None,
     json_output: Json = False,
 ) -> None:
-    """Force every variable and see whether replies follow, beside placebos. Needs no service; minutes. Exit code 1 if
+    """Force every variable and see whether replies follow, beside placebos. Needs no service; on two cores an hour or more,
+    a variable at a time: what is measured is kept. Exit code 1 if
     one does not act as it should."""
     settings = _settings(config, {"model": model}, sets)
     if settings.model == "scripted":
