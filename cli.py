@@ -135,11 +135,16 @@ def backup_restore(
     sets: Set = None,
     json_output: Json = False,
 ) -> None:
-    """Make an empty data directory the agent that a core self is of. Needs no service."""
+    """Make an empty data directory the agent that a core self is of. Needs no service; with require_signature only one
+    that a trusted signer signed."""
     settings = _settings(config, {"data_dir": data_dir}, sets)
     from agent.core_self import restore
 
-    trusted = None if signer is None else frozenset({signer})
+    trusted = None  # by whomever it is signed
+    if signer is not None:
+        trusted = frozenset({signer})
+    elif settings.require_signature:
+        trusted = frozenset(settings.trusted_signers)
     _show_core(
         lambda: restore(file, settings.data_dir, owner="slowwave backup restore", trusted=trusted),
         json_output=json_output,
@@ -171,7 +176,9 @@ def _show_core(work: Callable[[], Core], *, json_output: bool) -> None:
 @persona.app.command("test")
 def persona_test(
     model: Annotated[str | None, typer.Option("--model", help="A name, folder, .gguf or hub name.")] = None,
-    count: Annotated[int, typer.Option("--prompts", min=20, max=180, help="How many each is tried on; with fewer, chance says more.")] = 180,
+    count: Annotated[
+        int, typer.Option("--prompts", min=20, max=180, help="How many each is tried on; with fewer, chance says more.")
+    ] = 180,
     only: Annotated[list[str] | None, typer.Option("--variable", help="One alone; may be repeated.")] = None,
     config: Config = None,
     sets: Set = None,

@@ -273,6 +273,9 @@ def test_from_the_terminal_it_is_made_checked_and_put_back(tmp_path: Path) -> No
         assert run("backup", "create", file, "--url", server.url).returncode == 0
         assert "1 memories" in run("backup", "verify", file).stdout
         elsewhere = str(tmp_path / "elsewhere")
+        wary = ("--set", "require_signature=true", "--set", "trusted_signers=" + "0" * 64)
+        refused = run("backup", "restore", file, "--data-dir", elsewhere, *wary)
+        assert refused.returncode == 1 and "not of a key that is trusted here" in refused.stderr
         done = run("backup", "restore", file, "--data-dir", elsewhere)
         assert done.returncode == 0, done.stderr
         assert run("backup", "restore", file, "--data-dir", elsewhere).returncode == 1
