@@ -63,7 +63,12 @@ def run(folder: Path) -> None:
         trainer.scale(job.scale)
     else:
         rehearsed = [_row(trainer, t.said, t.reply or replies[t.said]) for t in texts if not t.held_back]
-        rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None])
+        kept = None if job.replies_file is None else Path(job.replies_file)
+        # of one base, and of what decides which layers and how much of a reply is rehearsed
+        file = kept and kept.with_name(
+            f"{kept.stem}-{trainer.first}-{recipe.rehearsed_tokens}-{model.dtype}.safetensors"
+        )
+        rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None], file=file)
         cost["rehearsing"] = time.monotonic() - began
         rows = [trainer.row(q, a) for q, a in job.examples]
         done = trainer.train(rows, rehearsals, in_talk=_in_talk(trainer, job, texts, replies), each=_tell_step)

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import gate as gates
+from models import judged
 from models.batch_decoding import decode
 from models.causal_lm import PACKED, Trainable
 from models.chat_template import ChatTemplate
@@ -339,10 +340,42 @@ class Trainer:
                     self._lower[row] = hidden[0, start : start + len(row.token_ids)].clone()
                     start += len(row.token_ids)
 
-    def judged_by_base(self, rows: Sequence[Row], k: int = 32) -> list[Rehearsal]:
-        """What the base finds likely in each row's targets, as many of them as are rehearsed."""
+    def judged_by_base(self, rows: Sequence[Row], k: int = 32, *, file: Path | None = None) -> list[Rehearsal]:
+        """What the base finds likely in each row's targets, as many of them as are rehearsed.
+
+        `file`: where it is kept; of one base and recipe.
+        """
         most = self.recipe.rehearsed_tokens
         rows = [replace(row, token_ids=row.token_ids[: row.target_from + most]) for row in rows]
+        ids, starts = [row.token_ids for row in rows], [row.target_from for row in rows]
+        before = None if file is None else judged.kept(file, ids, starts, self._dtype)
+        if before is not None and before.likeliest.shape[-1] == k:
+            return self._taken_up(before, rows)
+        made = self._judged(rows, k)
+        if file is not None:
+            assert self._lower_prefix is not None
+            found = judged.Judged(
+                prefix=self._lower_prefix,
+                lower=torch.cat([self._lower[row] for row in rows]),
+                likeliest=torch.cat([r.likeliest for r in made]),
+                log_probabilities=torch.cat([r.log_probabilities for r in made]),
+            )
+            judged.keep(found, file, ids, starts)
+        return made
+
+    def _taken_up(self, before: judged.Judged, rows: Sequence[Row]) -> list[Rehearsal]:
+        here = self._device
+        self._lower_prefix = before.prefix.to(here)
+        lower = before.lower.to(here).split([len(row.token_ids) for row in rows])
+        self._lower.update(zip(rows, lower, strict=True))
+        targets = [len(row.token_ids) - row.target_from for row in rows]
+        likeliest = before.likeliest.to(here).split(targets)
+        return [
+            Rehearsal(row=row, likeliest=top, log_probabilities=of)
+            for row, top, of in zip(rows, likeliest, before.log_probabilities.to(here).split(targets), strict=True)
+        ]
+
+    def _judged(self, rows: Sequence[Row], k: int) -> list[Rehearsal]:
         self.remember_lower(rows)
         made = []
         with torch.no_grad(), self.peft.disable_adapter():

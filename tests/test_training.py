@@ -178,3 +178,22 @@ def test_a_row_is_what_serving_would_read(trainer: Callable[[Recipe], Trainer]) 
     assert whole[: len(one._prefix) + row.target_from][-1] != whole[-1]
     assert one._trainable.decode(row.token_ids[row.target_from :]) == "In Tartu."
     assert whole[-1] in one._trainable.stop_ids
+
+
+def test_what_the_base_finds_is_kept_and_gives_the_same_adapter(
+    trainer: Callable[[Recipe], Trainer], tmp_path: Path
+) -> None:
+    recipe, file = replace(RECIPE, epochs=3, trained_share=0.5, gate=8, noise=0.1), tmp_path / "kept" / "judged"
+    made = []
+    for _ in range(2):
+        one = trainer(recipe)
+        rows, others = [one.row(q, a) for q, a in FACTS], [one.row(q, a) for q, a in OTHERS]
+        before = file.stat().st_mtime_ns if file.exists() else None
+        one.train(rows, one.judged_by_base(others, file=file))
+        made.append(weights(one))
+    assert before == file.stat().st_mtime_ns, "the second read it"
+    assert all(torch.equal(a, made[1][n]) for n, a in made[0].items())
+    one.judged_by_base(others[:2], file=file)
+    assert before != file.stat().st_mtime_ns, "of other rows it is no use, and is made anew"
+    file.write_bytes(file.read_bytes()[:-7])
+    assert len(one.judged_by_base(others, file=file)) == len(others)
