@@ -63,12 +63,7 @@ def run(folder: Path) -> None:
         trainer.scale(job.scale)
     else:
         rehearsed = [_row(trainer, t.said, t.reply or replies[t.said]) for t in texts if not t.held_back]
-        kept = None if job.replies_file is None else Path(job.replies_file)
-        # of one base, and of what decides which layers and how much of a reply is rehearsed
-        file = kept and kept.with_name(
-            f"{kept.stem}-{trainer.first}-{recipe.rehearsed_tokens}-{model.dtype}.safetensors"
-        )
-        rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None], file=file)
+        rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None], file=_judged_file(trainer, job))
         cost["rehearsing"] = time.monotonic() - began
         rows = [trainer.row(q, a) for q, a in job.examples]
         done = trainer.train(rows, rehearsals, in_talk=_in_talk(trainer, job, texts, replies), each=_tell_step)
@@ -179,6 +174,14 @@ def _base_replies(trainer: Trainer, asked: Sequence[str], job: Job) -> dict[str,
         part.write_text(json.dumps(replies, ensure_ascii=False), encoding="utf-8")
         part.replace(kept)
     return replies
+
+
+def _judged_file(trainer: Trainer, job: Job) -> Path | None:
+    """Of one base, and of what decides which layers see how much of a reply."""
+    if job.replies_file is None:
+        return None
+    kept = Path(job.replies_file)
+    return kept.with_name(f"{kept.stem}-{trainer.first}-{trainer.recipe.rehearsed_tokens}-{trainer.dtype}.safetensors")
 
 
 def _in_talk(trainer: Trainer, job: Job, texts: Sequence[Rehearsed], replies: Mapping[str, str]) -> InTalk:

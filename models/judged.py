@@ -1,7 +1,7 @@
 """What the base makes of the replies that nights rehearse, kept in a file: nothing of it changes from night to night.
 
-What enters the first trained layer, and the likeliest tokens with their log-probabilities: a twentieth of a night's time
-on two cores, and mapped from the file in the next. A file that is not exactly of these rows counts as none.
+What enters the first trained layer, and the likeliest tokens with their log-probabilities: a twentieth of a night's
+time on two cores, and mapped from the file in the next. A file that is not exactly of these rows counts as none.
 """
 
 from __future__ import annotations

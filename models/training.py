@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -322,6 +323,11 @@ class Trainer:
         return total / max(1, tokens)
 
     @property
+    def dtype(self) -> str:
+        """Of the weights, by name."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
     def trainable(self) -> int:
         """Parameters that are trained."""
         return sum(p.numel() for p in self.peft.parameters() if p.requires_grad)
@@ -366,13 +372,15 @@ class Trainer:
     def _taken_up(self, before: judged.Judged, rows: Sequence[Row]) -> list[Rehearsal]:
         here = self._device
         self._lower_prefix = before.prefix.to(here)
-        lower = before.lower.to(here).split([len(row.token_ids) for row in rows])
-        self._lower.update(zip(rows, lower, strict=True))
+        lower, end = before.lower.to(here), 0
+        for row in rows:
+            self._lower[row] = lower[end : (end := end + len(row.token_ids))]
         targets = [len(row.token_ids) - row.target_from for row in rows]
-        likeliest = before.likeliest.to(here).split(targets)
+        tops, logs = before.likeliest.to(here), before.log_probabilities.to(here)
+        places = [slice(end - n, end) for n, end in zip(targets, accumulate(targets), strict=True)]
         return [
-            Rehearsal(row=row, likeliest=top, log_probabilities=of)
-            for row, top, of in zip(rows, likeliest, before.log_probabilities.to(here).split(targets), strict=True)
+            Rehearsal(row=row, likeliest=tops[of], log_probabilities=logs[of])
+            for row, of in zip(rows, places, strict=True)
         ]
 
     def _judged(self, rows: Sequence[Row], k: int) -> list[Rehearsal]:
