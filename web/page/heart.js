@@ -2,7 +2,7 @@
 
 import { $, call, element, events } from "./service.js";
 
-const BEATS = 30;
+const BEATS = 30, AGAIN_MS = 2000;
 let listening = null;
 
 export function heart() {
@@ -16,8 +16,9 @@ export async function showHeart() {
   listening?.abort();
   await look();
   if ($("heart").hidden) return;
-  listening = new AbortController();
-  listen(listening.signal).catch(() => {});
+  const { signal } = (listening = new AbortController());
+  const again = () => signal.aborted || setTimeout(() => showHeart().catch(again), AGAIN_MS);
+  listen(signal).then(again, again);  // a service that went down may come back
 }
 
 async function look() {
@@ -31,13 +32,13 @@ async function listen(signal) {
   for await (const [name, data] of events(answer)) {
     if ($("heart").hidden) return listening.abort();
     if (name === "look") {
-      const { load, ago_seconds: _, ...gauges } = JSON.parse(data);
+      const { load, ago_seconds: _, ...gauges } = data;
       $("heart-load").textContent = `Load ${Math.round(load * 100)} %`;
       if (looks++ % 5 === 0) await look();
       else showGauges(gauges);
     } else if (name === "beat") await look();
     else if (name === "reply") {
-      const { first_token: first, tokens } = JSON.parse(data);
+      const { first_token: first, tokens } = data;
       $("heart-reply").textContent = `The last reply began after ${first.toFixed(2)} s and had ${tokens} tokens.`;
     }
   }
