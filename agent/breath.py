@@ -7,10 +7,8 @@ with much to do is no longer than the one before it, and no part starves the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Literal
 
-T = TypeVar("T")
 Part = Literal["inhale", "hold", "exhale", "pause"]
 SHARES: dict[Part, float] = {"inhale": 4 / 12, "hold": 2 / 12, "exhale": 4 / 12, "pause": 2 / 12}
 """Of a beat's interval, in the order of a breath."""
@@ -19,8 +17,3 @@ SHARES: dict[Part, float] = {"inhale": 4 / 12, "hold": 2 / 12, "exhale": 4 / 12,
 def budget(part: Part, interval: float) -> float:
     """Seconds within which a part may begin something. `interval`: of the beat, in seconds."""
     return SHARES[part] * max(0.0, interval)
-
-
-def longest_waiting_first(things: Iterable[tuple[T, float]]) -> list[T]:
-    """Things with when each was last done, in the order in which they are to have their turn."""
-    return [thing for thing, _ in sorted(things, key=lambda pair: pair[1])]

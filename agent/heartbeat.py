@@ -21,7 +21,7 @@ from functools import partial
 from typing import Literal
 
 from agent import conduct, governor
-from agent.breath import SHARES, Part, budget, longest_waiting_first
+from agent.breath import SHARES, Part, budget
 from agent.conduct import CONSTRAINTS, Act, Constraint, Deeds, Metric
 from agent.governor import Arena, Decider, Pace, Wish
 from agent.vitals import Vitals
@@ -250,8 +250,8 @@ class Heart:
     def _breathe(self, part: Part, interval: float, vitals: Vitals, *, n: int, now: float) -> Iterator[Done]:
         """One part of a beat. A message that comes meanwhile goes first: see `_chore`."""
         began, most = self._clock(), budget(part, interval)
-        wanted = [(c, self._done_at.get(c.name, -math.inf)) for c in self.chores if c.part == part]
-        for chore in longest_waiting_first((c, at) for c, at in wanted if now - at >= c.every):
+        last = {c: self._done_at.get(c.name, -math.inf) for c in self.chores if c.part == part}
+        for chore in sorted((c for c in last if now - last[c] >= c.every), key=last.__getitem__):
             # Only while it is this beat's turn: a hand that was given up does no more when it wakes.
             if self._working != n or self.closing:
                 return

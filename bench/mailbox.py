@@ -6,15 +6,15 @@ Mailbox: four threads that push batches and four that each pop all of them, in o
 popped over all readers, a second; what was refused or missed is counted, and nothing else may be lost. Beside it, a
 `queue.Queue` for each reader, into which every writer puts the same batches (bounded, so that it waits where it is
 full). The records are 64 bytes in both. Tensors: 64 MB, from one process to another that has them when it can index
-them, through shared memory, by a pickle through a pipe, and as a safetensors file. Published for the mailbox that ours
-follows (GPU, RTX 4090 laptop): 148,739 pushes and 399,381 pops a second, 360,026 and 31,352 of tensor descriptors.
+them, through shared memory, through a pipe, and as a safetensors file. Weights: what the default model's cost a process
+that maps them in the dtype it trains in, or reads and converts them. Published for the mailbox that ours follows (GPU,
+RTX 4090 laptop): 148,739 pushes and 399,381 pops a second, 360,026 and 31,352 of tensor descriptors.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import queue
 import statistics
@@ -32,7 +32,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agent.mailbox import Mailbox, Records, records
-from models.shared_tensors import share
+from models.shared_tensors import share, share_files
+from models.weights import DEFAULT_MODEL, resolve
+from settings import Settings
 
 WRITERS, READERS = 4, 4
 ROOM = 1 << 15
@@ -49,6 +51,28 @@ for line in sys.stdin:
     taken = time.perf_counter() - began
     total = float(tensors["x"][::1024].sum())
     print(json.dumps({"taken": taken, "total": total}), flush=True)
+"""
+
+_LOADING = """
+import json, sys, time
+from pathlib import Path
+from models.causal_lm import Trainable
+began = time.perf_counter()
+model = Trainable.load(sys.argv[1], name="base", device="cpu", dtype="bfloat16", shared=json.loads(sys.argv[2]))
+taken = time.perf_counter() - began
+lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+own = sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+print(json.dumps({"seconds": taken, "own_mib": own / 1024}))
+"""
+
+_RECEIVING = """
+import sys, time
+import torch
+print("ready", flush=True)
+whole = bytearray(int(sys.argv[1]))
+sys.stdin.buffer.readinto(whole)
+torch.frombuffer(whole, dtype=torch.float32)
+print(time.time(), flush=True)
 """
 
 
@@ -163,6 +187,23 @@ def tensors(repeats: int) -> dict[str, Any]:
     }
 
 
+def weights(repeats: int) -> dict[str, Any]:
+    """The default model's, in bfloat16, in a fresh process: seconds to a model, and MiB of its own; medians."""
+    folder = Path(resolve(DEFAULT_MODEL, cache_dir=Settings().cache_dir).location)
+    began = time.perf_counter()
+    shared = share_files(sorted(folder.glob("*.safetensors")), "bfloat16")
+    found: dict[str, Any] = {"seconds_to_share": time.perf_counter() - began}
+    for how, said in (("read_from_files", None), ("mapped", shared.said())):
+        told = []
+        for _ in range(repeats):
+            command = [sys.executable, "-c", _LOADING, str(folder), json.dumps(said)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, pass_fds=(shared.fd,))
+            told.append(json.loads(done.stdout.splitlines()[-1]))
+        found[how] = {name: statistics.median(t[name] for t in told) for name in told[0]}
+    shared.close()
+    return found
+
+
 def _told(child: Any, said: dict[str, Any], x: torch.Tensor) -> float:
     child.stdin.write(json.dumps(said) + "\n")
     child.stdin.flush()
@@ -172,22 +213,14 @@ def _told(child: Any, said: dict[str, Any], x: torch.Tensor) -> float:
 
 
 def _piped(x: torch.Tensor) -> float:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_received, args=(there,))
-    process.start()
-    here.recv()  # it is there
-    began = time.time()
-    here.send_bytes(x.numpy().tobytes())
-    took = here.recv() - began
-    process.join()
-    return 1e3 * float(took)
-
-
-def _received(pipe: Any) -> None:
-    pipe.send("ready")
-    torch.from_numpy(np.frombuffer(pipe.recv_bytes(), dtype=np.float32).copy())
-    pipe.send(time.time())
+    command = [sys.executable, "-c", _RECEIVING, str(x.nbytes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdout.readline()  # it is there
+        began = time.time()
+        child.stdin.write(x.numpy().tobytes())
+        child.stdin.flush()
+        return 1e3 * (float(child.stdout.readline()) - began)
 
 
 def main() -> int:
@@ -208,7 +241,7 @@ def main() -> int:
             max(r["pushed_a_second"] for r in found),
         ]
     done["ratio_pushed"] = done["mailbox"]["pushed_a_second"] / done["queue"]["pushed_a_second"]
-    done["tensors"] = tensors(args.repeats)
+    done |= {"tensors": tensors(args.repeats), "weights": weights(args.repeats)}
     sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")
     return 0
 

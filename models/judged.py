@@ -21,6 +21,25 @@ _VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Which rows: what they all begin with, their own tokens, and from where on each is judged."""
+
+    prefix_ids: Sequence[int]
+    token_ids: Sequence[Sequence[int]]
+    targets_from: Sequence[int]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, int32."""
+        found = {
+            "prefix_ids": self.prefix_ids,
+            "token_ids": [t for row in self.token_ids for t in row],
+            "lengths": [len(row) for row in self.token_ids],
+            "targets_from": self.targets_from,
+        }
+        return {name: torch.tensor(list(numbers), dtype=torch.int32) for name, numbers in found.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """Of some rows, end to end."""
 
@@ -34,14 +53,14 @@ class Judged:
     """[targets, k]"""
 
 
-def keep(judged: Judged, file: Path, token_ids: Sequence[Sequence[int]], targets_from: Sequence[int]) -> None:
+def keep(judged: Judged, file: Path, rows: Rows) -> None:
     """Write it in place of what was there, whole or not at all."""
     tensors = {
         "prefix": judged.prefix,
         "lower": judged.lower,
         "likeliest": judged.likeliest.to(torch.int32),
         "log_probabilities": judged.log_probabilities,
-        **_rows(token_ids, targets_from),
+        **rows.tensors(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=file.parent, suffix=".part")
@@ -53,18 +72,16 @@ def keep(judged: Judged, file: Path, token_ids: Sequence[Sequence[int]], targets
         Path(part).unlink(missing_ok=True)
 
 
-def kept(
-    file: Path, token_ids: Sequence[Sequence[int]], targets_from: Sequence[int], dtype: torch.dtype
-) -> Judged | None:
+def kept(file: Path, rows: Rows, dtype: torch.dtype) -> Judged | None:
     """What was kept of exactly these rows, computed in this dtype; None: there is no such file, or it is of others."""
     try:
         with safe_open(file, "pt") as opened:
             if (opened.metadata() or {}).get("version") != _VERSION:
                 return None
             found: Mapping[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        rows = _rows(token_ids, targets_from)
-        same = all(found[name].shape == of.shape and torch.equal(found[name], of) for name, of in rows.items())
-        if not same or found["lower"].dtype != dtype or len(found["lower"]) != len(rows["token_ids"]):
+        asked = rows.tensors()
+        same = all(torch.equal(found[name], of) for name, of in asked.items())
+        if not same or found["lower"].dtype != dtype or len(found["lower"]) != len(asked["token_ids"]):
             return None
         return Judged(
             prefix=found["prefix"],
@@ -74,11 +91,3 @@ def kept(
         )
     except (OSError, KeyError, SafetensorError):
         return None
-
-
-def _rows(token_ids: Sequence[Sequence[int]], targets_from: Sequence[int]) -> dict[str, Tensor]:
-    return {
-        "token_ids": torch.tensor([t for row in token_ids for t in row], dtype=torch.int32),
-        "lengths": torch.tensor([len(row) for row in token_ids], dtype=torch.int32),
-        "targets_from": torch.tensor(list(targets_from), dtype=torch.int32),
-    }

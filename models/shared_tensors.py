@@ -12,7 +12,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,22 +86,16 @@ def share_files(files: Sequence[Path], dtype: str) -> Shared:
     Raises:
         OSError, safetensors.SafetensorError: a file that cannot be read, or no memory.
     """
-    where: dict[str, Path] = {}
-    kinds: list[tuple[str, str, tuple[int, ...]]] = []
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - no mapping
-                tensor = opened.get_tensor(name)
-                kind = dtype if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
-                where[name] = file
-                kinds.append((name, kind, tuple(tensor.shape)))
-
-    def read(piece: Piece) -> Tensor:
-        with safe_open(where[piece.name], "pt") as opened:
-            found: Tensor = opened.get_tensor(piece.name)
-        return found
-
-    return _filled(_laid_out(iter(kinds)), read)
+    with ExitStack() as held:
+        tensors: dict[str, Tensor] = {}  # views of the mapped files: nothing is read before it is copied
+        for file in files:
+            opened = held.enter_context(safe_open(file, "pt"))
+            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        pieces = _laid_out(
+            (name, dtype if t.is_floating_point() else str(t.dtype).removeprefix("torch."), tuple(t.shape))
+            for name, t in tensors.items()
+        )
+        return _filled(pieces, lambda piece: tensors[piece.name])
 
 
 def mapped(said: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -115,12 +109,16 @@ def mapped(said: Mapping[str, Any]) -> dict[str, Tensor]:
         fd, size = int(said["fd"]), os.fstat(said["fd"]).st_size
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
         fits = all(
-            p.dtype in DTYPES and p.offset >= 0 and p.offset % _ALIGNED == 0 and p.offset + p.nbytes <= size
+            p.dtype in DTYPES
+            and min(p.shape, default=0) >= 0
+            and p.offset >= 0
+            and p.offset % _ALIGNED == 0
+            and p.offset + p.nbytes <= size
             for p in pieces
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BrokenHandOver(f"no tensors were handed over: {error}") from error
-    if not (sealed and fits and min((min(p.shape, default=0) for p in pieces), default=0) >= 0):
+    if not (sealed and fits):
         raise BrokenHandOver("what was handed over is not sealed, or is smaller than was said")
     memory = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     os.close(fd)
@@ -143,9 +141,7 @@ def _filled(pieces: tuple[Piece, ...], tensor: Any) -> Shared:
         memory = mmap.mmap(fd, size)
         for piece in pieces:
             _view(memory, piece).copy_(tensor(piece))
-        with suppress(BufferError):  # a view may be waiting for the collector
-            memory.close()
-        del memory
+        memory.close()  # the seal against writing is refused while anybody could write
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)

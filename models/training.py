@@ -353,8 +353,12 @@ class Trainer:
         """
         most = self.recipe.rehearsed_tokens
         rows = [replace(row, token_ids=row.token_ids[: row.target_from + most]) for row in rows]
-        ids, starts = [row.token_ids for row in rows], [row.target_from for row in rows]
-        before = None if file is None else judged.kept(file, ids, starts, self._dtype)
+        which = judged.Rows(
+            prefix_ids=self._prefix,
+            token_ids=[row.token_ids for row in rows],
+            targets_from=[row.target_from for row in rows],
+        )
+        before = None if file is None else judged.kept(file, which, self._dtype)
         if before is not None and before.likeliest.shape[-1] == k:
             return self._taken_up(before, rows)
         made = self._judged(rows, k)
@@ -366,7 +370,7 @@ class Trainer:
                 likeliest=torch.cat([r.likeliest for r in made]),
                 log_probabilities=torch.cat([r.log_probabilities for r in made]),
             )
-            judged.keep(found, file, ids, starts)
+            judged.keep(found, file, which)
         return made
 
     def _taken_up(self, before: judged.Judged, rows: Sequence[Row]) -> list[Rehearsal]:

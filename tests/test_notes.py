@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
-from consolidation.notes import Note, beginning, notes_of, written
+from consolidation.notes import Note, beginning, notes_of, tellings, written
 from consolidation.reading import NOTED, read
 from consolidation.sentences import told_in
 
@@ -107,6 +107,14 @@ def test_what_only_the_writer_found_is_learnt_and_examined() -> None:
     assert all(any(ask in text for ask in ASKS) for text in trained | asked)
     assert any(q.fact is None for q in night.questions)
     assert {*NEVER} <= {d.question for d in night.dreams if d.strategy == "counter"}
+
+
+def test_what_is_told_before_it_is_asked_stays_in_nearly_all_of_the_writers_lessons() -> None:
+    asking = [one for one in tellings() if one.say.rstrip().endswith("?")]
+    telling = [one for one in asking if one.tell]
+    kept = [one for one in telling if all(word in told_in(one.say) for word in one.value.split())]
+    assert len(telling) >= 200
+    assert len(telling) - len(kept) <= 3
 
 
 @pytest.mark.parametrize(
