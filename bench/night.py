@@ -20,6 +20,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from settings import Settings
 
 TOLD = Path(__file__).parent / "nights" / "told.json"
 FACTS, ANSWER_TOKENS = 25, 32
+AT_ONCE = 8
+"""Questions that are asked at the same time, where nothing is timed."""
 _EVERY = 15.0
 """Seconds between two questions during a night."""
 
@@ -60,6 +64,11 @@ class Talker:
         ours = {"recall": False, "remember": False, **ours}
         return self.say(self.session(), text, max_tokens=ANSWER_TOKENS, slowwave=ours)
 
+    def ask_all(self, texts: Sequence[str], **ours: Any) -> list[str]:
+        """The replies to each by itself, some at the same time; how long any took says nothing."""
+        with ThreadPoolExecutor(AT_ONCE) as hands:
+            return [str(answer["text"]) for answer in hands.map(lambda text: self.ask(text, **ours), texts)]
+
 
 def told(seed: int) -> tuple[list[dict[str, Any]], random.Random]:
     """The facts of a seed, each with its `value`, and the chance that goes on from there."""
@@ -80,11 +89,11 @@ def run(seed: int, *, with_naive: bool, folder: Path) -> dict[str, Any]:
         settle(talker)
         night, meanwhile = sleep(talker)
         asked = [(q, f["value"]) for f in facts for q in f["ask"]]
-        answers = [talker.ask(q)["text"] for q, _ in asked]
-        guesses = [talker.ask(q)["text"] for q in data["never_told"]]
-        with_store = [talker.ask(q, recall=True)["text"] for q in data["never_told"]]
-        recalled = [talker.ask(q, recall=True)["text"] for q, _ in asked[::3]]
-        of_base = [talker.ask(q, adapter="none")["text"] for q, _ in asked[::5]]
+        answers = talker.ask_all([q for q, _ in asked])
+        guesses = talker.ask_all(data["never_told"])
+        with_store = talker.ask_all(data["never_told"], recall=True)
+        recalled = talker.ask_all([q for q, _ in asked[::3]], recall=True)
+        of_base = talker.ask_all([q for q, _ in asked[::5]], adapter="none")
     values = [f["value"] for f in facts]
     hits = [holds(a, v) for a, (_, v) in zip(answers, asked, strict=True)]
     invented = [invents(g, values) for g in guesses]

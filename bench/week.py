@@ -65,8 +65,8 @@ def run(*, nights: int, forget: bool, seed: int, folder: Path) -> dict[str, Any]
             part.replace(sofar)
             sys.stderr.write(f"\nnight {n + 1}: {made[-1]} {matrix[-1]}\n")
         values = [f["value"] for facts in known for f in facts]
-        guesses = [talker.ask(q)["text"] for q in data["never_told"]]
-        corrected = [talker.ask(q)["text"] for q in correction["ask"]] if nights >= correction_day(correction) else []
+        guesses = talker.ask_all(data["never_told"])
+        corrected = talker.ask_all(correction["ask"]) if nights >= correction_day(correction) else []
         done = {
             "recall_of_first": matrix[-1][0],
             "recall_of_all": statistics.mean(matrix[-1]),
@@ -98,7 +98,9 @@ def _tell(talker: Talker, told: list[str], small_talk: list[str], chance: random
 
 
 def _recall(talker: Talker, facts: list[dict[str, Any]]) -> float:
-    return statistics.mean(holds(talker.ask(q)["text"], f["value"]) for f in facts for q in f["ask"])
+    asked = [(q, f["value"]) for f in facts for q in f["ask"]]
+    replies = talker.ask_all([q for q, _ in asked])
+    return statistics.mean(holds(reply, value) for reply, (_, value) in zip(replies, asked, strict=True))
 
 
 def _forget(talker: Talker, known: list[list[dict[str, Any]]]) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _forget(talker: Talker, known: list[list[dict[str, Any]]]) -> dict[str, Any]
         "recall_before_the_night": was,
         "recall": _recall(talker, [fact]),
         "recall_of_base": statistics.mean(
-            holds(talker.ask(q, adapter="none")["text"], fact["value"]) for q in fact["ask"]
+            holds(reply, fact["value"]) for reply in talker.ask_all(fact["ask"], adapter="none")
         ),
         "rest_before": before,
         "rest": statistics.mean(_recall(talker, facts) for facts in rest),

@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
 REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS = 48, 32, 288
 _ALIKE, _APART, _WARMTH = 5, 1, 0.9
 """Replies of the writer to one message, and the temperature of all but the first."""
+_AT_ONCE, _AT_ONCE_ON_GPU = 16, 64
+"""Messages that the writer reads at the same time."""
 _PR_SET_PDEATHSIG = 1
 _MEASURED = 60
 """Texts on which drift is measured."""
@@ -102,7 +104,12 @@ def note(folder: Path) -> None:
     model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
     writer = Trainer(model, Recipe(seed=job.seed), start=Path(job.writer))
     writer.merge()
-    replies = written_of(writer, job.messages, each=lambda n: _tell(phase="reading", step=n, steps=len(job.messages)))
+    replies = written_of(
+        writer,
+        job.messages,
+        each=lambda n: _tell(phase="reading", step=n, steps=len(job.messages)),
+        at_once=_AT_ONCE if job.device == "cpu" else _AT_ONCE_ON_GPU,
+    )
     files.write(files.Notes(replies=replies, seconds=time.monotonic() - began), folder)
 
 
@@ -113,15 +120,16 @@ def written_of(
     alike: int = _ALIKE,
     apart: int = _APART,
     each: Callable[[int], None] = lambda _: None,
+    at_once: int = _AT_ONCE,
 ) -> list[list[str]]:
-    """The writer's replies to each message that tells something.
+    """The writer's replies to each message that tells something, so many messages at the same time.
 
     The likeliest; others that begin as it does, for more questions; and some of their own, for what it left out.
     """
     asked = [notes.prompt(m) for m in messages]
     replies: list[list[str]] = []
-    for start in range(0, len(asked), _AT_ONCE):
-        some = asked[start : start + _AT_ONCE]
+    for start in range(0, len(asked), at_once):
+        some = asked[start : start + at_once]
         first = writer.replies(some, most=NOTE_TOKENS)
         telling = [i for i, reply in enumerate(first) if reply.strip() not in ("", notes.NOTHING)]
         of_each = [[reply] for reply in first]
@@ -138,9 +146,6 @@ def written_of(
         replies += of_each
         each(len(replies))
     return replies
-
-
-_AT_ONCE = 16
 
 
 def _within(memory_mib: int) -> None:

@@ -2,9 +2,10 @@
 
 LoRA (Hu et al. 2021) through peft, on the upper layers alone. What makes it quick on a CPU: rows that begin alike (the
 system's message) are packed behind one copy of that beginning; what the frozen lower layers make of a row is computed
-once and kept; logits only where there is something to learn. What keeps the base as it was: beside each step's
-examples, replies to other prompts, held to the base's own distribution (KL; its likeliest tokens are kept with each);
-and a gate (`gate`), which tells those from what is taught and has the adapter act on the latter alone.
+once and kept; logits only where there is something to learn. What makes it quick on a GPU: a step is one CUDA graph
+(`graphed`). What keeps the base as it was: beside each step's examples, replies to other prompts, held to the base's
+own distribution (KL; its likeliest tokens are kept with each); and a gate (`gate`), which tells those from what is
+taught and has the adapter act on the latter alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models import gate as gates
 from models import judged
@@ -32,8 +34,10 @@ from models.causal_lm import PACKED, Trainable
 from models.chat_template import ChatTemplate
 from models.elastic import fisher, tether
 from models.gate import Gate
+from models.graphed import Graphed
 from models.language import Message
 from models.packed_rows import PackedRows
+from models.padded_rows import STEP_OF_LENGTHS, PaddedRows, empty, fill
 from models.whole_weights import WholeWeights, delta
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -133,6 +137,12 @@ class Progress:
     seconds: float = 0.0
     curve: list[tuple[int, float, float]] = field(default_factory=list)
     """Step, loss and KL."""
+
+
+Learn = Callable[[Sequence[Row], Sequence[Rehearsal], Progress], None]
+"""Leaves the gradients of one step with the parameters."""
+Blur = Callable[[Tensor, Row], None]
+"""Blurs an example's question in place, given what enters the first trained layer of the row, [tokens, width]."""
 
 
 @dataclass(slots=True)
@@ -255,14 +265,15 @@ class Trainer:
         *,
         most: int,
         who: Who = "candidate",
-        batch: int = 32,
+        batch: int | None = None,
         begun: Sequence[str] = (),
         temperature: float = 0.0,
     ) -> list[str]:
         """What the model says to each question by itself, at most `most` tokens; greedy at temperature 0.
 
-        `begun`: how each reply begins; the rest is returned.
+        `begun`: how each reply begins; the rest is returned. `batch`: so many at once; None: as suits the device.
         """
+        batch = batch or (_AT_ONCE if self._device.type == "cpu" else _AT_ONCE_ON_GPU)
         template = self._trainable.template
         prompts = [template.chat_ids([Message(role="user", content=q)]) or [] for q in questions]
         if begun:
@@ -418,7 +429,13 @@ class Trainer:
         importance = self._importance(rehearsals) if recipe.ewc_weight else []
         whole = WholeWeights(self._adapted()) if recipe.method == "full" else None
         parameters = whole.parameters if whole else [p for p in self.peft.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.99))
+        graphed = self._device.type == "cuda" and whole is None and not importance
+        learn = (
+            self._learning_padded(rows, rehearsals, parameters, blur) if graphed else partial(self._learn, blur=blur)
+        )
+        optimizer = torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.99), fused=graphed or None
+        )
         progress = Progress(steps=len(batches))
         rehearsal_order: list[Rehearsal] = []
         for batch in batches:
@@ -430,8 +447,7 @@ class Trainer:
                     rehearsal_order = list(rehearsals)
                     chance.shuffle(rehearsal_order)
                 rehearsed.append(rehearsal_order.pop())
-            optimizer.zero_grad(set_to_none=True)
-            self._learn(batch, rehearsed, progress, blur)
+            learn(batch, rehearsed, progress)
             if importance:
                 moved = whole.deltas() if whole else [delta(layer) for layer in self._adapted()]
                 (recipe.ewc_weight * tether(moved, importance)).backward()  # type: ignore[no-untyped-call]
@@ -475,22 +491,16 @@ class Trainer:
         with self.peft.disable_adapter():
             return fisher(self._adapted(), [partial(loss, r.row) for r in rehearsals])
 
-    def _blurring(self, rows: Sequence[Row]) -> Callable[[Tensor, Sequence[tuple[Row, bool]]], None]:
-        """What blurs, in place, what questions look like.
-
-        It is given what enters the first trained layer, [1, tokens, width], and the rows there, with which to blur.
-        """
+    def _blurring(self, rows: Sequence[Row]) -> Blur:
+        """As much as rows like these lie apart."""
         deviation = torch.cat([self._lower[row] for row in rows[:_SEEN]]).float().std(0) * self.recipe.noise
         chance = torch.Generator(self._device).manual_seed(self.recipe.seed)
 
-        def blur(hidden: Tensor, group: Sequence[tuple[Row, bool]]) -> None:
-            start = len(self._prefix)
-            for row, blurred in group:
-                question = row.target_from - 1  # not where the reply is begun from
-                if blurred and self.recipe.noise:
-                    noise = torch.randn(question, len(deviation), generator=chance, device=self._device) * deviation
-                    hidden[0, start : start + question] += noise.to(hidden.dtype)
-                start += len(row.token_ids)
+        def blur(hidden: Tensor, row: Row) -> None:
+            question = row.target_from - 1  # not where the reply is begun from
+            if self.recipe.noise:
+                noise = torch.randn(question, len(deviation), generator=chance, device=self._device) * deviation
+                hidden[:question] += noise.to(hidden.dtype)
 
         return blur
 
@@ -499,17 +509,19 @@ class Trainer:
         rows: Sequence[Row],
         rehearsals: Sequence[Rehearsal],
         progress: Progress,
-        blur: Callable[[Tensor, Sequence[tuple[Row, bool]]], None],
+        *,
+        blur: Blur,
     ) -> None:
         """The gradients of one step: examples and rehearsals behind one copy of the beginning, in one pass."""
+        for parameter in self.peft.parameters():
+            parameter.grad = None
         by_row = {r.row: r for r in rehearsals}
         learnt = sum(len(r.token_ids) - r.target_from for r in rows)
         held = sum(len(r.likeliest) for r in by_row.values())
         progress.loss, progress.kl = 0.0, 0.0
         for group in self._grouped([*rows, *by_row]):
-            pack = self._pack(group)
+            pack = self._pack(group, blur=blur, held=by_row)
             progress.tokens += pack.hidden.shape[1]
-            blur(pack.hidden, [(row, row not in by_row) for row in group])
             logits = torch.split(self._logits(pack), pack.borders)
             examples = [(row, of) for row, of in zip(group, logits, strict=True) if row not in by_row]
             others = [(by_row[row], of) for row, of in zip(group, logits, strict=True) if row in by_row]
@@ -523,13 +535,107 @@ class Trainer:
                 parts[-1] = parts[-1] * self.recipe.kl_weight
             sum(parts).backward()  # type: ignore[union-attr]
 
+    def _learning_padded(
+        self,
+        rows: Sequence[Row],
+        rehearsals: Sequence[Rehearsal],
+        parameters: Sequence[Tensor],
+        blur: Blur,
+    ) -> Learn:
+        """The same gradients by steps of equal shapes: on a GPU, one launch each."""
+        recipe, beginning = self.recipe, self._lower_prefix
+        assert beginning is not None
+        examples = recipe.batch * max(len(r.token_ids) - r.target_from for r in rows)
+        held = recipe.rehearsed * max((len(r.likeliest) for r in rehearsals), default=0)
+        k = rehearsals[0].likeliest.shape[-1] if rehearsals else 1
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+
+        def run(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            torch._foreach_zero_(gradients)
+            surprise, departure = self._of_padded(PaddedRows(*given))
+            (surprise + recipe.kl_weight * departure).backward()  # type: ignore[no-untyped-call]
+            return surprise.detach(), departure.detach()
+
+        run_it = Graphed(run) if self._device.type == "cuda" else run
+
+        def learn(batch: Sequence[Row], rehearsed: Sequence[Rehearsal], progress: Progress) -> None:
+            longest = len(beginning) + max(len(r.token_ids) for r in [*batch, *(r.row for r in rehearsed)])
+            longest = -(-longest // STEP_OF_LENGTHS) * STEP_OF_LENGTHS
+            room = (recipe.batch + recipe.rehearsed, longest, beginning.shape[-1], examples, held, k)
+            padded = empty(*room, like=beginning)
+            self._lay_out(padded, batch, rehearsed, blur)
+            surprise, departure = run_it(tuple(padded))
+            progress.loss, progress.kl = torch.stack([surprise, departure]).tolist()
+            progress.tokens += padded.hidden.shape[0] * longest
+
+        return learn
+
+    def _lay_out(
+        self,
+        padded: PaddedRows,
+        batch: Sequence[Row],
+        rehearsed: Sequence[Rehearsal],
+        blur: Blur,
+    ) -> None:
+        """Write a step's examples, then what is rehearsed, into rows that are all padding."""
+        assert self._lower_prefix is not None
+        start, longest = len(self._lower_prefix), padded.hidden.shape[1]
+        places: list[int] = []
+        learnt = 0
+        for n, row in enumerate([*batch, *(r.row for r in rehearsed)]):
+            own = padded.hidden[n, start : start + len(row.token_ids)]
+            padded.hidden[n, :start] = self._lower_prefix
+            own.copy_(self._lower[row])
+            at = n * longest + start
+            places += range(at + row.target_from - 1, at + len(row.token_ids) - 1)
+            if n < len(batch):
+                blur(own, row)
+                learnt = len(places)
+        fill(padded.places, places[:learnt])
+        fill(padded.labels, [t for row in batch for t in row.token_ids[row.target_from :]])
+        padded.shares[:learnt] = 1 / max(1, learnt)
+        held = len(places) - learnt
+        if held:
+            fill(padded.held_places, places[learnt:])
+            padded.likeliest[:held] = torch.cat([r.likeliest for r in rehearsed])
+            padded.log_probabilities[:held] = torch.cat([r.log_probabilities for r in rehearsed]).float()
+            padded.held_shares[:held] = 1 / held
+
+    def _of_padded(self, padded: PaddedRows) -> tuple[Tensor, Tensor]:
+        """Surprise at what is learnt, and departure from the base, each the mean of its targets."""
+        hidden, longest = padded.hidden, padded.hidden.shape[1]
+        positions = torch.arange(longest, device=self._device)[None]
+        with self._precisely(), self._attending("sdpa"), sdpa_kernel(SDPBackend.MATH):
+            embeddings = self._body.rotary_emb(hidden, positions)
+            for layer in self._body.layers[self.first :]:
+                out = layer(
+                    hidden,
+                    attention_mask=None,  # causal; what pads a row comes after it
+                    position_ids=positions,
+                    position_embeddings=embeddings,
+                    use_cache=False,
+                )
+                hidden = out[0] if isinstance(out, tuple) else out
+            judged = hidden.flatten(0, 1)[torch.cat([padded.places, padded.held_places])]
+            logits = self._head(self._body.norm(judged)).float()
+        examples = len(padded.places)
+        surprise = (self._losses(logits[:examples], padded.labels) * padded.shares).sum()
+        student = F.log_softmax(logits[examples:], dim=-1).gather(1, padded.likeliest)
+        return surprise, (divergence(padded.log_probabilities, student) * padded.held_shares).sum()
+
     def _surprise(self, examples: Sequence[tuple[Row, Tensor]]) -> Tensor:
         """-ln P of what is to be learnt, summed."""
         labels = torch.tensor([t for row, _ in examples for t in row.token_ids[row.target_from :]], device=self._device)
-        losses = F.cross_entropy(torch.cat([of for _, of in examples]), labels, reduction="none")
+        return self._losses(torch.cat([of for _, of in examples]), labels).sum()
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """-ln P of each label, [targets], what is learnt already weighted as the recipe says."""
+        losses = F.cross_entropy(logits, labels, reduction="none")
         if self.recipe.learnt_weight != 1.0:
             losses = losses * torch.where(losses.detach() < math.log(2), self.recipe.learnt_weight, 1.0)
-        return losses.sum()
+        return losses
 
     def _logits(self, pack: _Pack) -> Tensor:
         with self._precisely():
@@ -539,7 +645,9 @@ class Trainer:
 
     def _precisely(self) -> Any:
         """Products in the weights' dtype, the adapter's numbers in float32."""
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16)
+        half = self._dtype is torch.bfloat16
+        # Nothing is cast twice in a pass, and what was kept of it would outlive the recording of a graph.
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
     def _log_probabilities(self, pack: _Pack) -> Tensor:
         return F.log_softmax(self._logits(pack), dim=-1)
@@ -547,9 +655,7 @@ class Trainer:
     def _through(self, hidden: Tensor, layout: PackedRows, start: int, end: int) -> Tensor:
         positions = layout.positions
         embeddings = self._body.rotary_emb(hidden, positions)
-        config = self._body.config
-        before, config._attn_implementation = config._attn_implementation, PACKED
-        try:
+        with self._attending(PACKED):
             for layer in self._body.layers[start:end]:
                 out = layer(
                     hidden,
@@ -560,9 +666,16 @@ class Trainer:
                     packed=layout,
                 )
                 hidden = out[0] if isinstance(out, tuple) else out
+        return hidden
+
+    @contextmanager
+    def _attending(self, how: str) -> Iterator[None]:
+        config = self._body.config
+        before, config._attn_implementation = config._attn_implementation, how
+        try:
+            yield
         finally:
             config._attn_implementation = before
-        return hidden
 
     def _grouped(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Rows that are packed together, in order."""
@@ -580,13 +693,16 @@ class Trainer:
     def _layout(self, rows: Sequence[Row]) -> PackedRows:
         return PackedRows.of(len(self._prefix), [len(r.token_ids) for r in rows], self._device)
 
-    def _pack(self, rows: Sequence[Row]) -> _Pack:
+    def _pack(self, rows: Sequence[Row], *, blur: Blur = lambda hidden, row: None, held: Collection[Row] = ()) -> _Pack:
+        """`blur`: of all but what is held."""
         assert self._lower_prefix is not None
         hidden = torch.cat([self._lower_prefix, *(self._lower[r] for r in rows)])[None]
         places: list[int] = []
         start = len(self._prefix)
         for row in rows:
             places += range(start + row.target_from - 1, start + len(row.token_ids) - 1)
+            if row not in held:
+                blur(hidden[0, start:], row)
             start += len(row.token_ids)
         return _Pack(
             hidden=hidden,
@@ -596,6 +712,8 @@ class Trainer:
         )
 
 
+_AT_ONCE, _AT_ONCE_ON_GPU = 32, 256
+"""Replies that are written at the same time."""
 _SEEN = 300
 """Rows from which one sees how far states lie apart."""
 _TALK_COUNTS = 4

@@ -12,7 +12,7 @@ from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, fo
 from models.causal_lm import Trainable
 from models.training import TARGETS, Recipe, Trainer
 
-HOW = Alignment(steps=80, batch=6, learning_rate=5e-3, warmup_steps=2, share=1.0)
+HOW = Alignment(steps=160, batch=6, learning_rate=3e-3, warmup_steps=2, share=1.0)
 THINGS = ("hound", "boat", "wife", "town", "work", "coach", "school", "code")
 LESSONS = [
     Lesson(

@@ -217,8 +217,8 @@ def test_only_questions_are_blurred(make: Callable[..., Trainer]) -> None:
     taught_rows, other = [one.row(q, a) for q, a in FACTS], one.row(*OTHERS[0])
     group = [taught_rows[0], other, taught_rows[1]]
     one.remember_lower(group)
-    plain, blurred = (one._pack(group).hidden for _ in range(2))
-    one._blurring(taught_rows)(blurred, [(row, row is not other) for row in group])
+    plain = one._pack(group).hidden
+    blurred = one._pack(group, blur=one._blurring(taught_rows), held=[other]).hidden
     changed = (plain != blurred).any(-1)[0].tolist()
     expected = [False] * len(one._prefix)
     for row in group:

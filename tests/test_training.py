@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from models.causal_lm import Trainable
-from models.training import Recipe, Row, Trainer, divergence
+from models.training import Progress, Recipe, Row, Trainer, divergence
 from models.whole_weights import WholeWeights, delta
 
 RECIPE = Recipe(
@@ -197,3 +197,24 @@ def test_what_the_base_finds_is_kept_and_gives_the_same_adapter(
     assert before != file.stat().st_mtime_ns, "of other rows it is no use, and is made anew"
     file.write_bytes(file.read_bytes()[:-7])
     assert len(one.judged_by_base(others, file=file)) == len(others)
+
+
+@pytest.mark.parametrize("gate", [0, 8])
+def test_padded_steps_have_the_gradients_of_packed_ones(trainer: Callable[[Recipe], Trainer], gate: int) -> None:
+    """What a GPU does, but for the graph that it is recorded in: here it runs as it is."""
+    recipe = replace(RECIPE, batch=4, rehearsed=2, learnt_weight=0.5, kl_weight=2.0, gate=gate, epochs=1)
+    one = trainer(recipe)
+    rows, others = [one.row(q, a) for q, a in FACTS], [one.row(q, a) for q, a in OTHERS]
+    held = one.judged_by_base(others)
+    one.train(rows, held)  # the adapter is something, and its gate too
+    parameters = [p for p in one.peft.parameters() if p.requires_grad]
+    packed, padded = Progress(), Progress()
+    one._learn(rows, held[:2], packed, blur=lambda hidden, row: None)
+    expected = [p.grad.clone() for p in parameters if p.grad is not None]
+    learn = one._learning_padded(rows, held, parameters, lambda hidden, row: None)
+    for _ in range(2):  # nothing is left of the step before
+        learn(rows, held[:2], padded)
+    assert (padded.loss, padded.kl) == pytest.approx((packed.loss, packed.kl), rel=1e-4)
+    assert all(g.abs().max() > 0 for g in expected[1::2])
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
