@@ -1,4 +1,4 @@
-"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, heartbeat, backup, doctor.
+"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, heartbeat, rooms, backup, doctor.
 
 Every command takes --json.
 
@@ -18,7 +18,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from commands import backup, chat, checkpoint, heartbeat, memory, persona, sessions, sleep
+from commands import backup, chat, checkpoint, heartbeat, memory, persona, rooms, sessions, sleep
 from commands.terminal import FAILED, INTERRUPTED, USAGE, Failure, Json, err, out, print_json
 from settings import Settings, SettingsError, load
 
@@ -39,6 +39,7 @@ app.add_typer(sleep.app, name="sleep")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(persona.app, name="persona")
 app.add_typer(heartbeat.app, name="heartbeat")
+app.add_typer(rooms.app, name="rooms")
 app.add_typer(backup.app, name="backup")
 
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings, else SLOWWAVE_CONFIG.")]

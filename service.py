@@ -64,7 +64,7 @@ from models.language import LanguageModel
 from nights import Clock, Serving, bars_and_recipe, base_digest, clock, numbers, sleeper
 from settings import Settings, SettingsError
 from web import checkpoints as checkpoint_routes
-from web import errors, heartbeat, lag, memories, openai, persona, sessions, sleep, status
+from web import errors, heartbeat, lag, memories, openai, persona, rooms, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
 from web.guard import Guard
 from web.keys import Keyring, operators
@@ -326,6 +326,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         sleep.router,
         persona.router,
         heartbeat.router,
+        rooms.router,
         status.router,
     ):
         app.include_router(router)

@@ -26,6 +26,8 @@ class Answer:
     choices: tuple[Choice, ...]
     timings: Timings
     doubt: Doubt | None = None
+    withheld: tuple[str, ...] = ()
+    """The beginnings of replies that were written and not shown."""
 
 
 def answer(
@@ -46,6 +48,7 @@ def answer(
     Raises: ModelError: what the engine refuses or fails at; nothing was shown, or the reply came to no end.
     """
     shown = Shown(on_delta, first=control.settle)
+    withheld: list[str] = []
     for n, speaker in enumerate(speakers):
         plan, prompt = prepare(speaker)
         doubted = drafts if plan.max_tokens > HEARD else 0
@@ -55,19 +58,29 @@ def answer(
             started()
         if not doubted:
             choices = listen(generation, speaker.vouches, shown)
-            if choices is None:
-                continue
             reply = cast(Reply, generation.reply)
+            if choices is None:
+                withheld.append(reply.text)
+                continue
             timings = shown.timings(reply) if speaker.vouches or n else reply.timings
-            return Answer(speaker=speaker, plan=plan, reply=reply, choices=tuple(choices), timings=timings)
+            return Answer(
+                speaker=speaker,
+                plan=plan,
+                reply=reply,
+                choices=tuple(choices),
+                timings=timings,
+                withheld=tuple(withheld),
+            )
         heard = hear(generation)
         if speaker.vouches and not speaker.vouches(heard.text):
+            withheld.append(heard.text)
             continue
         noted = [hit.experience.text for hit in speaker.recollection.hits]
         doubt = weigh(engine, prompt, said, heard, memories=noted, drafts=doubted) if heard.whole else None
         if doubt is None or doubt.decision == "said":
             reply, choices = _tell(engine, prompt, heard, control, shown)
             break
+        withheld.append(heard.text)
     else:
         assert doubt is not None, "only a doubted reply is withheld from the last speaker"
         if silence_is_due(said, before):
@@ -85,6 +98,7 @@ def answer(
         choices=tuple(choices),
         timings=shown.timings(reply),
         doubt=doubt,
+        withheld=tuple(withheld),
     )
 
 

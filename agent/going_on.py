@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlite_utils import Database
@@ -19,7 +20,9 @@ from agent.control import TurnControl
 from agent.errors import NothingUnfinished
 from agent.prompt import reply_draft, window_of
 from agent.remembering import Exchange, offers
-from agent.turn import Awake, Forgotten, TurnResult, status_of
+from agent.thinking import Aloud, spoken
+from agent.turn import Awake, Forgotten, TurnResult, Unsaid, status_of
+from memory import rooms
 from memory.transcripts import Entry, TurnRow
 from models.generation import Delta, Prompt, Reply
 from models.language import BASE
@@ -99,6 +102,7 @@ def go_on(
         ValueError: `changes` that no reply can be sampled with.
         UnknownVariable: of the persona.
     """
+    since = awake.now()
     with ExitStack() as held:
         forgotten = held.enter_context(awake.underway.turn(owner))
         held.enter_context(awake.leases.hold(session, patience=awake.patience))
@@ -129,12 +133,14 @@ def go_on(
         )
         control.bind(generation)
         on_start(begun.turn.id, session)
-        choices = []
+        aloud = Aloud(on_delta, before=awake.engine.model.decode(begun.written))
         for delta in generation:
-            choices.append(delta.choice)
-            on_delta(delta)
-        reply = generation.reply
-        assert reply is not None
+            aloud(delta)
+        whole = generation.reply
+        assert whole is not None
+        finished = whole.finish_reason in ("stop", "length")
+        aloud.end(goes_on=not finished)
+        reply, thought = spoken(awake.engine.model, whole, goes_on=not finished)
         result = TurnResult(
             id=begun.turn.id,
             session=session,
@@ -144,10 +150,10 @@ def go_on(
             adapter=adapter,
             timings=reply.timings,
             created_at=begun.turn.created_at,
-            choices=tuple(choices),
+            choices=tuple(aloud.choices),
             persona=feeling,
         )
-        _write_down(awake, begun, reply, result, sampling, forgotten, owner)
+        _write_down(awake, begun, reply, result, sampling, forgotten, owner, {"thoughts": [thought]}, since)
         return result
 
 
@@ -166,6 +172,8 @@ def _write_down(
     sampling: Sampling,
     forgotten: Forgotten,
     owner: str,
+    unsaid: Unsaid,
+    since: datetime,
 ) -> None:
     at = awake.now()
     finished = reply.finish_reason in ("stop", "length")
@@ -183,8 +191,10 @@ def _write_down(
     changed: list[str] = []
 
     def remember(db: Database) -> None:
-        off_the_record = not begun.body.get("remember", True)
-        if awake.memory is None or begun.said is None or not finished or forgotten(entry.content) or off_the_record:
+        if not finished or not begun.body.get("remember", True):
+            return
+        rooms.keep_within(db, owner=owner, session=result.session, turn=result.id, unsaid=unsaid, since=since)
+        if awake.memory is None or begun.said is None or forgotten(entry.content):
             return
         exchange = Exchange(
             said=begun.said.content,

@@ -19,6 +19,7 @@ from agent import doubt
 from agent.abstention import Taught, borne_out, could_answer, known_by_heart
 from agent.doubt import Doubt
 from agent.recollection import Recollection, note_of
+from agent.thinking import thinks
 from models.engine import Engine
 from models.errors import EngineFull
 from models.generation import Delta, Generation, Prompt, Reply, Timings
@@ -148,7 +149,7 @@ def weigh(
 
     `memories`: those that stood in the note before what was said.
     """
-    if not doubt.needs_drafts(heard.text):
+    if thinks(heard.text) or not doubt.needs_drafts(heard.text):  # of thoughts, drafts say nothing
         return None
     samples = [
         replace(

@@ -26,6 +26,8 @@ from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from agent.speaking import Speaker, speakers
 from agent.steering import Bearing
+from agent.thinking import Aloud, spoken
+from memory import rooms
 from memory.errors import MemoryFault
 from memory.experience import Experience
 from memory.ids import new_id
@@ -42,6 +44,8 @@ log = logging.getLogger("slowwave.turn")
 
 Forgotten = Callable[[str], bool]
 """Whether a text was forgotten since the turn began."""
+Unsaid = Mapping[rooms.Room, Sequence[str]]
+"""What a turn left unsaid, by the room that it goes to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +176,7 @@ def take_turn(
                 plainly = Bearing() if speaker.by_heart else bearing  # what is known by heart is said plainly
                 return plan, _prompt(awake, request, opening, plan, speaker.adapter, bearing=plainly)
 
+            aloud = Aloud(on_delta)
             answered = answer(
                 awake.engine,
                 _speakers(awake, request, opening),
@@ -181,9 +186,13 @@ def take_turn(
                 drafts=_drafts(awake, request, opening),
                 control=control,
                 started=lambda: on_start(turn, session),
-                on_delta=on_delta,
+                on_delta=aloud,
             )
-            speaker, plan, reply = answered.speaker, answered.plan, answered.reply
+            speaker, plan = answered.speaker, answered.plan
+            goes_on = answered.reply.finish_reason == "suspended"
+            aloud.end(goes_on=goes_on)
+            reply, thought = spoken(model, answered.reply, goes_on=goes_on)
+            unsaid: Unsaid = {"thoughts": [thought], "withheld": answered.withheld}
             raw, salience = _appraise(awake, request, opening, reply)
             result = TurnResult(
                 id=turn,
@@ -194,7 +203,7 @@ def take_turn(
                 adapter=speaker.adapter,
                 timings=answered.timings,
                 created_at=at,
-                choices=answered.choices,
+                choices=tuple(aloud.choices),
                 compacted=plan.compacted,
                 recalled=speaker.recollection.hits if plan.noted else (),
                 salience=salience,
@@ -203,7 +212,7 @@ def take_turn(
             )
             partial = reply.finish_reason == "suspended" or (request.keep_partial and reply.token_ids)
             if reply.finish_reason in ("stop", "length") or partial:
-                _write_down(awake, request, opening, plan, reply, result, raw, forgotten)
+                _write_down(awake, request, opening, plan, reply, result, raw, forgotten, unsaid)
             return result
 
 
@@ -282,6 +291,7 @@ def _write_down(
     result: TurnResult,
     raw: Raw | None,
     forgotten: Forgotten,
+    unsaid: Unsaid,
 ) -> None:
     model = awake.engine.model
     at = awake.now()
@@ -294,6 +304,9 @@ def _write_down(
     def leave(db: Database) -> None:
         if not request.remember:
             return
+        rooms.keep_within(
+            db, owner=request.owner, session=result.session, turn=result.id, unsaid=unsaid, since=result.created_at
+        )
         changed.extend(_remember(awake, db, request, entries, reply, result, raw, forgotten))
         if awake.moods is not None and reply.finish_reason in ("stop", "length", "suspended"):
             moment = Moment(

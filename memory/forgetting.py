@@ -2,7 +2,8 @@
 
 What is forgotten is taken out of every table that holds it or was derived from it, in one transaction: the experience,
 its other wordings, whatever else contains the same words (a reply that repeated it, a note that recalled it, the
-transcript), full text, vectors, patterns, evidence and recall records. Then the write-ahead log is emptied and the
+transcript), full text, vectors, patterns, evidence, recall records, and all that the agent thought and did not say
+(rooms). Then the write-ahead log is emptied and the
 database's files are searched for the text, byte by byte: the receipt says what was found.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from memory import fulltext
+from memory import fulltext, rooms
 from memory.experience import Experience
 from memory.experiences import experience_of, find, neighbours, owner_number, pages_of
 from memory.fulltext import window_text
@@ -50,6 +51,8 @@ class Receipt:
     """Records of prompts that they entered."""
     messages: list[str]
     """Transcript entries that now read "[forgotten]"; their sessions are read anew at their next turn."""
+    thoughts: int
+    """What was not said, in the owner's rooms: all of it, since it may hold what was told in any words."""
     kv_states: int
     """Sequence states that were dropped, in memory and in files."""
     files_searched: list[str]
@@ -68,6 +71,7 @@ class _Reached:
     patterns: list[str]
     evidence: int
     recalls: int
+    thoughts: int
     messages: list[str]
 
 
@@ -117,6 +121,7 @@ def forget(
         evidence=reached.evidence,
         recalls=reached.recalls,
         messages=reached.messages,
+        thoughts=reached.thoughts,
         kv_states=states,
         files_searched=[path.name for path in files if path.exists()],
         found_in_files=found,
@@ -231,6 +236,7 @@ def _forget(db: Database, id: str, owner: str, receipt: str, at: datetime) -> _R
         patterns=_column(db, f"SELECT id FROM patterns WHERE experience IN ({_marks(gone)})", *gone),
         evidence=_count(db, "evidence", "event", events),
         recalls=_count(db, "recalls", "experience", gone),
+        thoughts=rooms.empty_within(db, owner),
         messages=messages,
     )
     db.execute(f"DELETE FROM evidence WHERE event IN ({_marks(events)})", events)

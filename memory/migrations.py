@@ -468,3 +468,37 @@ def m010_beats(db: Database) -> None:
         """,
     ):
         db.execute(statement)
+
+
+@migrations()
+def m011_rooms(db: Database) -> None:
+    """What was thought and not said, and who looked at it."""
+    for statement in (
+        """
+        CREATE TABLE thoughts (
+            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            room TEXT NOT NULL CHECK (room IN ('thoughts', 'withheld')),
+            owner TEXT NOT NULL,
+            session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+            turn TEXT NOT NULL,
+            at TEXT NOT NULL,
+            text TEXT NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX thoughts_by_owner ON thoughts (room, owner, n)",
+        "CREATE INDEX thoughts_by_session ON thoughts (session)",
+        """
+        CREATE TABLE looks (
+            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            at TEXT NOT NULL,
+            by TEXT NOT NULL,                -- the operator whose key asked
+            room TEXT NOT NULL,
+            owner TEXT,                      -- whose thoughts; NULL: everybody's
+            shown INTEGER NOT NULL
+        ) STRICT
+        """,
+        "CREATE TRIGGER looks_stay BEFORE DELETE ON looks BEGIN SELECT RAISE(ABORT, 'looks are never deleted'); END",
+        "CREATE TRIGGER looks_are_final BEFORE UPDATE ON looks"
+        " BEGIN SELECT RAISE(ABORT, 'looks are never changed'); END",
+    ):
+        db.execute(statement)

@@ -20,8 +20,8 @@ from agent.pulse import Pulse
 from agent.signals import Signals, signals
 from memory import beats
 from memory.beats import GaugeAlarm
-from web.context import OwnerDep, Service, ServiceDep
-from web.errors import ApiError
+from web.context import OwnerDep, ServiceDep
+from web.errors import ApiError, operators_only
 from web.turns import PING, STREAMED, EventStream, event
 
 router = APIRouter(prefix="/v1", tags=["Heartbeat"])
@@ -185,7 +185,7 @@ async def events(service: ServiceDep, owner: OwnerDep) -> Response:
 
     `missed` is sent where the reader was too slow. Ends when the service does.
     """
-    _operators_only(service, owner)
+    operators_only(owner in service.operators)
     if service.pulse is None:
         raise ApiError(409, "There is no heartbeat: the setting heartbeat is false.", code="no_heartbeat")
     gone = asyncio.Event()
@@ -208,7 +208,7 @@ async def _heard(told: Signals, ended: Callable[[], bool]) -> AsyncIterator[byte
 @router.put("/heartbeat")
 async def switch(service: ServiceDep, owner: OwnerDep, asked: Switch) -> Heartbeat:
     """The operator's: stop it or let it beat, and set an alarm. What the agent does cannot reach this."""
-    _operators_only(service, owner)
+    operators_only(owner in service.operators)
     pulse = service.pulse
     if pulse is None:
         raise ApiError(409, "There is no heartbeat: the setting heartbeat is false.", code="no_heartbeat")
@@ -230,20 +230,11 @@ async def switch(service: ServiceDep, owner: OwnerDep, asked: Switch) -> Heartbe
 @router.post("/backups", status_code=201)
 async def back_up(service: ServiceDep, owner: OwnerDep) -> CoreSelf:
     """The operator's: write the core self now, restore it elsewhere, compare, and keep it on the service's machine."""
-    _operators_only(service, owner)
+    operators_only(owner in service.operators)
     await run_in_threadpool(service.backups.make)
     found = _latest(service.backups)
     assert found is not None
     return found
-
-
-def _operators_only(service: Service, owner: str) -> None:
-    if owner not in service.operators:
-        raise ApiError(
-            403,
-            "This concerns everybody: it takes the key of the setting api_key, or the only one.",
-            code="not_operator",
-        )
 
 
 def _shown(pulse: Pulse, backups: Backups, recent: int) -> Heartbeat:

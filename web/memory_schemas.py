@@ -192,6 +192,7 @@ class ReceiptReply(BaseModel):
     evidence: int
     recalls: int
     messages: list[str]
+    thoughts: int
     kv_states: int
     files_searched: list[str]
     found_in_files: int

@@ -15,6 +15,7 @@ export function heart() {
 export async function showHeart() {
   listening?.abort();
   await look();
+  await showRooms();
   if ($("heart").hidden) return;
   const { signal } = (listening = new AbortController());
   const again = () => signal.aborted || setTimeout(() => showHeart().catch(again), AGAIN_MS);
@@ -23,6 +24,14 @@ export async function showHeart() {
 
 async function look() {
   show(await (await call("GET", `/v1/heartbeat?recent=${BEATS}`)).json());
+}
+
+// How much it thought and did not say. What, an operator reads by the command line, and on the record.
+async function showRooms() {
+  const answer = await call("GET", "/v1/rooms").catch(() => null);  // an operator's alone
+  const sizes = answer ? (await answer.json()).sizes : [];
+  const told = sizes.map(({ room, owner, thoughts, characters }) => `${room} (${owner}): ${thoughts}, ${characters} characters`);
+  $("rooms").textContent = told.length ? `Thought and not said: ${told.join("; ")}.` : "";
 }
 
 // Gauges move with every look at the machine, the rest with every beat and fifth look; until the room is closed.
