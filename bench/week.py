@@ -41,6 +41,7 @@ def run(*, nights: int, forget: bool, seed: int, folder: Path) -> dict[str, Any]
     matrix, made = past["matrix"], past["nights"]
     with Server(folder / "data") as server:
         talker = Talker(server.url)
+        _wake(talker)
         known = [[dict(f) for f in day] for day in days]
         for n, day in enumerate(days):
             told = [f["tell"] for f in day]
@@ -85,6 +86,13 @@ def run(*, nights: int, forget: bool, seed: int, folder: Path) -> dict[str, Any]
 def correction_day(correction: dict[str, Any]) -> int:
     """The day on which it is told."""
     return int(correction.get("told_on", 4))
+
+
+def _wake(talker: Talker) -> None:
+    """End a night that was cut off with the week, and that the service has taken up again: its day is told anew."""
+    for night in talker.call("GET", "/v1/sleep/cycles")["data"]:
+        if night["phase"] != "ended":
+            talker.call("POST", f"/v1/sleep/cycles/{night['id']}/cancel")
 
 
 def _tell(talker: Talker, told: list[str], small_talk: list[str], chance: random.Random) -> None:
