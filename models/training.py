@@ -429,7 +429,7 @@ class Trainer:
         importance = self._importance(rehearsals) if recipe.ewc_weight else []
         whole = WholeWeights(self._adapted()) if recipe.method == "full" else None
         parameters = whole.parameters if whole else [p for p in self.peft.parameters() if p.requires_grad]
-        graphed = self._device.type == "cuda" and whole is None and not importance
+        graphed = self._device.type == "cuda" and recipe.method in ("lora", "rslora") and not importance
         learn = (
             self._learning_padded(rows, rehearsals, parameters, blur) if graphed else partial(self._learn, blur=blur)
         )
