@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,72 +138,55 @@ class Body:
 
 
 class Group:
-    """The control group that this process is in, of either version; without one, the machine."""
+    """The control group that this process is in, and all those it lies in, of either version; without one, the machine.
+
+    Each of them may have a limit, and what all its members use counts there: the tightest is what is borne.
+    """
 
     def __init__(self, root: Path = Path("/")) -> None:
-        self._root = root
         self._folders = group_folders(_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup")
 
     def file(self, name: str) -> Path | None:
-        """A file of the group, version 2; None: there is none."""
-        for folder in self._folders.get("", ()):
-            if (folder / name).is_file():
-                return folder / name
-        return None
+        """A file of the nearest group that has it, version 2; None: none has."""
+        return next((f / name for f in self._folders.get("", ()) if (f / name).is_file()), None)
 
     def cores(self) -> float:
-        """Processors' worth of time that may be used: affinity, and the group's quota."""
+        """Processors' worth of time that may be used: affinity, and the tightest quota."""
         allowed = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1.0
-        quota = self._quota()
-        return allowed if quota is None else min(allowed, quota)
+        return min([allowed, *(cores for cores, _ in self._quotas())])
 
     def own_seconds(self) -> float | None:
-        """Processor seconds that the group ever used, if it has a quota of them; None: it has none."""
-        if self._quota() is None:
-            return None
-        stat = self.file("cpu.stat")
-        if stat is not None:
-            for line in _text(stat).splitlines():
-                name, _, value = line.partition(" ")
-                if name == "usage_usec":
-                    return int(value) * _MICROSECONDS
-        used = self._first("cpuacct", "cpuacct.usage")
-        return None if used is None else used * 1e-9
+        """Processor seconds ever used of the tightest quota; None: there is none."""
+        return min(self._quotas(), default=(0.0, None))[1]
 
     def memory_used(self) -> float:
-        """Share of the memory that may be used: the group's or the machine's, whichever is fuller."""
+        """Share of the memory that may be used: of the machine's or of a group's, whichever is fullest."""
         machine = psutil.virtual_memory()
-        share = 1.0 - machine.available / machine.total
-        used, limit = self._memory()
-        return float(share) if used is None or limit is None or limit <= 0 else max(share, min(1.0, used / limit))
+        return float(max([1.0 - machine.available / machine.total, *self._memory()]))
 
-    def _memory(self) -> tuple[int | None, int | None]:
-        limit, current = self.file("memory.max"), self.file("memory.current")
-        if limit is not None and current is not None:
-            most, held = _text(limit).strip(), _text(current).strip()
-            if not (most.isdigit() and held.isdigit()):
-                return None, None
-            return max(0, int(held) - _counted(self.file("memory.stat"), "inactive_file")), int(most)
-        used, most_v1 = self._first("memory", "memory.usage_in_bytes"), self._first("memory", "memory.limit_in_bytes")
-        if used is None or most_v1 is None or most_v1 > _UNLIMITED:
-            return None, None
-        stats = [folder / "memory.stat" for folder in self._folders.get("memory", ())]
-        cached = next((n for file in stats if (n := _counted(file, "total_inactive_file"))), 0)
-        return max(0, used - cached), most_v1
+    def _quotas(self) -> Iterator[tuple[float, float]]:
+        """Of each group that limits processor time: how many processors' worth, and how many seconds it has used."""
+        for folder in self._folders.get("", ()):
+            cores = parse_cpu_max(_text(folder / "cpu.max"))
+            if cores:
+                yield cores, _counted(folder / "cpu.stat", "usage_usec") * _MICROSECONDS
+        for folder in self._folders.get("cpu", ()):
+            quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+            if quota and period and quota > 0:
+                used = _number(folder / "cpuacct.usage")
+                apart = (n for f in self._folders.get("cpuacct", ()) if (n := _number(f / "cpuacct.usage")) is not None)
+                yield quota / period, (next(apart, 0) if used is None else used) * 1e-9
 
-    def _quota(self) -> float | None:
-        found = self.file("cpu.max")
-        if found is not None:
-            return parse_cpu_max(_text(found))
-        quota, period = self._first("cpu", "cpu.cfs_quota_us"), self._first("cpu", "cpu.cfs_period_us")
-        return quota / period if quota and period and quota > 0 else None
-
-    def _first(self, controller: str, name: str) -> int | None:
-        for folder in self._folders.get(controller, ()):
-            text = _text(folder / name).strip()
-            if text.lstrip("-").isdigit():
-                return int(text)
-        return None
+    def _memory(self) -> Iterator[float]:
+        """Of each group that limits memory, the share that is used and that the kernel cannot take back."""
+        for controller, most, held, cached in (
+            ("", "memory.max", "memory.current", "inactive_file"),
+            ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            for folder in self._folders.get(controller, ()):
+                limit, used = _number(folder / most), _number(folder / held)
+                if limit and used is not None and limit <= _UNLIMITED:
+                    yield min(1.0, max(0, used - _counted(folder / "memory.stat", cached)) / limit)
 
 
 def group_folders(cgroup: str, mount: Path) -> dict[str, tuple[Path, ...]]:
@@ -215,13 +198,20 @@ def group_folders(cgroup: str, mount: Path) -> dict[str, tuple[Path, ...]]:
     for line in cgroup.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        own = path.lstrip("/")
+        own = Path(path.lstrip("/"))
+        upwards = [own, *own.parents] if own.parts else [own]
         if number == "0" and not controllers:
-            found[""] = (mount / own, mount, mount / "unified" / own)
+            found[""] = _there(base / group for group in upwards for base in (mount, mount / "unified"))
         for name in controllers.split(","):
             if name and "=" not in name:
-                found[name] = (mount / controllers / own, mount / name / own, mount / controllers, mount / name)
+                bases = (mount / controllers, mount / name)
+                found[name] = _there(base / group for group in upwards for base in bases)
     return found
+
+
+def _there(folders: Iterable[Path]) -> tuple[Path, ...]:
+    """Those that exist, each once: mounts may be links to each other."""
+    return tuple({folder.resolve(): folder for folder in folders if folder.is_dir()}.values())
 
 
 def parse_pressure(text: str, line: str) -> float:
@@ -287,13 +277,18 @@ def _disk(folder: Path) -> shutil._ntuple_diskusage | None:
         return None
 
 
-def _counted(file: Path | None, name: str) -> int:
-    """A line of a memory.stat. Pages of files that nobody needs are the kernel's to take back, and count as free."""
-    for line in (_text(file) if file else "").splitlines():
+def _counted(file: Path, name: str) -> int:
+    """A line of a group's stat file. Pages of files that nobody needs are the kernel's to take back: they are free."""
+    for line in _text(file).splitlines():
         found, _, value = line.partition(" ")
         if found == name and value.strip().isdigit():
             return int(value)
     return 0
+
+
+def _number(file: Path) -> int | None:
+    text = _text(file).strip()
+    return int(text) if text.lstrip("-").isdigit() else None
 
 
 def _text(path: Path) -> str:

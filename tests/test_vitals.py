@@ -68,6 +68,28 @@ def test_a_group_of_version_1_does_too(tmp_path: Path) -> None:
     assert group.memory_used() == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize("tighter", ["app/inner", "app", ""])
+def test_the_tightest_limit_counts_however_far_up_it_is(tmp_path: Path, tighter: str) -> None:
+    """A pod's limit stands above its containers', and what others in the pod use counts against it."""
+    files = {"proc/self/cgroup": "0::/app/inner\n"}
+    for level in ("app/inner", "app", ""):
+        at = f"sys/fs/cgroup/{level}"
+        files |= {
+            f"{at}/cpu.max": "25000 100000" if level == tighter else "75000 100000",
+            f"{at}/cpu.stat": f"usage_usec {9_000_000 if level == tighter else 1_000_000}\n",
+            f"{at}/memory.max": "1000" if level == tighter else "max",
+            f"{at}/memory.current": "998" if level == tighter else "1",
+        }
+    group = Group(made(tmp_path, files))
+    assert group.cores() == 0.25 and group.own_seconds() == pytest.approx(9.0)
+    assert group.memory_used() == pytest.approx(0.998)
+
+
+def test_a_container_that_sees_the_hosts_path_finds_its_limits_at_the_root(tmp_path: Path) -> None:
+    files = {"proc/self/cgroup": "0::/docker/1f2e\n", "sys/fs/cgroup/cpu.max": "50000 100000"}
+    assert Group(made(tmp_path, files)).cores() == 0.5
+
+
 def test_without_a_group_the_machine_counts(tmp_path: Path) -> None:
     group = Group(tmp_path)
     assert group.own_seconds() is None
