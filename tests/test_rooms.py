@@ -30,7 +30,7 @@ from memory.recall import Recall
 from memory.store import Store
 from memory.transcripts import Transcripts
 from models.causal_lm import CausalLM
-from models.generation import Delta
+from models.generation import Delta, Generation, Prompt
 from models.language import Message
 from models.sampling import Choice, Sampling
 from models.scripted import ScriptedLM
@@ -94,7 +94,8 @@ def _with_memory(awake: Awake, store: Store, make_engine: EngineFactory, model: 
 
 def say(awake: Awake, text: str, **more: Any) -> tuple[TurnResult, str]:
     shown: list[str] = []
-    given = {"owner": "alice", "max_tokens": 400, "sampling": Sampling(temperature=0.0, logprobs=0)} | more
+    given: dict[str, Any] = {"owner": "alice", "max_tokens": 400, "sampling": Sampling(temperature=0.0, logprobs=0)}
+    given |= more
     control = given.pop("control", None)
     asked = TurnRequest(messages=(Message(role="user", content=text),), **given)
     result = take_turn(awake, asked, on_delta=lambda delta: shown.append(delta.text), control=control)
@@ -133,33 +134,30 @@ def test_off_the_record_no_thought_is_kept(thinking: Awake, store: Store) -> Non
 
 @pytest.mark.parametrize("after", [3, 40, 80])
 def test_a_thought_that_was_suspended_is_thought_to_its_end(
-    awake: Awake, store: Store, make_engine: EngineFactory, after: int
+    awake: Awake, store: Store, make_engine: EngineFactory, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     slow = _with_memory(awake, store, make_engine, ScriptedLM(SCRIPT, step_seconds=0.005))
     control = TurnControl()
-    came = threading.Event()
     submit = slow.engine.submit
 
-    def watched(prompt: Any) -> Any:
+    def watched(prompt: Prompt) -> Generation:
+        """Suspends the reply once so many pieces of it are there, shown or not."""
         generation = submit(prompt)
-        tell = generation.tell
-        seen = [0]
+        seen = iter(range(1, 1000))
 
         def told(event: Any) -> None:
-            tell(event)
-            seen[0] += 1
-            if seen[0] == after:
-                came.set()
+            Generation.tell(generation, event)
+            if next(seen) == after:
+                threading.Thread(target=control.suspend).start()
 
-        generation.tell = told
+        monkeypatch.setattr(generation, "tell", told)
         return generation
 
-    slow.engine.submit = watched  # type: ignore[method-assign]
-    threading.Thread(target=lambda: (came.wait(20), control.suspend())).start()
+    monkeypatch.setattr(slow.engine, "submit", watched)
     begun, shown = say(slow, "What is the capital of France?", control=control)
     assert begun.finish_reason == "suspended" and shown == begun.text and THOUGHT[:9] not in begun.text
     assert thinking_entry(slow, begun.session) == begun.text
-    slow.engine.submit = submit  # type: ignore[method-assign]
+    monkeypatch.setattr(slow.engine, "submit", submit)
     more: list[str] = []
     whole = go_on(slow, begun.session, owner="alice", on_delta=lambda delta: more.append(delta.text))
     assert whole.text == shown + "".join(more) == "It is Paris."
