@@ -46,7 +46,10 @@ def spoken(model: LanguageModel, reply: Reply, *, goes_on: bool) -> tuple[Reply,
 
 
 class Aloud:
-    """Shows, piece by piece, what a reply says. `before`: how it began, if it goes on."""
+    """Shows, piece by piece, what a reply says. `before`: how it began, if it goes on.
+
+    What was held back of a beginning that nothing follows has no piece to come with: it stands in the result alone.
+    """
 
     def __init__(self, show: Callable[[Delta], None], *, before: str = "") -> None:
         self._show = show

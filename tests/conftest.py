@@ -12,20 +12,22 @@ if (
     )
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from agent.turn import Awake
+from agent.turn import Awake, TurnRequest, take_turn
 from bench import tiny as tiny_llama
 from bench.server import Server
+from memory.data_dir import database_path
 from memory.store import Store
 from memory.transcripts import Transcripts
 from models.causal_lm import CausalLM
 from models.engine import Engine, EngineLimits
-from models.language import LanguageModel
+from models.language import LanguageModel, Message
 from models.scripted import ScriptedLM
 
 settings.register_profile("slowwave", deadline=None)  # two processes share the machine, and a pause is no fault
@@ -84,6 +86,22 @@ def awake(store: Store, make_engine: EngineFactory) -> Awake:
     """An agent that talks as it is scripted, with a clock that ticks once a look."""
     ticks = iter(datetime(2026, 11, 21, tzinfo=UTC) + timedelta(seconds=n) for n in range(10_000_000))
     return Awake(engine=make_engine(), transcripts=Transcripts(store), now=lambda: next(ticks))
+
+
+@pytest.fixture
+def thoughtful_server(tmp_path: Path, awake: Awake, make_engine: EngineFactory) -> Iterator[Server]:
+    """A service of several keys, in whose rooms there is a thought of somebody's."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    store = Store(database_path(data))
+    thinking = ScriptedLM({"capital": "<think>\nIt is Paris, unless they tease me.\n</think>\n\nIt is Paris."})
+    talked = replace(awake, transcripts=Transcripts(store), engine=make_engine(thinking))
+    asked = Message(role="user", content="What is the capital of France?")
+    take_turn(talked, TurnRequest(owner="somebody", messages=(asked,), max_tokens=200))
+    store.close()
+    environment = {"SLOWWAVE_API_KEYS": "first-key-1,second-key-2", "SLOWWAVE_API_KEY": "operators-key"}
+    with Server(data, model="scripted", environment=environment) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,8 @@ def test_the_document_names_every_route_and_its_errors(scripted_server: Server) 
         "/v1/persona",
         "/v1/heartbeat",
         "/v1/heartbeat/events",
+        "/v1/rooms",
+        "/v1/rooms/{room}",
         "/v1/backups",
         "/v1/sleep",
         "/v1/sleep/dry-run",

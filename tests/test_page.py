@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -307,6 +308,7 @@ def test_the_mood_shows_what_moved_it_and_variables_are_pinned(
 
 
 def test_the_heart_is_seen_and_switched(browser: Browser, scripted_server: Server) -> None:
+    httpx.put(f"{scripted_server.url}/v1/heartbeat", json={"stopped": False}).raise_for_status()  # whoever stopped it
     page = browser.new_page(base_url=scripted_server.url)
     page.goto("/")
     page.keyboard.press("Alt+KeyH")
@@ -320,4 +322,21 @@ def test_the_heart_is_seen_and_switched(browser: Browser, scripted_server: Serve
     expect(page.locator("#heart-state")).to_contain_text("beating: a beat every")
     page.keyboard.press("Alt+KeyH")
     expect(page.locator("#talk")).to_be_visible()
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("operators-key", "thoughts (somebody): 1, 34 characters"), ("first-key-1", "")]
+)
+def test_only_an_operator_sees_how_much_is_thought(
+    browser: Browser, thoughtful_server: Server, key: str, told: str
+) -> None:
+    page = browser.new_page(base_url=thoughtful_server.url)
+    page.goto("/")
+    page.locator("#key").fill(key)
+    page.locator("#key").press("Enter")
+    page.keyboard.press("Alt+KeyH")
+    expect(page.locator("#heart-state")).to_contain_text("beating")
+    expect(page.locator("#rooms")).to_contain_text(told)
+    assert "tease" not in page.content()
     page.close()
