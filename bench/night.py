@@ -160,15 +160,15 @@ def settle(talker: Talker) -> None:
         time.sleep(0.5)
 
 
-def sleep(talker: Talker, *, placebo: bool = False) -> tuple[dict[str, Any], list[float]]:
-    """Sleep; returns the night, and the times to first token of questions asked meanwhile, in ms."""
+def sleep(talker: Talker, *, placebo: bool = False, every: float = _EVERY) -> tuple[dict[str, Any], list[float]]:
+    """Sleep; returns the night, and the times to first token of questions asked meanwhile, in ms, `every` so often."""
     began = time.monotonic()
     night = talker.call("POST", "/v1/sleep", json={"placebo": placebo})
     meanwhile: list[float] = []
     asked = began
     while night["phase"] != "ended":
         time.sleep(0.5)
-        if time.monotonic() - asked > _EVERY:
+        if time.monotonic() - asked > every:
             asked = time.monotonic()
             meanwhile.append(talker.ask("What is a leap year?")["timings"]["time_to_first_token_ms"])
         night = talker.call("GET", f"/v1/sleep/cycles/{night['id']}")

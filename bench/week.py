@@ -1,12 +1,13 @@
 """Seven nights of fifteen facts by the running service: what is still known of each, and what it cost.
 
-    python -m bench.week --json [--nights 7] [--forget] [--folder DIR]
+    python -m bench.week --json [--nights 7] [--forget-on 7] [--folder DIR]
 
 Every day 15 facts of bench/nights/week.json are told over HTTP in chat, small talk around them; on day 4 one of day 1
 is corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in wordings that nothing of the
 product was made from, in new sessions and with `recall: false`: row n of the matrix is what is known after night n.
-Afterwards one fact is forgotten, one more night slept, and it and all others are asked for again. With --folder the
-week can be broken off, carried elsewhere and gone on with, a night at a time: what is in DIR is not begun again.
+On one day, with --forget-on, a fact is forgotten before the night: after it, it and all others of before are asked for
+again (a day after the last is a night without anything told). With --folder the week can be broken off, carried
+elsewhere and gone on with, a night at a time: what is in DIR is not begun again.
 """
 
 from __future__ import annotations
@@ -31,56 +32,60 @@ _FORGOTTEN = (2, 0)
 """Day and place of the fact that is forgotten."""
 
 
-def run(*, nights: int, forget: bool, seed: int, folder: Path) -> dict[str, Any]:
+def run(*, nights: int, forget_on: int | None, seed: int, folder: Path) -> dict[str, Any]:
     """The week, or the rest of it."""
     data = json.loads(WEEK.read_text(encoding="utf-8"))
     days, correction = data["days"][:nights], data["correction"]
     folder.mkdir(parents=True, exist_ok=True)
     sofar = folder / "week.json"
     past = json.loads(sofar.read_text(encoding="utf-8")) if sofar.exists() else {"matrix": [], "nights": []}
-    matrix, made = past["matrix"], past["nights"]
+    matrix, made, forgotten = past["matrix"], past["nights"], past.get("forgotten")
     with Server(folder / "data") as server:
         talker = Talker(server.url)
         _wake(talker)
         known = [[dict(f) for f in day] for day in days]
-        for n, day in enumerate(days):
-            told = [f["tell"] for f in day]
+        last = max(nights, forget_on or 0)
+        for n in range(last):
+            told = [f["tell"] for f in days[n]] if n < nights else []
             if n + 1 == correction_day(correction):
                 told.append(correction["tell"])
                 known[correction["day"] - 1][correction["index"]] |= {
                     "value": correction["value"],
                     "ask": correction["ask"],
                 }
+            fact = known[_FORGOTTEN[0]].pop(_FORGOTTEN[1]) if n + 1 == forget_on else None
             if n < len(made):
                 continue
             _tell(talker, told, data["small_talk"], random.Random(f"{seed}/{n}"))
             settle(talker)
-            night, _ = sleep(talker)
+            if fact is not None:
+                forgotten = _forget(talker, fact, known[:n])
+            night, _ = sleep(talker, every=float("inf"))
+            if fact is not None and forgotten is not None:
+                forgotten |= _after(talker, night, fact, known[:n])
             matrix.append([_recall(talker, facts) for facts in known[: n + 1]])
             made.append(
                 {k: night[k] for k in ("outcome", "reasons", "seconds")} | {"cost": night["figures"].get("cost")}
             )
             made[-1]["drift"] = night["figures"].get("marks", {}).get("candidate", {}).get("drift")
             part = sofar.with_suffix(".part")
-            part.write_text(json.dumps({"matrix": matrix, "nights": made}), encoding="utf-8")
+            part.write_text(json.dumps({"matrix": matrix, "nights": made, "forgotten": forgotten}), encoding="utf-8")
             part.replace(sofar)
             sys.stderr.write(f"\nnight {n + 1}: {made[-1]} {matrix[-1]}\n")
         values = [f["value"] for facts in known for f in facts]
         guesses = talker.ask_all(data["never_told"])
         corrected = talker.ask_all(correction["ask"]) if nights >= correction_day(correction) else []
-        done = {
-            "recall_of_first": matrix[-1][0],
-            "recall_of_all": statistics.mean(matrix[-1]),
-            "drift": made[-1]["drift"],
-            "invented": statistics.mean(invents(g, values) for g in guesses),
-            "abstained": statistics.mean(abstains(g) for g in guesses),
-            "corrected": [(holds(a, correction["value"]), holds(a, correction["old"])) for a in corrected],
-            "matrix": matrix,
-            "nights": made,
-        }
-        if forget:
-            done["forgotten"] = _forget(talker, known)
-    return done
+    return {
+        "recall_of_first": matrix[-1][0],
+        "recall_of_all": statistics.mean(matrix[-1]),
+        "drift": made[-1]["drift"],
+        "invented": statistics.mean(invents(g, values) for g in guesses),
+        "abstained": statistics.mean(abstains(g) for g in guesses),
+        "corrected": [(holds(a, correction["value"]), holds(a, correction["old"])) for a in corrected],
+        "forgotten": forgotten,
+        "matrix": matrix,
+        "nights": made,
+    }
 
 
 def correction_day(correction: dict[str, Any]) -> int:
@@ -111,30 +116,32 @@ def _recall(talker: Talker, facts: list[dict[str, Any]]) -> float:
     return statistics.mean(holds(reply, value) for reply, (_, value) in zip(replies, asked, strict=True))
 
 
-def _forget(talker: Talker, known: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """Forget one fact, sleep, and ask for it, for the rest, and for it of the base."""
-    day, place = _FORGOTTEN
-    fact = known[day][place]
-    rest = [[f for f in facts if f is not fact] for facts in known]
-    before = statistics.mean(_recall(talker, facts) for facts in rest)
+def _forget(talker: Talker, fact: dict[str, Any], rest: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Forget one fact; what is known of it and of the rest before."""
+    before = {"recall_before": _recall(talker, [fact]), "rest_before": _mean(talker, rest)}
     found = talker.call("GET", "/v1/memories", params={"query": fact["tell"], "k": 5})["data"]
     memory = next(m for m in found if m["text"] == fact["tell"])
     receipt = talker.call("DELETE", f"/v1/memories/{memory['id']}")
-    was = _recall(talker, [fact])
-    night, _ = sleep(talker)
+    return {**before, "waiting": receipt["waiting"]}
+
+
+def _after(
+    talker: Talker, night: dict[str, Any], fact: dict[str, Any], rest: list[list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """What is known of it and of the rest after the night, and of it by the base."""
+    of_base = talker.ask_all(fact["ask"], adapter="none")
     return {
         "outcome": night["outcome"],
         "reasons": night["reasons"],
-        "waiting": receipt["waiting"],
-        "recall_before_the_night": was,
         "recall": _recall(talker, [fact]),
-        "recall_of_base": statistics.mean(
-            holds(reply, fact["value"]) for reply in talker.ask_all(fact["ask"], adapter="none")
-        ),
-        "rest_before": before,
-        "rest": statistics.mean(_recall(talker, facts) for facts in rest),
+        "recall_of_base": statistics.mean(holds(reply, fact["value"]) for reply in of_base),
+        "rest": _mean(talker, rest),
         "unlearnt": night["figures"].get("marks", {}).get("candidate", {}).get("unlearnt"),
     }
+
+
+def _mean(talker: Talker, days: list[list[dict[str, Any]]]) -> float:
+    return statistics.mean(_recall(talker, facts) for facts in days)
 
 
 def main() -> int:
@@ -142,12 +149,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--forget", action="store_true", help="one night more, without one of the facts")
+    parser.add_argument("--forget-on", type=int, metavar="DAY", help="forget one of the facts before that day's night")
     parser.add_argument("--json", action="store_true", help="one line")
     parser.add_argument("--folder", type=Path, help="keep the week here, to go on with it later")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
-        done = run(nights=args.nights, forget=args.forget, seed=args.seed, folder=args.folder or Path(passing))
+        done = run(nights=args.nights, forget_on=args.forget_on, seed=args.seed, folder=args.folder or Path(passing))
     sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")
     return 0
 
