@@ -498,6 +498,7 @@ def model_of(settings: Settings) -> LanguageModel:
         dtype=settings.dtype,
         context_length=settings.context_tokens,
         state_bytes=settings.kv_cache_mib << 20,
+        bits=settings.bits,
     )
     log.info("model ready: %s from %s, %s on %s", model.card.name, source.origin, model.card.dtype, model.card.device)
     return model

@@ -29,10 +29,11 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
-from models import adapters, llama
+from models import adapters, few_rows, llama
 from models.adapters import Adapter, Linear
 from models.chat_template import ChatTemplate
 from models.errors import SteeringRefused, TemplateRefused, UnsupportedModel
+from models.few_rows import Bits
 from models.kv_cache import KVCache, KVShape
 from models.language import Chunk, Message, ModelCard, Reading, surprisal
 from models.packed_linear import pack_linears, packing_works
@@ -139,11 +140,15 @@ class CausalLM:
         name: str,
         context_length: int | None = None,
         state_bytes: int | None = None,
+        bits: Bits | None = None,
     ) -> None:
         """Takes ownership of `model`: its linears are repacked in place where that is faster.
 
+        `bits`: of the weights that few rows are multiplied by (`few_rows`); None: all of them.
+
         Raises:
-            UnsupportedModel: the model's forward pass, run our way, does not give its own logits.
+            UnsupportedModel: the model's forward pass, run our way, does not give its own logits; or it has no layout
+                that can be run in fewer bits.
         """
         if not model.is_backend_compatible():
             raise UnsupportedModel(f"{type(model).__name__} does not use transformers' attention interface")
@@ -184,8 +189,15 @@ class CausalLM:
         self._adapters: dict[str, Any] = {}
         """What each adopted adapter adds, as the forward pass wants it."""
         pack = model.device.type == "cpu" and packing_works(model.dtype)
-        self._forward = self._prove(pack=pack)
-        self.card = replace(self.card, kernels=_kernels(self._forward, pack=pack, device=self.card.device))
+        if bits is not None and not (pack and model.dtype is torch.bfloat16 and llama.fits(model) and few_rows.works()):
+            raise UnsupportedModel(
+                f"{bits} weights need a CPU, bfloat16 and a Llama layout; leave the setting `bits` out"
+            )
+        self._forward = self._prove(pack=pack, bits=bits)
+        if isinstance(self._forward, llama.LlamaForward):
+            self._forward.begin_few_rows()
+        kernels = _kernels(self._forward, pack=pack, bits=bits, device=self.card.device)
+        self.card = replace(self.card, kernels=kernels)
 
     @classmethod
     def load(
@@ -197,6 +209,7 @@ class CausalLM:
         dtype: str = "auto",
         context_length: int | None = None,
         state_bytes: int | None = None,
+        bits: Bits | None = None,
     ) -> CausalLM:
         """Load weights and tokenizer from a folder or from the hub. Never runs code that comes with a model.
 
@@ -204,9 +217,10 @@ class CausalLM:
             UnsupportedModel: files that transformers cannot read, or a model that this runtime cannot serve exactly.
         """
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
+        whole = bits is None and not device.startswith("cuda")
+        dtype = ("float32" if whole else "bfloat16") if dtype == "auto" else dtype
         model, tokenizer = _from_files(source, name=name, device=device, dtype=dtype)
-        return cls(model, tokenizer, name=name, context_length=context_length, state_bytes=state_bytes)
+        return cls(model, tokenizer, name=name, context_length=context_length, state_bytes=state_bytes, bits=bits)
 
     def new_state(self) -> KVCache:
         return KVCache(self._shape)
@@ -277,14 +291,14 @@ class CausalLM:
         return frozenset(self._tokenizer.all_special_ids)
 
     @torch.inference_mode()
-    def _prove(self, *, pack: bool) -> Forward:
+    def _prove(self, *, pack: bool, bits: Bits | None) -> Forward:
         """How the model will be run, proved on this very model to give the logits that its own forward pass gives."""
         vocab = self.card.vocab_size
         probe = [(7919 * (i + 1)) % vocab for i in range(24)]
         model, self._model = self._model, None
         own = model(torch.tensor([probe], device=self._shape.device), use_cache=False).logits[0, -1].float()
         if llama.fits(model):
-            forward: Forward = llama.LlamaForward(model, context_length=self.card.context_length, pack=pack)
+            forward: Forward = llama.LlamaForward(model, context_length=self.card.context_length, pack=pack, bits=bits)
         else:
             model.set_attn_implementation(_ATTENTION)
             linears = _linears(model)
@@ -457,10 +471,11 @@ def _layout(config: Any, shape: KVShape) -> str:
     return hashlib.sha256(json.dumps(held, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _kernels(forward: Forward, *, pack: bool, device: str) -> str:
+def _kernels(forward: Forward, *, pack: bool, bits: Bits | None, device: str) -> str:
     """Whose arithmetic it is: our code path, torch, and what of the processor torch uses."""
     chip = torch.cuda.get_device_name(device) if device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
-    return f"{type(forward).__name__.strip('_')}{', packed' if pack else ''}; torch {torch.__version__}; {chip}"
+    how = ", ".join([type(forward).__name__.strip("_"), *(["packed"] if pack else []), *([bits] if bits else [])])
+    return f"{how}; torch {torch.__version__}; {chip}"
 
 
 def _chat_template(tokenizer: Any) -> ChatTemplate:

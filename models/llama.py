@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import few_rows
 from models.adapters import Adapter, Linear, LowRank, fused
+from models.few_rows import Bits, FewRows
 from models.packed_linear import PackedLinear
 from models.ragged import Ragged
 from models.steering import After
@@ -72,15 +74,16 @@ def fits(model: Any) -> bool:
 class LlamaForward:
     """A Llama's weights, arranged for reading ragged rows. Takes them from `model`, whose linears it empties."""
 
-    def __init__(self, model: Any, *, context_length: int, pack: bool) -> None:
+    def __init__(self, model: Any, *, context_length: int, pack: bool, bits: Bits | None = None) -> None:
         config, body = model.config, model.model
         self._pack = pack
+        self._bits: Bits | None = bits if pack else None
         self._sizes = [_sizes(layer) for layer in body.layers]
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_dim = body.layers[0].self_attn.head_dim
         self._eps = config.rms_norm_eps
         self._embedding = body.embed_tokens.weight.detach().clone()
-        self._head = _product([model.lm_head], pack=pack)
+        self._head = self._product([model.lm_head], bits=self._bits and "int8")
         self._norm = body.norm.weight.detach().clone()
         positions = torch.arange(context_length, device=self._embedding.device)[None]
         cos, sin = body.rotary_emb(self._embedding[None, :1], positions)
@@ -88,7 +91,16 @@ class LlamaForward:
         self._cos = cos[0, :, None]
         # rotate_half(x) sin = roll(x, half) (-sin, sin): the sign is folded into the table once.
         self._sin = torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
-        self._layers = [self._layer(layer, pack=pack) for layer in body.layers]
+        self._layers = [self._layer(layer) for layer in body.layers]
+
+    def begin_few_rows(self) -> None:
+        """From now on few rows are multiplied by the weights in fewer bits. (What is proved is the whole model.)"""
+        for layer in self._layers:
+            for product in (layer.qkv, layer.output, layer.gate_up, layer.down):
+                if isinstance(product, FewRows):
+                    product.begin(few_rows.most_rows(*product.shape, product.bits))
+        if isinstance(self._head, FewRows):
+            self._head.begin(few_rows.most_rows(*self._head.shape, self._head.bits))
 
     def parts(self, adapter: Adapter) -> Parts:
         """What an adapter adds, arranged as the products are."""
@@ -144,16 +156,25 @@ class LlamaForward:
 
         return logits(ragged.last), ragged.surprisals(logits)
 
-    def _layer(self, layer: Any, *, pack: bool) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
+    def _layer(self, layer: Any) -> _Layer:
+        attention, mlp, bits = layer.self_attn, layer.mlp, self._bits
         return _Layer(
             input_norm=layer.input_layernorm.weight.detach().clone(),
-            qkv=_product([attention.q_proj, attention.k_proj, attention.v_proj], pack=pack),
-            output=_product([attention.o_proj], pack=pack),
+            qkv=self._product([attention.q_proj, attention.k_proj, attention.v_proj], bits=bits),
+            output=self._product([attention.o_proj], bits=bits),
             mlp_norm=layer.post_attention_layernorm.weight.detach().clone(),
-            gate_up=_product([mlp.gate_proj, mlp.up_proj], pack=pack),
-            down=_product([mlp.down_proj], pack=pack),
+            gate_up=self._product([mlp.gate_proj, mlp.up_proj], bits=bits),
+            down=self._product([mlp.down_proj], bits=bits),
         )
+
+    def _product(self, linears: list[nn.Linear], *, bits: Bits | None) -> Product:
+        """One product for several linears of the same input; frees theirs."""
+        weight = torch.cat([linear.weight.detach() for linear in linears])
+        for linear in linears:
+            linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+        if bits is not None:
+            return FewRows(weight, bits)
+        return PackedLinear(weight) if self._pack else partial(F.linear, weight=weight)
 
 
 def _open(parts: Parts, rows: Tensor | None, x: Tensor) -> Tensor | None:
@@ -186,11 +207,3 @@ def _low_rank(part: LowRank, *, pack: bool) -> tuple[Product, Product]:
 def _sizes(layer: Any) -> dict[str, tuple[int, int]]:
     linears = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
     return {name: (of.in_features, of.out_features) for name, of in linears.items() if isinstance(of, nn.Linear)}
-
-
-def _product(linears: list[nn.Linear], *, pack: bool) -> Product:
-    """One product for several linears of the same input; frees theirs."""
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    for linear in linears:
-        linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
-    return PackedLinear(weight) if pack else partial(F.linear, weight=weight)
