@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from models import few_rows
-from models.causal_lm import CausalLM, _from_files
+from models.causal_lm import CausalLM
 from models.errors import UnsupportedModel
 from models.few_rows import GROUP, Bits, FewRows, most_rows, works
 from models.language import Chunk
+from models.llama import LlamaForward
 
 pytestmark = pytest.mark.skipif(not works(), reason="torch has no such kernels on this machine")
 BITS: tuple[Bits, ...] = ("int4", "int8")
@@ -73,29 +76,27 @@ def test_a_model_in_fewer_bits_is_the_model_of_its_rounded_weights(
     tiny_folder: Path, bits: Bits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(few_rows, "most_rows", lambda *_: 4)
-    few = CausalLM.load(tiny_folder, name="tiny", device="cpu", dtype="bfloat16", bits=bits)
-    model, tokenizer = _from_files(tiny_folder, name="tiny", device="cpu", dtype="bfloat16")
-    model.lm_head.weight = torch.nn.Parameter(rounded(model.lm_head.weight, "int8"))
-    for layer in model.model.layers:
-        for part in (layer.self_attn, layer.mlp):
-            for linear in part.children():
-                if isinstance(linear, torch.nn.Linear):
-                    linear.weight.data = rounded(linear.weight, bits)
-    same = CausalLM(model, tokenizer, name="rounded")
     whole = CausalLM.load(tiny_folder, name="tiny", device="cpu", dtype="bfloat16")
+    few = CausalLM.load(tiny_folder, name="tiny", device="cpu", dtype="bfloat16", bits=bits)
     assert bits in few.card.kernels and few.card.kernels != whole.card.kernels, "its states are not the whole one's"
-    logits = {name: one_by_one(of) for name, of in (("few", few), ("same", same), ("whole", whole))}
-    away = {name: float((logits["few"] - logits[name]).norm() / logits["few"].norm()) for name in ("same", "whole")}
+    found = {"few": one_by_one(few), "whole": one_by_one(whole)}
+    forward = few._forward
+    assert isinstance(forward, LlamaForward)
+    products = [forward._head, *(p for la in forward._layers for p in (la.qkv, la.output, la.gate_up, la.down))]
+    layers = [p for p in products if isinstance(p, FewRows)]
+    assert len(layers) == 2 * 4 + 1, "four products a layer, and the head"
+    for layer in layers:
+        layer._few = partial(F.linear, weight=rounded(layer))
+    found["same"] = one_by_one(few)
+    away = {name: float((found["few"] - found[name]).norm() / found["few"].norm()) for name in ("same", "whole")}
     assert away["same"] < 0.06, "bfloat16's own rounding, in two ways of multiplying"
     assert bits == "int8" or away["same"] < 0.5 * away["whole"]
 
 
-def rounded(whole: torch.Tensor, bits: Bits) -> torch.Tensor:
-    """What the weights of fewer bits stand for."""
-    layer = FewRows(whole.detach(), bits)
-    layer.begin(whole.shape[1])
-    made: torch.Tensor = layer(torch.eye(whole.shape[1], dtype=torch.bfloat16))
-    return made.T.contiguous()
+def rounded(layer: FewRows) -> torch.Tensor:
+    """What its weights of fewer bits stand for."""
+    assert layer._few is not None
+    return layer._few(torch.eye(layer.shape[1], dtype=torch.bfloat16)).T.contiguous()
 
 
 def one_by_one(model: CausalLM) -> torch.Tensor:
