@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from sqlite_utils import Database
@@ -20,6 +20,8 @@ Room = Literal["thoughts", "withheld"]
 ROOMS: tuple[Room, ...] = get_args(Room)
 KEPT, LONGEST = 1000, 4000
 """Thoughts that a room keeps of an owner, the newest; and characters of each."""
+_JUST_BEFORE = timedelta(minutes=1)
+"""A forgetting is dated when it is asked for, and reaches the tables a moment later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,23 +63,25 @@ def keep_within(
 ) -> None:
     """Keep what a turn that began at `since` left unsaid, as a part of its transaction.
 
-    Not where the owner had something forgotten meanwhile: the turn had read it.
+    Not where the owner had something forgotten meanwhile, or just before: the turn may have read it.
     """
-    forgot = """
-        SELECT 1 FROM receipts r JOIN owners o ON o.n = r.owner WHERE o.name = ? AND r.at >= ? LIMIT 1
-    """
-    if db.execute(forgot, [owner, since.isoformat()]).fetchone():
+    kept = {room: said for room, texts in unsaid.items() if (said := [t[:LONGEST] for t in texts if t.strip()])}
+    if not kept or _forgot(db, owner, after=since - _JUST_BEFORE):
         return
-    for room, texts in unsaid.items():
+    for room, texts in kept.items():
         db.conn.executemany(
             "INSERT INTO thoughts (room, owner, session, turn, at, text) VALUES (?, ?, ?, ?, ?, ?)",
-            [(room, owner, session, turn, since.isoformat(), text[:LONGEST]) for text in texts if text.strip()],
+            [(room, owner, session, turn, since.isoformat(), text) for text in texts],
         )
+        oldest = "SELECT n FROM thoughts WHERE room = ? AND owner = ? ORDER BY n DESC LIMIT 1 OFFSET ?"
         db.execute(
-            "DELETE FROM thoughts WHERE room = ? AND owner = ? AND n NOT IN"
-            " (SELECT n FROM thoughts WHERE room = ? AND owner = ? ORDER BY n DESC LIMIT ?)",
-            [room, owner, room, owner, KEPT],
+            f"DELETE FROM thoughts WHERE room = ? AND owner = ? AND n <= ({oldest})", [room, owner, room, owner, KEPT]
         )
+
+
+def _forgot(db: Database, owner: str, *, after: datetime) -> bool:
+    receipt = "SELECT 1 FROM receipts r JOIN owners o ON o.n = r.owner WHERE o.name = ? AND r.at >= ? LIMIT 1"
+    return db.execute(receipt, [owner, after.isoformat()]).fetchone() is not None
 
 
 def empty_within(db: Database, owner: str) -> int:

@@ -93,14 +93,18 @@ class LlamaForward:
         self._sin = torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
         self._layers = [self._layer(layer) for layer in body.layers]
 
-    def begin_few_rows(self) -> None:
-        """From now on few rows are multiplied by the weights in fewer bits. (What is proved is the whole model.)"""
-        for layer in self._layers:
-            for product in (layer.qkv, layer.output, layer.gate_up, layer.down):
-                if isinstance(product, FewRows):
-                    product.begin(few_rows.most_rows(*product.shape, product.bits))
-        if isinstance(self._head, FewRows):
-            self._head.begin(few_rows.most_rows(*self._head.shape, self._head.bits))
+    def begin_few_rows(self) -> int:
+        """From now on few rows are multiplied by the weights in fewer bits; returns up to how many all products are.
+
+        What is proved at load is the whole model.
+        """
+        products = [self._head, *(p for la in self._layers for p in (la.qkv, la.output, la.gate_up, la.down))]
+        most = []
+        for product in products:
+            if isinstance(product, FewRows):
+                most.append(few_rows.most_rows(*product.shape, product.bits))
+                product.begin(most[-1])
+        return min(most, default=0)
 
     def parts(self, adapter: Adapter) -> Parts:
         """What an adapter adds, arranged as the products are."""

@@ -38,7 +38,7 @@ def test_weights_that_have_four_bits_come_through_unchanged() -> None:
     torch.testing.assert_close(layer(x).float(), x.float() @ exact.float().T, rtol=2**-7, atol=0.05)
 
 
-@pytest.mark.parametrize(("bits", "error"), [("int4", 0.12), ("int8", 0.015)])
+@pytest.mark.parametrize(("bits", "error"), [("int4", 0.2), ("int8", 0.03)])
 @given(rows=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_the_error_is_that_of_rounding_the_weights(bits: Bits, error: float, rows: int, seed: int) -> None:
     whole, x = weight(32, 96, seed), weight(rows, 96, seed + 1)

@@ -199,8 +199,9 @@ def test_a_turn_that_was_under_way_at_a_forgetting_leaves_no_thought(thinking: A
         store.write(lambda db: rooms.keep_within(db, **given, since=since))  # type: ignore[arg-type]
 
     late(began)
-    assert thoughts(store) == []
     late(thinking.now())
+    assert thoughts(store) == []
+    late(thinking.now() + timedelta(minutes=2))
     assert thoughts(store) == ["Rex?"]
 
 
