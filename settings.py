@@ -49,7 +49,7 @@ class Settings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on a CPU (exact), bfloat16 on a GPU."""
     bits: Literal["int4", "int8"] | None = None
-    """Decode by weights of fewer bits, on a CPU, and read prompts in bfloat16: faster, and nearly the same words."""
+    """On a CPU, multiply few rows at a time (decoding) by weights of fewer bits, and many in bfloat16."""
     threads: int | None = Field(None, ge=1, le=1024)
     """Threads that compute; by default one a core."""
     context_tokens: int | None = Field(None, ge=256)

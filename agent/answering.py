@@ -23,7 +23,6 @@ class Answer:
     speaker: Speaker
     plan: Plan
     reply: Reply
-    choices: tuple[Choice, ...]
     timings: Timings
     doubt: Doubt | None = None
     withheld: tuple[str, ...] = ()
@@ -57,9 +56,9 @@ def answer(
         if n == 0:
             started()
         if not doubted:
-            choices = listen(generation, speaker.vouches, shown)
+            said_it = listen(generation, speaker.vouches, shown)
             reply = cast(Reply, generation.reply)
-            if choices is None:
+            if not said_it:
                 withheld.append(reply.text)
                 continue
             timings = shown.timings(reply) if speaker.vouches or n else reply.timings
@@ -67,7 +66,6 @@ def answer(
                 speaker=speaker,
                 plan=plan,
                 reply=reply,
-                choices=tuple(choices),
                 timings=timings,
                 withheld=tuple(withheld),
             )
@@ -78,7 +76,7 @@ def answer(
         noted = [hit.experience.text for hit in speaker.recollection.hits]
         doubt = weigh(engine, prompt, said, heard, memories=noted, drafts=doubted) if heard.whole else None
         if doubt is None or doubt.decision == "said":
-            reply, choices = _tell(engine, prompt, heard, control, shown)
+            reply = _tell(engine, prompt, heard, control, shown)
             break
         withheld.append(heard.text)
     else:
@@ -87,41 +85,37 @@ def answer(
             silence = unknown(engine.model, heard)
             for delta in silence.deltas:
                 shown(delta)
-            reply, choices = silence.reply, [delta.choice for delta in silence.deltas]
+            reply = silence.reply
         else:
             doubt = replace(doubt, decision="guessed")
-            reply, choices = _tell(engine, prompt, _hedge(engine, heard), control, shown)
+            reply = _tell(engine, prompt, _hedge(engine, heard), control, shown)
     return Answer(
         speaker=speaker,
         plan=plan,
         reply=reply,
-        choices=tuple(choices),
         timings=shown.timings(reply),
         doubt=doubt,
         withheld=tuple(withheld),
     )
 
 
-def _tell(
-    engine: Engine, prompt: Prompt, heard: Heard, control: TurnControl, shown: Shown
-) -> tuple[Reply, list[Choice]]:
+def _tell(engine: Engine, prompt: Prompt, heard: Heard, control: TurnControl, shown: Shown) -> Reply:
     """Show what was held back, and what follows it."""
     going_on = engine.submit(replace(prompt, reply=heard.reply.token_ids, judged=range(0))) if heard.goes_on else None
     if going_on is not None:
         control.bind(going_on, firm=False)  # firm once the first of it is shown
     for delta in heard.deltas:
         shown(delta)
-    choices = [delta.choice for delta in heard.deltas]
     if going_on is None:
-        return heard.reply, choices
-    choices.extend(listen(going_on, None, shown) or ())
+        return heard.reply
+    listen(going_on, None, shown)
     rest, begun = cast(Reply, going_on.reply), heard.reply
     timings = replace(
         begun.timings,
         decode=begun.timings.decode + rest.timings.decode,
         completion_tokens=begun.timings.completion_tokens + rest.timings.completion_tokens,
     )
-    return replace(rest, timings=timings, surprisals=begun.surprisals), choices
+    return replace(rest, timings=timings, surprisals=begun.surprisals)
 
 
 def _hedge(engine: Engine, heard: Heard) -> Heard:

@@ -133,7 +133,8 @@ def go_on(
         )
         control.bind(generation)
         on_start(begun.turn.id, session)
-        aloud = Aloud(on_delta, before=awake.engine.model.decode(begun.written))
+        anew = not begun.written  # it had not got beyond thinking, or is to think again what it has said something of
+        aloud = Aloud(on_delta, speaks=not anew, shown=len(begun.entry.content) if anew else 0)
         for delta in generation:
             aloud(delta)
         whole = generation.reply

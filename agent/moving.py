@@ -256,9 +256,9 @@ class Moving:
         if session.unfinished is not None:  # what of it was held back, nobody has been shown
             begins, written = session.unfinished["header"], session.unfinished["written"]
             whole = model.decode(session.entries[-1].token_ids[begins : begins + written])
-            if not whole.startswith(messages[-1].content):
+            if written and not whole.startswith(messages[-1].content):
                 return False
-            messages[-1] = replace(messages[-1], content=whole)
+            messages[-1] = replace(messages[-1], content=whole) if written else messages[-1]
         wanted = model.chat_ids(messages, reply=False)
         return wanted is not None and _plain(model.decode(window.token_ids)) == _plain(model.decode(wanted))
 

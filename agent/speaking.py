@@ -79,15 +79,11 @@ class Shown:
         return replace(reply.timings, time_to_first_token=(self._first or time.monotonic()) - self._began)
 
 
-def listen(
-    generation: Generation, vouches: Callable[[str], bool] | None, show: Callable[[Delta], None]
-) -> list[Choice] | None:
-    """Show a reply as it comes; one that has to be vouched for once its beginning is there. None: it was not."""
-    choices: list[Choice] = []
+def listen(generation: Generation, vouches: Callable[[str], bool] | None, show: Callable[[Delta], None]) -> bool:
+    """Show a reply as it comes; one that has to be vouched for once its beginning is there. Whether it was shown."""
     held: list[Delta] = []
     vouched = vouches is None
     for delta in generation:
-        choices.append(delta.choice)
         if vouched:
             show(delta)
             continue
@@ -96,16 +92,16 @@ def listen(
             if vouches is not None and not vouches("".join(d.text for d in held)):
                 generation.stop()
                 generation.wait()
-                return None
+                return False
             vouched = True
             for one in held:
                 show(one)
     if not vouched:
         if vouches is not None and not vouches("".join(d.text for d in held)):
-            return None
+            return False
         for one in held:
             show(one)
-    return choices
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """A model's thinking aloud, told from what it says. Thinking is not shown; it goes to a room (memory/rooms.py).
 
-Models trained to reason begin a reply with "<think>", think, and close it before they answer (DeepSeek-R1, Qwen3,
-SmolLM3). Only a reply's beginning is looked at: who asks for the word "<think>" gets it.
+Models trained to reason begin a reply with "<think>", think, and close it before they answer (Qwen3, SmolLM3). Only a
+reply's beginning is looked at: who asks for the word "<think>" gets it. A template that opens the thought itself,
+before the reply, is not recognised.
 """
 
 from __future__ import annotations
@@ -32,31 +33,25 @@ def thinks(reply: str) -> bool:
 def spoken(model: LanguageModel, reply: Reply, *, goes_on: bool) -> tuple[Reply, str]:
     """A reply as it is shown and kept, and what was thought before it.
 
-    The context forgets the thought, as these models' templates do. One that `goes_on` keeps its ids: it needs them.
+    The context forgets the thought, as these models' templates do. So does one that `goes_on`: it keeps none of its ids
+    and will begin anew, with the same words for the same draws.
     """
-    if goes_on and _may_think(reply.text):
-        return replace(reply, text=""), ""
+    thought, said = parted(reply.text)
+    if goes_on and (thinks(reply.text) or _may_think(reply.text)):
+        return replace(reply, text=said if thinks(reply.text) else "", token_ids=(), kept_ids=()), ""
     if not thinks(reply.text):
         return reply, ""
-    thought, said = parted(reply.text)
-    kept = reply.kept_ids
-    if not goes_on:
-        kept = (*model.encode(said), *(i for i in kept[-1:] if i in model.card.stop_ids))
-    return replace(reply, text=said, kept_ids=kept), thought
+    ended = tuple(i for i in reply.kept_ids[-1:] if i in model.card.stop_ids)
+    return replace(reply, text=said, kept_ids=(*model.encode(said), *ended)), thought
 
 
 class Aloud:
-    """Shows, piece by piece, what a reply says. `before`: how it began, if it goes on.
+    """Shows, piece by piece, what a reply says. `shown`: how much of it, in characters, was shown before."""
 
-    What was held back of a beginning that nothing follows has no piece to come with: it stands in the result alone.
-    """
-
-    def __init__(self, show: Callable[[Delta], None], *, before: str = "") -> None:
+    def __init__(self, show: Callable[[Delta], None], *, speaks: bool = False, shown: int = 0) -> None:
         self._show = show
-        self._sofar, self._held = before, list[Delta]()
-        self._whole = not before
-        """Whether all of it is in what is held."""
-        self._speaks = self._settled()
+        self._sofar, self._held = "", list[Delta]()
+        self._speaks, self._shown = speaks, shown
         self.choices: list[Choice] = []
         """Of what was shown."""
 
@@ -80,16 +75,18 @@ class Aloud:
 
     def _begin(self) -> None:
         self._speaks = True
-        if self._whole and not thinks(self._sofar):
-            for delta in self._held:
-                self._pass(delta)
-        elif self._held:
-            self._pass(Delta(text=parted(self._sofar)[1], choice=self._held[-1].choice))
+        if thinks(self._sofar):
+            self._held = [Delta(text=parted(self._sofar)[1], choice=self._held[-1].choice)]
+        for delta in self._held:
+            self._pass(delta)
         self._held = []
 
     def _pass(self, delta: Delta) -> None:
-        self.choices.append(delta.choice)
-        self._show(delta)
+        text = delta.text[self._shown :]
+        known, self._shown = bool(delta.text) and not text, max(0, self._shown - len(delta.text))
+        if not known:
+            self.choices.append(delta.choice)
+            self._show(Delta(text=text, choice=delta.choice))
 
 
 def _may_think(begun: str) -> bool:

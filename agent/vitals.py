@@ -69,6 +69,7 @@ class _Counters:
     busy: float
     own: float
     stalls: dict[str, float]
+    quotas: list[tuple[float, float]]
 
 
 class Body:
@@ -98,7 +99,7 @@ class Body:
         cores = self._group.cores()
         return Vitals(
             at=now.at,
-            cpu=_share(now.busy - last.busy, now.busy + now.idle - last.busy - last.idle) if last else None,
+            cpu=_used(now, last) if last else None,
             own_cpu=_share(now.own - last.own, gone * cores) if last and gone else None,
             own_cpu_seconds=now.own,
             stalled=_rate(now, last, "cpu"),
@@ -117,17 +118,12 @@ class Body:
 
     def _counters(self) -> _Counters:
         idle, busy = _processors()
-        quota = self._group.own_seconds()
         stalls = {}
         for kind, line in (("cpu", "some"), ("memory", "full"), ("io", "full")):
             seconds = self._stall(kind, line)
             if seconds is not None:
                 stalls[kind] = seconds
-        # In a group that is limited, what counts is the group's use of its quota, not the whole machine's.
-        at, cores = self._clock(), self._group.cores()
-        if quota is not None:
-            return _Counters(at, at * cores - quota, quota, _own_seconds(self._process), stalls)
-        return _Counters(at, idle, busy, _own_seconds(self._process), stalls)
+        return _Counters(self._clock(), idle, busy, _own_seconds(self._process), stalls, self._group.quotas())
 
     def _stall(self, kind: str, line: str) -> float | None:
         for path in (self._group.file(f"{kind}.pressure"), self._root / "proc/pressure" / kind):
@@ -153,11 +149,11 @@ class Group:
     def cores(self) -> float:
         """Processors' worth of time that may be used: affinity, and the tightest quota."""
         allowed = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1.0
-        return min([allowed, *(cores for cores, _ in self._quotas())])
+        return min([allowed, *(cores for cores, _ in self.quotas())])
 
-    def own_seconds(self) -> float | None:
-        """Processor seconds ever used of the tightest quota; None: there is none."""
-        return min(self._quotas(), default=(0.0, None))[1]
+    def quotas(self) -> list[tuple[float, float]]:
+        """Of each group that limits processor time, the nearest first: processors' worth of it, and seconds used."""
+        return list(self._quotas())
 
     def memory_used(self) -> float:
         """Share of the memory that may be used: of the machine's or of a group's, whichever is fullest."""
@@ -165,17 +161,16 @@ class Group:
         return float(max([1.0 - machine.available / machine.total, *self._memory()]))
 
     def _quotas(self) -> Iterator[tuple[float, float]]:
-        """Of each group that limits processor time: how many processors' worth, and how many seconds it has used."""
         for folder in self._folders.get("", ()):
             cores = parse_cpu_max(_text(folder / "cpu.max"))
             if cores:
                 yield cores, _counted(folder / "cpu.stat", "usage_usec") * _MICROSECONDS
-        for folder in self._folders.get("cpu", ()):
+        groups = self._folders.get("cpu", ())
+        accounts = self._folders.get("cpuacct", ())  # often the same folders; mounted apart, as many
+        for folder, account in zip(groups, accounts if len(accounts) == len(groups) else groups, strict=True):
             quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
             if quota and period and quota > 0:
-                used = _number(folder / "cpuacct.usage")
-                apart = (n for f in self._folders.get("cpuacct", ()) if (n := _number(f / "cpuacct.usage")) is not None)
-                yield quota / period, (next(apart, 0) if used is None else used) * 1e-9
+                yield quota / period, (_number(account / "cpuacct.usage") or 0) * 1e-9
 
     def _memory(self) -> Iterator[float]:
         """Of each group that limits memory, the share that is used and that the kernel cannot take back."""
@@ -236,6 +231,15 @@ def _rate(now: _Counters, last: _Counters | None, kind: str) -> float | None:
     if last is None or kind not in now.stalls or kind not in last.stalls:
         return None
     return _share(now.stalls[kind] - last.stalls[kind], now.at - last.at)
+
+
+def _used(now: _Counters, last: _Counters) -> float | None:
+    """Share of the processors' time that is used: of this process's processors, or of a group's quota, the fullest."""
+    shares = [_share(now.busy - last.busy, now.busy + now.idle - last.busy - last.idle)]
+    if len(now.quotas) == len(last.quotas):
+        for (cores, used), (_, before) in zip(now.quotas, last.quotas, strict=True):
+            shares.append(_share(used - before, (now.at - last.at) * cores))
+    return max((share for share in shares if share is not None), default=None)
 
 
 def _share(part: float, whole: float) -> float | None:

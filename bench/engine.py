@@ -32,7 +32,7 @@ from models.weights import DEFAULT_MODEL, packaged_gguf, resolve
 from settings import load
 
 NEW_TOKENS, THREADS = 64, 2
-TEXTS, TEXT_TOKENS, AT_ONCE = 200, 48, 10
+TEXTS, TEXT_TOKENS = 200, 48
 _VOCABULARY = range(100, 40_000)
 Measure = dict[str, float]
 
@@ -217,6 +217,7 @@ def quality(bits: Any) -> dict[str, Any]:
 
     from consolidation.rehearsal import exchanges, prompts
     from models.causal_lm import CausalLM
+    from models.few_rows import MOST_ROWS
     from models.language import Chunk
 
     torch.set_num_threads(THREADS)
@@ -239,9 +240,8 @@ def quality(bits: Any) -> dict[str, Any]:
         return [torch.stack(of) for of in found]
 
     divergences, same = [], []
-    at_once = AT_ONCE if few.few_rows >= AT_ONCE else few.few_rows
-    for start in range(0, len(texts), at_once):
-        some = texts[start : start + at_once]
+    for start in range(0, len(texts), MOST_ROWS):
+        some = texts[start : start + MOST_ROWS]
         for p, q in zip(read(whole, some), read(few, some), strict=True):
             divergences.append(float((p.exp() * (p - q)).sum(-1).mean()))
             same.append(float((p.argmax(-1) == q.argmax(-1)).float().mean()))
@@ -251,7 +251,6 @@ def quality(bits: Any) -> dict[str, Any]:
         "kl": statistics.mean(divergences),
         "kl_worst_text": max(divergences),
         "top1": statistics.mean(same),
-        "rows_at_once": at_once,
     }
 
 

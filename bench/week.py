@@ -58,8 +58,9 @@ def run(*, nights: int, forget_on: int | None, seed: int, folder: Path) -> dict[
                 continue
             _tell(talker, told, data["small_talk"], random.Random(f"{seed}/{n}"))
             settle(talker)
-            if fact is not None:
+            if fact is not None and forgotten is None:
                 forgotten = _forget(talker, fact, known[:n])
+                _keep(sofar, matrix, made, forgotten)
             night, _ = sleep(talker, every=float("inf"))
             if fact is not None and forgotten is not None:
                 forgotten |= _after(talker, night, fact, known[:n])
@@ -68,9 +69,7 @@ def run(*, nights: int, forget_on: int | None, seed: int, folder: Path) -> dict[
                 {k: night[k] for k in ("outcome", "reasons", "seconds")} | {"cost": night["figures"].get("cost")}
             )
             made[-1]["drift"] = night["figures"].get("marks", {}).get("candidate", {}).get("drift")
-            part = sofar.with_suffix(".part")
-            part.write_text(json.dumps({"matrix": matrix, "nights": made, "forgotten": forgotten}), encoding="utf-8")
-            part.replace(sofar)
+            _keep(sofar, matrix, made, forgotten)
             sys.stderr.write(f"\nnight {n + 1}: {made[-1]} {matrix[-1]}\n")
         values = [f["value"] for facts in known for f in facts]
         guesses = talker.ask_all(data["never_told"])
@@ -86,6 +85,12 @@ def run(*, nights: int, forget_on: int | None, seed: int, folder: Path) -> dict[
         "matrix": matrix,
         "nights": made,
     }
+
+
+def _keep(file: Path, matrix: list[Any], made: list[Any], forgotten: dict[str, Any] | None) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"matrix": matrix, "nights": made, "forgotten": forgotten}), encoding="utf-8")
+    part.replace(file)
 
 
 def correction_day(correction: dict[str, Any]) -> int:
@@ -153,6 +158,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one line")
     parser.add_argument("--folder", type=Path, help="keep the week here, to go on with it later")
     args = parser.parse_args()
+    if args.forget_on is not None and not _FORGOTTEN[0] + 1 < args.forget_on <= args.nights + 1:
+        parser.error(f"--forget-on: the fact is told on day {_FORGOTTEN[0] + 1}, and the week has {args.nights}")
     with tempfile.TemporaryDirectory() as passing:
         done = run(nights=args.nights, forget_on=args.forget_on, seed=args.seed, folder=args.folder or Path(passing))
     sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from sqlite_utils import Database
 
 from memory.store import Store
 
 Room = Literal["thoughts", "withheld"]
-ROOMS: tuple[Room, ...] = get_args(Room)
 KEPT, LONGEST = 1000, 4000
 """Thoughts that a room keeps of an owner, the newest; and characters of each."""
 _JUST_BEFORE = timedelta(minutes=1)

@@ -194,8 +194,8 @@ class CausalLM:
                 f"{bits} weights need a CPU, bfloat16 and a Llama layout; leave the setting `bits` out"
             )
         self._forward = self._prove(pack=pack, bits=bits)
-        self.few_rows = self._forward.begin_few_rows() if isinstance(self._forward, llama.LlamaForward) else 0
-        """Up to how many rows are multiplied by weights of fewer bits alone."""
+        if isinstance(self._forward, llama.LlamaForward):
+            self._forward.begin_few_rows()
         kernels = _kernels(self._forward, pack=pack, bits=bits, device=self.card.device)
         self.card = replace(self.card, kernels=kernels)
 

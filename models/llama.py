@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import few_rows
 from models.adapters import Adapter, Linear, LowRank, fused
 from models.few_rows import Bits, FewRows
 from models.packed_linear import PackedLinear
@@ -93,18 +92,11 @@ class LlamaForward:
         self._sin = torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
         self._layers = [self._layer(layer) for layer in body.layers]
 
-    def begin_few_rows(self) -> int:
-        """From now on few rows are multiplied by the weights in fewer bits; returns up to how many all products are.
-
-        What is proved at load is the whole model.
-        """
-        products = [self._head, *(p for la in self._layers for p in (la.qkv, la.output, la.gate_up, la.down))]
-        most = []
-        for product in products:
+    def begin_few_rows(self) -> None:
+        """Multiply few rows by the weights in fewer bits from now on. What is proved at load is the whole model."""
+        for product in (self._head, *(p for la in self._layers for p in (la.qkv, la.output, la.gate_up, la.down))):
             if isinstance(product, FewRows):
-                most.append(few_rows.most_rows(*product.shape, product.bits))
-                product.begin(most[-1])
-        return min(most, default=0)
+                product.begin()
 
     def parts(self, adapter: Adapter) -> Parts:
         """What an adapter adds, arranged as the products are."""

@@ -279,15 +279,21 @@ class Trainer:
         if begun:
             prompts = [[*p, *template.encode_plain(b)] for p, b in zip(prompts, begun, strict=True)]
         made: list[str] = []
-        for start in range(0, len(prompts), batch):
-            with self._speaking(who):
-                some = decode(
-                    self.peft,
-                    prompts[start : start + batch],
-                    most=most,
-                    stop_ids=self._trainable.stop_ids,
-                    temperature=temperature,
-                )
+        while len(made) < len(prompts):
+            try:
+                with self._speaking(who):
+                    some = decode(
+                        self.peft,
+                        prompts[len(made) : len(made) + batch],
+                        most=most,
+                        stop_ids=self._trainable.stop_ids,
+                        temperature=temperature,
+                    )
+            except torch.cuda.OutOfMemoryError:
+                if batch == 1:
+                    raise
+                batch //= 2
+                continue
             made += map(self._trainable.decode, some)
         return made
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pysqlite3
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.control import TurnControl
@@ -38,15 +38,15 @@ THINKS = f"<think>\n{THOUGHT}\n</think>\n\nIt is Paris."
 SCRIPT = {"capital": THINKS, "never": "<think>I think for ever " + "and ever " * 100}
 
 
-def heard(reply: str, cuts: list[int], *, before: str = "", goes_on: bool = False) -> str:
+def heard(reply: str, cuts: list[int], *, shown: int = 0, goes_on: bool = False) -> str:
     """What is shown of a reply that comes in pieces."""
-    shown: list[str] = []
-    aloud = Aloud(lambda delta: shown.append(delta.text), before=before)
+    pieces: list[str] = []
+    aloud = Aloud(lambda delta: pieces.append(delta.text), shown=shown)
     ends = sorted({*cuts, len(reply)} - {0})
     for start, end in zip([0, *ends], ends, strict=False):
         aloud(Delta(text=reply[start:end], choice=Choice(token_id=0, logprob=None)))
     aloud.end(goes_on=goes_on)
-    return "".join(shown)
+    return "".join(pieces)
 
 
 REPLIES = st.one_of(
@@ -61,11 +61,9 @@ def test_pieces_show_what_the_whole_says(reply: str, cuts: list[int]) -> None:
 
 
 @given(REPLIES, st.integers(0, 40), st.lists(st.integers(1, 40)))
-def test_a_reply_that_goes_on_shows_the_rest(reply: str, at: int, cuts: list[int]) -> None:
-    begun, rest = reply[:at], reply[at:]
-    assume(rest)  # where nothing follows, what was held back stands in the result alone
-    shown = heard(begun, [], goes_on=True) + heard(rest, [c for c in cuts if c < len(rest)], before=begun)
-    assert shown == parted(reply)[1]
+def test_a_reply_that_begins_anew_shows_the_rest(reply: str, at: int, cuts: list[int]) -> None:
+    first = heard(reply[:at], [], goes_on=True)
+    assert first + heard(reply, [c for c in cuts if c < len(reply)], shown=len(first)) == parted(reply)[1]
 
 
 def test_only_a_beginning_is_thinking() -> None:
@@ -129,7 +127,7 @@ def test_off_the_record_no_thought_is_kept(thinking: Awake, store: Store) -> Non
     assert result.text == "It is Paris." and thoughts(store) == []
 
 
-@pytest.mark.parametrize("after", [3, 40, 80])
+@pytest.mark.parametrize("after", [3, 40, 82, 90])
 def test_a_thought_that_was_suspended_is_thought_to_its_end(
     awake: Awake, store: Store, make_engine: EngineFactory, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -153,14 +151,30 @@ def test_a_thought_that_was_suspended_is_thought_to_its_end(
     monkeypatch.setattr(slow.engine, "submit", watched)
     begun, shown = say(slow, "What is the capital of France?", control=control)
     assert begun.finish_reason == "suspended" and shown == begun.text and THOUGHT[:9] not in begun.text
+    held = slow.transcripts.entries(begun.session)
+    assert "tease" not in slow.engine.model.decode([i for e in held for i in e.token_ids]), "nor in what is exported"
     assert thinking_entry(slow, begun.session) == begun.text
     monkeypatch.setattr(slow.engine, "submit", submit)
     more: list[str] = []
     whole = go_on(slow, begun.session, owner="alice", on_delta=lambda delta: more.append(delta.text))
     assert whole.text == shown + "".join(more) == "It is Paris."
-    assert thoughts(store)[-1] == THOUGHT and thinking_entry(slow, begun.session) == "It is Paris."
+    assert thoughts(store) == [THOUGHT] and thinking_entry(slow, begun.session) == "It is Paris."
     entries = slow.transcripts.entries(begun.session)
     assert "tease" not in slow.engine.model.decode([i for e in entries for i in e.token_ids])
+
+
+def test_a_thought_that_was_never_ended_is_in_nobodys_way(
+    awake: Awake, store: Store, make_engine: EngineFactory
+) -> None:
+    """Suspended while it thinks, and something else is said: the context holds no half of a thought."""
+    slow = _with_memory(awake, store, make_engine, ScriptedLM(SCRIPT, step_seconds=0.005))
+    control = TurnControl()
+    threading.Timer(0.2, control.suspend).start()
+    begun, _ = say(slow, "What is the capital of France?", control=control)
+    assert begun.finish_reason == "suspended" and begun.text == "" and thoughts(store) == []
+    went_on, _ = say(slow, "Hello!", session=begun.session)
+    ids = [i for e in slow.transcripts.entries(begun.session) for i in e.token_ids]
+    assert went_on.text == "You said: Hello!" and "think" not in slow.engine.model.decode(ids)
 
 
 def thinking_entry(awake: Awake, session: str) -> str:

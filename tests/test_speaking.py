@@ -52,15 +52,15 @@ def test_by_heart_first_and_the_base_where_that_is_not_borne_out() -> None:
 def test_what_is_vouched_for_is_shown_whole_and_in_order(length: int) -> None:
     pieces = [f"{n} " for n in range(length)]
     shown: list[str] = []
-    choices = listen(said(*pieces), lambda _: True, lambda d: shown.append(d.text))
-    assert shown == pieces and choices is not None and [c.token_id for c in choices] == list(range(length))
+    assert listen(said(*pieces), lambda _: True, lambda d: shown.append(d.text))
+    assert shown == pieces
 
 
 @pytest.mark.parametrize("length", [1, HEARD, HEARD + 7])
 def test_of_what_is_not_vouched_for_nothing_is_shown(length: int) -> None:
     shown: list[str] = []
     generation = said(*["no "] * length)
-    assert listen(generation, lambda text: "no" not in text, lambda d: shown.append(d.text)) is None
+    assert not listen(generation, lambda text: "no" not in text, lambda d: shown.append(d.text))
     assert not shown and generation.reply is not None, "it has come to its end before another speaks"
 
 

@@ -218,3 +218,26 @@ def test_padded_steps_have_the_gradients_of_packed_ones(trainer: Callable[[Recip
     assert all(g.abs().max() > 0 for g in expected[1::2])
     for parameter, gradient in zip(parameters, expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_a_recorded_step_is_the_step(tiny_folder: Path) -> None:
+    """Two shapes, each played after the other was; and a last batch that is smaller."""
+    one = Trainer(Trainable.load(tiny_folder, name="tiny", device="cuda", dtype="float32"), replace(RECIPE, epochs=2))
+    rows, others = [one.row(q, a) for q, a in FACTS], [one.row(q, a) for q, a in OTHERS]
+    long = one.row(
+        "What did I say of the sea, and of all that is in it, before we left for the island?", "Nothing yet."
+    )
+    held = one.judged_by_base(others)
+    one.train(rows, held)
+    parameters = [p for p in one.peft.parameters() if p.requires_grad]
+    batches = [rows, [long, *rows], rows, [long], rows[:1]]
+    expected = []
+    for batch in batches:
+        one._learn(batch, held[:1], Progress(), blur=lambda hidden, row: None)
+        expected.append([p.grad.clone() for p in parameters if p.grad is not None])
+    learn = one._learning_padded([*rows, long], held, parameters, lambda hidden, row: None)
+    for batch, gradients in zip(batches, expected, strict=True):
+        learn(batch, held[:1], Progress())
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4)

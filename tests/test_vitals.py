@@ -45,7 +45,7 @@ def test_a_group_of_version_2_limits_processors_and_memory(tmp_path: Path) -> No
     )
     group = Group(root)
     assert group.cores() == 0.5
-    assert group.own_seconds() == pytest.approx(3.0)
+    assert group.quotas()[0] == pytest.approx((0.5, 3.0))
     assert group.memory_used() == pytest.approx(0.99)
 
 
@@ -64,7 +64,7 @@ def test_a_group_of_version_1_does_too(tmp_path: Path) -> None:
     )
     group = Group(root)
     assert group.cores() == 0.25
-    assert group.own_seconds() == pytest.approx(7.0)
+    assert group.quotas()[0] == pytest.approx((0.25, 7.0))
     assert group.memory_used() == pytest.approx(0.95)
 
 
@@ -81,7 +81,7 @@ def test_the_tightest_limit_counts_however_far_up_it_is(tmp_path: Path, tighter:
             f"{at}/memory.current": "998" if level == tighter else "1",
         }
     group = Group(made(tmp_path, files))
-    assert group.cores() == 0.25 and group.own_seconds() == pytest.approx(9.0)
+    assert group.cores() == 0.25 and min(group.quotas()) == pytest.approx((0.25, 9.0)) and len(group.quotas()) == 3
     assert group.memory_used() == pytest.approx(0.998)
 
 
@@ -90,9 +90,44 @@ def test_a_container_that_sees_the_hosts_path_finds_its_limits_at_the_root(tmp_p
     assert Group(made(tmp_path, files)).cores() == 0.5
 
 
+@pytest.mark.parametrize(("own", "pod", "share"), [(0.2, 2.9, 2.9 / 3), (0.2, 0.3, 0.1), (1.9, 2.0, 0.95)])
+def test_the_fullest_quota_is_what_counts(tmp_path: Path, own: float, pod: float, share: float) -> None:
+    """Two processors of its own in a pod of three: what others in the pod use throttles it, too."""
+
+    def told(seconds_own: float, seconds_pod: float) -> Path:
+        at = "sys/fs/cgroup/pod"
+        return made(
+            tmp_path,
+            {
+                "proc/self/cgroup": "0::/pod/own\n",
+                f"{at}/cpu.max": "300000 100000",
+                f"{at}/cpu.stat": f"usage_usec {round(seconds_pod * 1e6)}\n",
+                f"{at}/own/cpu.max": "200000 100000",
+                f"{at}/own/cpu.stat": f"usage_usec {round(seconds_own * 1e6)}\n",
+            },
+        )
+
+    ticks = iter((10.0, 20.0))
+    body = Body(tmp_path, root=told(5.0, 50.0), clock=lambda: next(ticks))
+    body.read()
+    told(5.0 + 10 * own, 50.0 + 10 * pod)
+    found = body.read().cpu
+    assert found is not None and found >= share - 1e-6, "unless the machine itself is busier"
+
+
+def test_version_1_pairs_quotas_and_accounts_that_are_mounted_apart(tmp_path: Path) -> None:
+    files = {"proc/self/cgroup": "2:cpu:/app\n3:cpuacct:/app\n"}
+    for level, quota, used in (("/app", 50_000, 2), ("", 100_000, 30)):
+        files[f"sys/fs/cgroup/cpu{level}/cpu.cfs_quota_us"] = str(quota)
+        files[f"sys/fs/cgroup/cpu{level}/cpu.cfs_period_us"] = "100000"
+        files[f"sys/fs/cgroup/cpuacct{level}/cpuacct.usage"] = str(used * 10**9)
+    own, above = Group(made(tmp_path, files)).quotas()
+    assert own == pytest.approx((0.5, 2.0)) and above == pytest.approx((1.0, 30.0))
+
+
 def test_without_a_group_the_machine_counts(tmp_path: Path) -> None:
     group = Group(tmp_path)
-    assert group.own_seconds() is None
+    assert group.quotas() == []
     assert group.cores() == len(os.sched_getaffinity(0))
     assert 0 < group.memory_used() < 1
     assert group_folders("", tmp_path) == {}
