@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adapters import Adapter, Linear, LowRank, fused
-from models.few_rows import Bits, FewRows, Kind
+from models.few_rows import Bits, FewRows
 from models.packed_linear import PackedLinear
 from models.ragged import Ragged
 from models.steering import After
@@ -82,7 +82,7 @@ class LlamaForward:
         self._head_dim = body.layers[0].self_attn.head_dim
         self._eps = config.rms_norm_eps
         self._embedding = body.embed_tokens.weight.detach().clone()
-        self._head = self._product([model.lm_head], kind=self._bits and "dynamic")
+        self._head = self._product([model.lm_head], bits=self._bits and "int8")
         self._norm = body.norm.weight.detach().clone()
         positions = torch.arange(context_length, device=self._embedding.device)[None]
         cos, sin = body.rotary_emb(self._embedding[None, :1], positions)
@@ -153,23 +153,23 @@ class LlamaForward:
         return logits(ragged.last), ragged.surprisals(logits)
 
     def _layer(self, layer: Any) -> _Layer:
-        attention, mlp, kind = layer.self_attn, layer.mlp, self._bits
+        attention, mlp, bits = layer.self_attn, layer.mlp, self._bits
         return _Layer(
             input_norm=layer.input_layernorm.weight.detach().clone(),
-            qkv=self._product([attention.q_proj, attention.k_proj, attention.v_proj], kind=kind),
-            output=self._product([attention.o_proj], kind=kind),
+            qkv=self._product([attention.q_proj, attention.k_proj, attention.v_proj], bits=bits),
+            output=self._product([attention.o_proj], bits=bits),
             mlp_norm=layer.post_attention_layernorm.weight.detach().clone(),
-            gate_up=self._product([mlp.gate_proj, mlp.up_proj], kind=kind),
-            down=self._product([mlp.down_proj], kind=kind),
+            gate_up=self._product([mlp.gate_proj, mlp.up_proj], bits=bits),
+            down=self._product([mlp.down_proj], bits=bits),
         )
 
-    def _product(self, linears: list[nn.Linear], *, kind: Kind | None) -> Product:
+    def _product(self, linears: list[nn.Linear], *, bits: Bits | None) -> Product:
         """One product for several linears of the same input; frees theirs."""
         weight = torch.cat([linear.weight.detach() for linear in linears])
         for linear in linears:
             linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
-        if kind is not None:
-            return FewRows(weight, kind)
+        if bits is not None:
+            return FewRows(weight, bits)
         return PackedLinear(weight) if self._pack else partial(F.linear, weight=weight)
 
 
