@@ -82,7 +82,7 @@ class LlamaForward:
         self._head_dim = body.layers[0].self_attn.head_dim
         self._eps = config.rms_norm_eps
         self._embedding = body.embed_tokens.weight.detach().clone()
-        self._head = self._product([model.lm_head], bits=self._bits and "int8")
+        self._head = self._product([model.lm_head], bits=None)
         self._norm = body.norm.weight.detach().clone()
         positions = torch.arange(context_length, device=self._embedding.device)[None]
         cos, sin = body.rotary_emb(self._embedding[None, :1], positions)
@@ -94,7 +94,7 @@ class LlamaForward:
 
     def begin_few_rows(self) -> None:
         """Multiply few rows by the weights in fewer bits from now on. What is proved at load is the whole model."""
-        for product in (self._head, *(p for la in self._layers for p in (la.qkv, la.output, la.gate_up, la.down))):
+        for product in (p for la in self._layers for p in (la.qkv, la.output, la.gate_up, la.down)):
             if isinstance(product, FewRows):
                 product.begin()
 
