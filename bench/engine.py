@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.serving import collect, ratio, spread
+from bench.serving import collect, ratio, seconds_to_generate, spread
 from models.weights import DEFAULT_MODEL, packaged_gguf, resolve
 from settings import load
 
@@ -195,18 +195,11 @@ def generate(_: str) -> Callable[[dict[str, Any]], Measure]:
     source = resolve(DEFAULT_MODEL, cache_dir=load().settings.cache_dir).location
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).eval()
 
-    def timed(ids: Any, new: int) -> float:
-        began = time.perf_counter()
-        with torch.inference_mode():
-            model.generate(
-                ids, attention_mask=torch.ones_like(ids), min_new_tokens=new, max_new_tokens=new, do_sample=False
-            )
-        return time.perf_counter() - began
-
     def do(what: dict[str, Any]) -> Measure:
         ids = torch.tensor([ids_of(what["seed"], what["context"])])
-        first = timed(ids, 1)
-        return _speeds(what, first, timed(ids, what["new"]) - first if what["new"] > 1 else 1.0, what["new"])
+        first = seconds_to_generate(model, ids, 1)
+        decode = seconds_to_generate(model, ids, what["new"]) - first if what["new"] > 1 else 1.0
+        return _speeds(what, first, decode, what["new"])
 
     return do
 

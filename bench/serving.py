@@ -149,18 +149,10 @@ def make_generate(dtype: str) -> Callable[[int], dict[str, float]]:
     model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).eval()
     rng = random.Random(2)
 
-    def timed(ids: Any, new: int) -> float:
-        began = time.perf_counter()
-        with torch.inference_mode():
-            model.generate(
-                ids, attention_mask=torch.ones_like(ids), min_new_tokens=new, max_new_tokens=new, do_sample=False
-            )
-        return time.perf_counter() - began
-
     def measure(context: int) -> dict[str, float]:
         ids = torch.tensor([[rng.randrange(100, 49000) for _ in range(context)]])
-        first = timed(ids, 1)
-        whole = timed(ids, NEW_TOKENS)
+        first = seconds_to_generate(model, ids, 1)
+        whole = seconds_to_generate(model, ids, NEW_TOKENS)
         return {
             "time_to_first_token_s": first,
             "prefill_tokens_per_s": context / first,
@@ -168,6 +160,18 @@ def make_generate(dtype: str) -> Callable[[int], dict[str, float]]:
         }
 
     return measure
+
+
+def seconds_to_generate(model: Any, ids: Any, new: int) -> float:
+    """Of `transformers.generate`, for so many tokens."""
+    import torch
+
+    began = time.perf_counter()
+    with torch.inference_mode():
+        model.generate(
+            ids, attention_mask=torch.ones_like(ids), min_new_tokens=new, max_new_tokens=new, do_sample=False
+        )
+    return time.perf_counter() - began
 
 
 def collect(measure: Callable[[], dict[str, float]], rows: dict[str, list[float]]) -> None:
