@@ -11,7 +11,7 @@ from typing import cast
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from agent.measured import Act
 from agent.persona import Found
@@ -340,4 +340,22 @@ def test_only_an_operator_sees_how_much_is_thought(
     expect(page.locator("#heart-state")).to_contain_text("beating", timeout=15_000)
     expect(page.locator("#rooms")).to_contain_text(told)
     assert "tease" not in page.content()
+    page.close()
+
+
+def test_a_key_is_not_asked_for_again_by_what_was_asked_before_it(browser: Browser, thoughtful_server: Server) -> None:
+    page = browser.new_page(base_url=thoughtful_server.url)
+    early: list[Route] = []
+    page.route("**/v1/heartbeat?*", lambda route: route.continue_() if early else early.append(route))
+    page.goto("/")
+    page.locator("#key").wait_for()
+    page.keyboard.press("Alt+KeyH")
+    page.locator("#key").fill("first-key-1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-dialog")).to_be_hidden()
+    assert "authorization" not in early[0].request.headers
+    with page.expect_response(lambda answer: answer.status == 401 and "/v1/heartbeat?" in answer.url):
+        early[0].continue_()
+    expect(page.locator("#heart-state")).to_contain_text("beating", timeout=15_000)
+    expect(page.locator("#key-dialog")).to_be_hidden()
     page.close()

@@ -22,7 +22,8 @@ export async function call(method, path, { body, octets, headers, signal } = {})
     body: body === undefined ? octets : JSON.stringify(body),
   });
   if (answer.status === 401) {
-    await askForKey();
+    // Asked before a key was given, answered after: the one given since will do.
+    if (sessionStorage.getItem(KEY) === key) await askForKey();
     return call(method, path, { body, octets, headers, signal });
   }
   if (!answer.ok) {
