@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+Floats = np.ndarray[Any, np.dtype[Any]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 _NOTHING_BUFFERED = np.zeros(4, np.uint64)
-CANDIDATES = 256
-"""Sorting this many of the likeliest is enough for almost every draw; where it is not, all are sorted."""
+_LEAST = (1e-3, 1e-6)
+"""What a candidate weighs, of the likeliest's 1: sorting those is enough for almost every draw; else all are sorted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,24 +76,25 @@ def choose(
     logits: Tensor, sampling: Sampling, *, prompt: Sequence[int], reply: Sequence[int], ends: Collection[int] = ()
 ) -> Choice:
     """Draw the token after `prompt` + `reply`. logits: float32 [vocab]; `ends`: the tokens that end a reply."""
-    adjusted = _penalise(logits, sampling, prompt=prompt, reply=reply)
+    # By numpy, on one thread: torch would wake its others, which then spin for work on the cores that decoding needs.
+    own: Floats = logits.float().cpu().numpy()
+    adjusted = _penalise(own, sampling, prompt=prompt, reply=reply)
     if sampling.end_bias and ends:
-        adjusted = adjusted.clone()
-        adjusted[torch.tensor(sorted(ends), device=logits.device)] += sampling.end_bias
+        adjusted = adjusted.copy()
+        adjusted[sorted(ends)] += np.float32(sampling.end_bias)
     if sampling.temperature == 0.0:
         token_id = int(adjusted.argmax())
     else:
         token_id = _draw(adjusted, sampling, draw=uniform(sampling.seed, len(reply)))
     if sampling.logprobs is None:
         return Choice(token_id=token_id, logprob=None)
-    logprobs = logits.log_softmax(-1)
-    top = logprobs.topk(sampling.logprobs)
+    away = own.astype(np.float64) - own.max()
+    logprobs = away - np.log(np.exp(away).sum())
+    top = _likeliest(logprobs, sampling.logprobs)
     return Choice(
         token_id=token_id,
         logprob=TokenLogprob(token_id=token_id, logprob=float(logprobs[token_id])),
-        alternatives=tuple(
-            TokenLogprob(token_id=int(i), logprob=float(lp)) for i, lp in zip(top.indices, top.values, strict=True)
-        ),
+        alternatives=tuple(TokenLogprob(token_id=int(i), logprob=float(logprobs[i])) for i in top),
     )
 
 
@@ -112,47 +115,66 @@ def uniform(seed: int, position: int) -> float:
     return float(np.random.Generator(bits).random())
 
 
-def _penalise(logits: Tensor, s: Sampling, *, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:
+def _penalise(logits: Floats, s: Sampling, *, prompt: Sequence[int], reply: Sequence[int]) -> Floats:
     if s.repetition_penalty == 1.0 and s.presence_penalty == 0.0 and s.frequency_penalty == 0.0:
         return logits
-    logits = logits.clone()
+    logits = logits.copy()
     if s.repetition_penalty != 1.0:  # CTRL (Keskar et al. 2019), over prompt and reply
-        seen = torch.tensor(sorted({*prompt, *reply}), device=logits.device)
+        seen = sorted({*prompt, *reply})
         values = logits[seen]
-        logits[seen] = torch.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
+        logits[seen] = np.where(values > 0, values / s.repetition_penalty, values * s.repetition_penalty)
     if reply and (s.presence_penalty or s.frequency_penalty):  # OpenAI's definition, over the reply alone
-        ids, counts = torch.unique(torch.tensor(reply, device=logits.device), return_counts=True)
-        logits[ids] -= s.presence_penalty + s.frequency_penalty * counts
+        ids, counts = np.unique(np.asarray(reply), return_counts=True)
+        logits[ids] -= (s.presence_penalty + s.frequency_penalty * counts).astype(np.float32)
     return logits
 
 
-def _draw(logits: Tensor, s: Sampling, *, draw: float) -> int:
+def _draw(logits: Floats, s: Sampling, *, draw: float) -> int:
     """Inverse-CDF draw among the candidates that survive the cuts, likeliest first."""
     # The likeliest at 0 first: however small the temperature, the division then stays a number.
-    probabilities = ((logits.double() - logits.max()) / s.temperature).softmax(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = np.exp((logits.astype(np.float64) - logits.max()) / s.temperature)
     if s.top_k == 0 and s.top_p >= 1.0 and s.min_p == 0.0:
-        return _inverse_cdf(probabilities, draw)
+        return _inverse_cdf(weights, draw)
     if s.top_k:
-        p, ids = probabilities.topk(min(s.top_k, len(probabilities)))
-        p = p / p.sum()
+        ids = _likeliest(weights, s.top_k)
+        p = weights[ids] / weights[ids].sum()
     else:
-        p, ids = probabilities.topk(min(CANDIDATES, len(probabilities)))
-        if not (float(p.sum()) >= s.top_p if s.top_p < 1.0 else float(p[-1]) < s.min_p * float(p[0])):
-            p, ids = probabilities.sort(descending=True)
-    keep = torch.ones_like(p, dtype=torch.bool)
+        ids, p = _candidates(weights, s)
+    keep = np.ones(len(p), bool)
     if s.top_p < 1.0:
-        keep &= (p.cumsum(0) - p) < s.top_p
+        keep &= (p.cumsum() - p) < s.top_p
     if s.min_p > 0.0:
         keep &= p >= s.min_p * p[0]
     keep[0] = True
-    return int(ids[_inverse_cdf(torch.where(keep, p, 0.0), draw)])
+    return int(ids[_inverse_cdf(np.where(keep, p, 0.0), draw)])
 
 
-def _inverse_cdf(weights: Tensor, draw: float) -> int:
+def _candidates(weights: Floats, s: Sampling) -> tuple[Ints, Floats]:
+    """Tokens, likeliest first, and their probabilities: all that can survive the cuts, and the fewer the quicker."""
+    whole = weights.sum()
+    for least in _LEAST:  # of the likeliest's 1
+        ids = np.flatnonzero(weights > least)
+        if least < s.min_p or (s.top_p < 1.0 and weights[ids].sum() >= s.top_p * whole):
+            break
+    else:
+        ids = np.arange(len(weights))
+    ids = ids[np.argsort(-weights[ids], kind="stable")]
+    return ids, weights[ids] / whole
+
+
+def _likeliest(of: Floats, n: int) -> Ints:
+    """The `n` greatest, greatest first; of equals the first."""
+    n = min(n, len(of))
+    some = np.flatnonzero(of >= np.partition(of, len(of) - n)[len(of) - n]) if n else np.zeros(0, np.int64)
+    return some[np.argsort(-of[some], kind="stable")][:n]
+
+
+def _inverse_cdf(weights: Floats, draw: float) -> int:
     """The first index whose cumulated weight passes `draw` of the total; never one of weight 0."""
-    cumulated = weights.cumsum(0)
+    cumulated = weights.cumsum()
     target = draw * float(cumulated[-1])
-    index = int(torch.searchsorted(cumulated, target, right=True))
     if not math.isfinite(target):
         raise ValueError("the model's logits are not finite")
-    return min(index, int(weights.nonzero()[-1]))
+    index = int(np.searchsorted(cumulated, target, side="right"))
+    return min(index, int(np.flatnonzero(weights)[-1]))
