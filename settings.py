@@ -48,8 +48,8 @@ class Settings(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on a CPU (exact), bfloat16 on a GPU."""
-    bits: Literal["int4", "int8"] | None = None
-    """On a CPU, multiply few rows at a time (decoding) by weights of fewer bits, and many in bfloat16."""
+    bits: Literal["auto", "int4", "int8", "bfloat16", "whole"] = "auto"
+    """Of the weights that decode on a CPU. auto: as few as lose nothing of the model; whole: as prompts are read."""
     threads: int | None = Field(None, ge=1, le=1024)
     """Threads that compute; by default one a core."""
     context_tokens: int | None = Field(None, ge=256)

@@ -1,14 +1,18 @@
 """The engine beside llama.cpp on the same file and `transformers.generate`, in one run, in turn.
 
-    python -m bench.engine --json [--bits int4] [--repeats 5] [--contexts 16 512 2048] [--sessions 1 4 8 16]
-    python -m bench.engine --quality [--bits int4]
+    python -m bench.engine --json [--repeats 5] [--contexts 16 512 2048] [--sessions 1 4 8 16] [--bits int8]
+    python -m bench.engine --adapters | --busy | --quality [--bits int4]
 
-Each in a process of its own that waits while others are measured, two threads each: ours in float32 and in fewer bits,
-llama.cpp by an installed wheel (pip install --no-deps xllamacpp==2026.10.11549), `generate` in bfloat16. Decode and
-prefill speed at each context, all tokens a second of several sessions at once at context 16, peak memory, and seconds
-from the process's start to its first token. Every round measures all, one after the other; ratios are round by round.
+Each in a process of its own that waits while others are measured, two threads each: ours as it serves by default, ours
+in bfloat16 (caches, and prompts), and with all weights whole; llama.cpp by an installed wheel (pip install --no-deps
+xllamacpp==2026.10.11549); `generate` in bfloat16. Decode and prefill speed at each context, all tokens a second of
+several sessions at once at context 16, peak memory, and seconds from the process's start to its first token. Every
+round measures all, one after the other; ratios are round by round. `of the bandwidth`: of what the machine can read in
+a second, the share that the weights of a token are.
 
---quality: 200 texts that no night rehearses, read token by token by the weights of fewer bits and by float32: KL and
+--adapters: what adapters cost, one for all and four in a batch of eight, in turn with the base alone.
+--busy: decode beside processes that do nothing but count.
+--quality: 200 texts that no night rehearses, read token by token by the weights that decode and by float32: KL and
 how often the likeliest token is the same.
 """
 
@@ -21,13 +25,19 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bench import tiny
 from bench.serving import collect, ratio, seconds_to_generate, spread
+from models.engine import Engine
+from models.generation import Prompt
+from models.language import BASE
+from models.sampling import Sampling
 from models.weights import DEFAULT_MODEL, packaged_gguf, resolve
 from settings import load
 
@@ -76,7 +86,15 @@ class Peer:
 
 def measure(bits: str, repeats: int, contexts: list[int], sessions: list[int]) -> dict[str, Any]:
     """All peers, in turn."""
-    kinds = {"float32": "float32", bits: bits, "llama.cpp": "llama.cpp", "generate": "generate"}
+    kinds = {
+        "ours": f"float32 {bits}",
+        "ours, bfloat16": f"bfloat16 {bits}",
+        "ours, whole": "float32 whole",
+        "llama.cpp": f"llama.cpp 1 {max(contexts, default=16) + 2 * NEW_TOKENS}",
+        "llama.cpp's slots": f"llama.cpp {max(sessions, default=1)} {4 * NEW_TOKENS}",
+        "generate": "generate",
+    }
+    does = {"ours, whole": "alone", "llama.cpp": "alone", "llama.cpp's slots": "together", "generate": "alone"}
     peers = [Peer(name, kind) for name, kind in kinds.items()]
     try:
         report: dict[str, Any] = {"start_to_first_token_s": {p.name: round(p.first_token_seconds, 2) for p in peers}}
@@ -86,21 +104,24 @@ def measure(bits: str, repeats: int, contexts: list[int], sessions: list[int]) -
             rows: dict[str, dict[str, list[float]]] = {}
             for turn in range(repeats + 1):
                 for peer in peers:
-                    if what["do"] == "together" and peer.name == "generate":
+                    if does.get(peer.name, what["do"]) != what["do"]:
                         continue
                     into = rows if turn else {}  # the first warms up
                     collect(lambda p=peer, w=what, t=turn: p.ask(**w, seed=t), into.setdefault(peer.name, {}))  # type: ignore[misc]
-            report[" ".join(str(v) for v in what.values())] = {
-                **{name: {k: spread(v) for k, v in of.items()} for name, of in rows.items()},
+            name = " ".join(str(v) for v in what.values())
+            report[name] = {
+                **{peer: {k: spread(v) for k, v in of.items()} for peer, of in rows.items()},
                 **{
-                    f"{k} of {bits}, to {name}": ratio(rows[bits][k], of[k])
-                    for name, of in rows.items()
+                    f"{k} of {mine}, to {peer}": ratio(rows[mine][k], of[k])
+                    for mine in ("ours", "ours, bfloat16")
+                    for peer, of in rows.items()
                     for k in of
-                    if name != bits
+                    if not peer.startswith("ours")
                 },
             }
-            sys.stderr.write(f"{what}: {json.dumps(report[' '.join(str(v) for v in what.values())])}\n")
+            sys.stderr.write(f"{what}: {json.dumps(report[name])}\n")
         report["peak_mib"] = {p.name: round(p.peak_mib()) for p in peers}
+        report["bandwidth"] = peers[0].ask(do="bandwidth")  # last: it needs memory
         return report
     finally:
         for peer in peers:
@@ -112,34 +133,126 @@ def ids_of(seed: int, n: int) -> list[int]:
     return random.Random(seed).choices(_VOCABULARY, k=n)
 
 
-def ours(kind: str) -> Callable[[dict[str, Any]], Measure]:
-    """The product's engine, without the service around it."""
+def engine_of(kind: str) -> Engine:
+    """The product's engine, without the service around it. `kind`: dtype and bits."""
     import torch
 
     from models.causal_lm import CausalLM
-    from models.engine import Engine
-    from models.generation import Prompt
-    from models.sampling import Sampling
 
     torch.set_num_threads(THREADS)
     source = resolve(DEFAULT_MODEL, cache_dir=load().settings.cache_dir).location
-    bits: Any = None if kind == "float32" else kind
-    engine = Engine(lambda: CausalLM.load(source, name="ours", device="cpu", bits=bits))
+    dtype, bits = kind.split()
+    engine = Engine(
+        lambda: CausalLM.load(source, name="ours", device="cpu", dtype=dtype, bits=bits)  # type: ignore[arg-type]
+    )
     engine.wait_until_loaded(120)
+    return engine
 
-    def prompt(ids: list[int], new: int) -> Prompt:
-        return Prompt(token_ids=ids, max_tokens=new, sampling=Sampling(temperature=0.0), ignore_eos=True, fleeting=True)
+
+def prompt(ids: list[int], new: int, adapter: str = BASE) -> Prompt:
+    """Greedy, to the last token."""
+    sampling = Sampling(temperature=0.0)
+    return Prompt(token_ids=ids, max_tokens=new, sampling=sampling, ignore_eos=True, fleeting=True, adapter=adapter)
+
+
+def ours(kind: str) -> Callable[[dict[str, Any]], Measure]:
+    """The product's."""
+    engine = engine_of(kind)
 
     def do(what: dict[str, Any]) -> Measure:
+        if what["do"] == "bandwidth":
+            return bandwidth(engine)
         if what["do"] == "alone":
             timings = engine.submit(prompt(ids_of(what["seed"], what["context"]), what["new"])).wait().timings
             return _speeds(what, timings.prefill, timings.decode, timings.completion_tokens)
         prompts = [prompt(ids_of(1000 * what["seed"] + n, 16), what["new"]) for n in range(what["sessions"])]
-        began = time.perf_counter()
-        replies = [generation.wait() for generation in [engine.submit(p) for p in prompts]]
-        return {"tokens_a_second": sum(len(r.token_ids) for r in replies) / (time.perf_counter() - began)}
+        return {"tokens_a_second": together(engine, prompts)}
 
     return do
+
+
+def together(engine: Engine, prompts: Sequence[Prompt]) -> float:
+    """All tokens a second of replies that begin at once, prompts included."""
+    began = time.perf_counter()
+    replies = [generation.wait() for generation in [engine.submit(p) for p in prompts]]
+    return sum(len(r.token_ids) for r in replies) / (time.perf_counter() - began)
+
+
+def decoded(engine: Engine, prompts: Sequence[Prompt]) -> float:
+    """The same without the prompts: each reply's from its first token on."""
+    timings = [generation.wait().timings for generation in [engine.submit(p) for p in prompts]]
+    return sum((t.completion_tokens - 1) / t.decode for t in timings)
+
+
+def bandwidth(engine: Engine) -> Measure:
+    """What the machine reads in a second, and what the weights of a token are."""
+    import torch
+
+    from models.causal_lm import CausalLM
+
+    much = torch.ones(1 << 27)
+    taken = []
+    for _ in range(6):
+        began = time.perf_counter()
+        much.sum()
+        taken.append(time.perf_counter() - began)
+    model = engine.model
+    assert isinstance(model, CausalLM)
+    return {"read_gb_a_second": much.nbytes / min(taken) / 1e9, "weights_mb_a_token": model.decoded_bytes / 1e6}
+
+
+def adapters(repeats: int) -> dict[str, Any]:
+    """What adapters of a night's size cost: random, of rank 32, on the upper half, with open gates."""
+    from models.causal_lm import CausalLM
+
+    engine = engine_of("float32 auto")
+    model = engine.model
+    assert isinstance(model, CausalLM)
+    names = [f"adapter-{n}" for n in range(4)]
+    layers = 1 + max(n for n, _ in model.linears)
+    upper = {linear: sizes for linear, sizes in model.linears.items() if linear[0] >= layers // 2}
+    size = model.linears[0, "q_proj"][0]
+    cases = {
+        "one session": ([BASE], [names[0]]),
+        "eight, one adapter": ([BASE] * 8, [names[0]] * 8),
+        "eight, four adapters": ([BASE] * 8, names * 2),
+    }
+    found: dict[str, dict[str, list[float]]] = {name: {"base": [], "adapters": []} for name in cases}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, name in enumerate(names):
+            tiny.adapter(Path(folder) / name, upper, rank=32, seed=seed, gate=(size, 40.0))
+            engine.adopt(Path(folder) / name, name)
+        for turn in range(repeats + 1):
+            for case, (plain, adapted) in cases.items():
+                for kind, of in (("base", plain), ("adapters", adapted)):
+                    ids = [ids_of(100 * turn + n, 16) for n in range(len(of))]
+                    speed = decoded(engine, [prompt(i, 4 * NEW_TOKENS, a) for i, a in zip(ids, of, strict=True)])
+                    if turn:  # the first warms up
+                        found[case][kind].append(speed)
+    engine.close()
+    return {
+        case: {kind: spread(v) for kind, v in of.items()} | {"to base": ratio(of["adapters"], of["base"])}
+        for case, of in found.items()
+    }
+
+
+def busy(repeats: int) -> dict[str, Any]:
+    """Decode beside processes that count, in turn with none."""
+    engine = engine_of("float32 auto")
+    found: dict[int, list[float]] = {n: [] for n in (0, 1, 2, 4)}
+    for turn in range(repeats + 1):
+        for beside, into in found.items():
+            counting = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(beside)]
+            try:
+                timings = engine.submit(prompt(ids_of(turn, 16), 2 * NEW_TOKENS)).wait().timings
+            finally:
+                for process in counting:
+                    process.kill()
+                    process.wait()
+            if turn:
+                into.append((timings.completion_tokens - 1) / timings.decode)
+    engine.close()
+    return {f"{beside} beside": spread(speeds) for beside, speeds in found.items()}
 
 
 def _speeds(what: dict[str, Any], prefill: float, decode: float, made: int) -> Measure:
@@ -149,14 +262,15 @@ def _speeds(what: dict[str, Any], prefill: float, decode: float, made: int) -> M
     }
 
 
-def llama_cpp(_: str) -> Callable[[dict[str, Any]], Measure]:
-    """llama.cpp's server, by its wheel, asked over HTTP; its own timings."""
+def llama_cpp(kind: str) -> Callable[[dict[str, Any]], Measure]:
+    """llama.cpp's server, by its wheel, asked over HTTP; its own timings. `kind`: slots, and the context of each."""
     import httpx
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(packaged_gguf())
-    params.n_ctx, params.n_parallel = 16 * 512 + 4096, 16
+    slots, context = map(int, kind.split()[1:])
+    params.n_ctx, params.n_parallel = slots * context, slots
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     params.port = 0
     server = xllamacpp.Server(params)
@@ -204,19 +318,19 @@ def generate(_: str) -> Callable[[dict[str, Any]], Measure]:
     return do
 
 
-def quality(bits: Any) -> dict[str, Any]:
+def quality(dtype: str, bits: Any) -> dict[str, Any]:
     """How far fewer bits are from float32, on texts that no night rehearses."""
     import torch
 
     from consolidation.rehearsal import exchanges, prompts
     from models.causal_lm import CausalLM
-    from models.few_rows import MOST_ROWS
+    from models.decode_step import MOST_ROWS
     from models.language import Chunk
 
     torch.set_num_threads(THREADS)
     source = resolve(DEFAULT_MODEL, cache_dir=load().settings.cache_dir).location
     whole = CausalLM.load(source, name="whole", device="cpu")
-    few = CausalLM.load(source, name="few", device="cpu", bits=bits)
+    few = CausalLM.load(source, name="few", device="cpu", dtype=dtype, bits=bits)
     held = [t for t in [*exchanges(), *prompts()] if t.held_back]
     texts = [whole.encode(f"{t.said}\n{t.reply or ''}")[:TEXT_TOKENS] for t in held]
     texts = [ids for ids in texts if len(ids) >= 8][:TEXTS]
@@ -239,6 +353,7 @@ def quality(bits: Any) -> dict[str, Any]:
             divergences.append(float((p.exp() * (p - q)).sum(-1).mean()))
             same.append(float((p.argmax(-1) == q.argmax(-1)).float().mean()))
     return {
+        "dtype": dtype,
         "bits": bits,
         "texts": len(texts),
         "kl": statistics.mean(divergences),
@@ -247,10 +362,7 @@ def quality(bits: Any) -> dict[str, Any]:
     }
 
 
-_KINDS: dict[str, Callable[[str], Callable[[dict[str, Any]], Measure]]] = {
-    "float32": ours,
-    "int4": ours,
-    "int8": ours,
+_OTHERS: dict[str, Callable[[str], Callable[[dict[str, Any]], Measure]]] = {
     "llama.cpp": llama_cpp,
     "generate": generate,
 }
@@ -260,7 +372,7 @@ def serve(kind: str) -> None:
     """A peer's own process: a line of JSON in, one out."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not for the reader
-    do = _KINDS[kind](kind)
+    do = _OTHERS.get(kind.split(maxsplit=1)[0], ours)(kind)
     for line in sys.stdin:
         out.write(json.dumps(do(json.loads(line))) + "\n")
         out.flush()
@@ -269,18 +381,28 @@ def serve(kind: str) -> None:
 def main() -> int:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bits", choices=["int4", "int8"], default="int4")
+    parser.add_argument("--bits", choices=["auto", "int4", "int8", "bfloat16"], default="auto")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="with --quality")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--contexts", type=int, nargs="*", default=[16, 512, 2048])
     parser.add_argument("--sessions", type=int, nargs="*", default=[1, 4, 8, 16])
+    parser.add_argument("--adapters", action="store_true")
+    parser.add_argument("--busy", action="store_true")
     parser.add_argument("--quality", action="store_true")
-    parser.add_argument("--peer", choices=sorted(_KINDS), help=argparse.SUPPRESS)
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     if args.peer:
         serve(args.peer)
         return 0
-    report = quality(args.bits) if args.quality else measure(args.bits, args.repeats, args.contexts, args.sessions)
+    if args.quality:
+        report = quality(args.dtype, args.bits)
+    elif args.adapters:
+        report = adapters(args.repeats)
+    elif args.busy:
+        report = busy(args.repeats)
+    else:
+        report = measure(args.bits, args.repeats, args.contexts, args.sessions)
     sys.stdout.write(json.dumps(report, indent=None if args.json else 2) + "\n")
     return 0
 

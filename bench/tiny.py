@@ -1,7 +1,9 @@
-"""A Llama of two layers with random weights and a byte-level tokenizer, saved as Hugging Face models are."""
+"""A Llama of two layers with random weights and a byte-level tokenizer, and random adapters, saved as by others."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.causal_lm import CHATML
@@ -38,4 +40,39 @@ def save(folder: Path) -> Path:
         initializer_range=0.6,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def adapter(
+    folder: Path,
+    linears: Mapping[tuple[int, str], tuple[int, int]],
+    *,
+    rank: int,
+    seed: int,
+    gate: tuple[int, float] | None = None,
+) -> Path:
+    """Write a random LoRA on these linears (layer and name: in, out), of bfloat16's numbers.
+
+    `gate`: the width of what enters its layer, the lowest, and what its last product begins from; None: it has none.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from models.gate import Gate
+
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True)
+    tensors = {}
+    for (n, name), (into, out) in linears.items():
+        part = "self_attn" if name in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
+        at = f"base_model.model.model.layers.{n}.{part}.{name}"
+        for half, shape in (("A", (rank, into)), ("B", (out, rank))):
+            tensors[f"{at}.lora_{half}.weight"] = (torch.randn(shape) * 0.2).bfloat16().float()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "bias": "none", "r": rank, "lora_alpha": rank}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    if gate is not None:
+        made = Gate(min(n for n, _ in linears), torch.randn(gate[0]), torch.rand(gate[0]) + 0.5, width=24)
+        torch.nn.init.constant_(made.out.bias, gate[1])
+        made.save(folder)
     return folder

@@ -29,11 +29,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
-from models import adapters, few_rows, llama
+from models import adapters, llama
 from models.adapters import Adapter, Linear
 from models.chat_template import ChatTemplate
+from models.decode_step import MOST_ROWS
 from models.errors import SteeringRefused, TemplateRefused, UnsupportedModel
-from models.few_rows import Bits
+from models.grouped_weights import Bits
 from models.kv_cache import KVCache, KVShape
 from models.language import Chunk, Message, ModelCard, Reading, surprisal
 from models.packed_linear import pack_linears, packing_works
@@ -140,15 +141,16 @@ class CausalLM:
         name: str,
         context_length: int | None = None,
         state_bytes: int | None = None,
-        bits: Bits | None = None,
+        bits: Bits = "whole",
+        dtype: str | None = None,
     ) -> None:
         """Takes ownership of `model`: its linears are repacked in place where that is faster.
 
-        `bits`: of the weights that few rows are multiplied by (`few_rows`); None: all of them.
+        `bits`: of the weights that decode (`decode_step`); `dtype`: of all others; None: the model's own.
 
         Raises:
             UnsupportedModel: the model's forward pass, run our way, does not give its own logits; or it has no layout
-                that can be run in fewer bits.
+                that can be decoded in the bits asked for.
         """
         if not model.is_backend_compatible():
             raise UnsupportedModel(f"{type(model).__name__} does not use transformers' attention interface")
@@ -159,7 +161,7 @@ class CausalLM:
             layers=config.num_hidden_layers,
             kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-            dtype=model.dtype,
+            dtype=model.dtype if dtype is None else DTYPES[dtype],
             device=model.device,
         )
         if not hasattr(tokenizer, "backend_tokenizer"):
@@ -182,22 +184,18 @@ class CausalLM:
             stop_ids=_stop_ids(model, tokenizer),
             state_bytes_per_token=self._shape.bytes_per_token,
             device=str(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=str(self._shape.dtype).removeprefix("torch."),
             layout=_layout(config, self._shape),
             kernels="",
         )
         self._adapters: dict[str, Any] = {}
         """What each adopted adapter adds, as the forward pass wants it."""
-        pack = model.device.type == "cpu" and packing_works(model.dtype)
-        if bits is not None and not (pack and model.dtype is torch.bfloat16 and llama.fits(model) and few_rows.works()):
-            raise UnsupportedModel(
-                f"{bits} weights need a CPU, bfloat16 and a Llama layout; leave the setting `bits` out"
-            )
+        pack = model.device.type == "cpu" and packing_works(self._shape.dtype)
         self._forward = self._prove(pack=pack, bits=bits)
-        if isinstance(self._forward, llama.LlamaForward):
-            self._forward.begin_few_rows()
-        kernels = _kernels(self._forward, pack=pack, bits=bits, device=self.card.device)
-        self.card = replace(self.card, kernels=kernels)
+        self._step = self._forward.step if isinstance(self._forward, llama.LlamaForward) else None
+        if self._step is None and bits not in ("auto", "whole"):
+            raise UnsupportedModel(f"{bits} weights need a CPU and a Llama layout; leave the setting `bits` out")
+        self.card = replace(self.card, kernels=_kernels(self._forward, pack=pack, device=self.card.device))
 
     @classmethod
     def load(
@@ -209,7 +207,7 @@ class CausalLM:
         dtype: str = "auto",
         context_length: int | None = None,
         state_bytes: int | None = None,
-        bits: Bits | None = None,
+        bits: Bits = "whole",
     ) -> CausalLM:
         """Load weights and tokenizer from a folder or from the hub. Never runs code that comes with a model.
 
@@ -217,16 +215,41 @@ class CausalLM:
             UnsupportedModel: files that transformers cannot read, or a model that this runtime cannot serve exactly.
         """
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        whole = bits is None and not device.startswith("cuda")
-        dtype = ("float32" if whole else "bfloat16") if dtype == "auto" else dtype
-        model, tokenizer = _from_files(source, name=name, device=device, dtype=dtype)
-        return cls(model, tokenizer, name=name, context_length=context_length, state_bytes=state_bytes, bits=bits)
+        dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
+        # Bits are counted before anything is rounded.
+        first = "float32" if bits != "whole" and device == "cpu" and dtype == "bfloat16" else dtype
+        model, tokenizer = _from_files(source, name=name, device=device, dtype=first)
+        return cls(
+            model, tokenizer, name=name, context_length=context_length, state_bytes=state_bytes, bits=bits, dtype=dtype
+        )
 
     def new_state(self) -> KVCache:
         return KVCache(self._shape)
 
     @torch.inference_mode()
     def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
+        if self._step is None:
+            return self._read_rows(chunks, between)
+        # One token is decoded, more are read, each in the same way whatever else is read beside it.
+        single = [len(chunk.token_ids) == 1 for chunk in chunks]
+        found: dict[int, tuple[Tensor, tuple[float, ...]]] = {}
+        many = [n for n, one in enumerate(single) if not one]
+        if many:
+            reading = self._read_rows([chunks[n] for n in many], between)
+            found |= dict(zip(many, zip(reading.logits, reading.surprisals, strict=True), strict=True))
+        few = [n for n, one in enumerate(single) if one]
+        for start in range(0, len(few), MOST_ROWS):
+            some = few[start : start + MOST_ROWS]
+            between()
+            assert isinstance(self._forward, llama.LlamaForward)
+            logits = self._forward.decode([chunks[n] for n in some], self._adapters)
+            if len(some) == len(chunks):
+                return Reading(logits=logits, surprisals=((),) * len(some))
+            found |= dict(zip(some, ((row, ()) for row in logits), strict=True))
+        rows = [found[n] for n in range(len(chunks))]
+        return Reading(logits=torch.stack([row for row, _ in rows]), surprisals=tuple(judged for _, judged in rows))
+
+    def _read_rows(self, chunks: Sequence[Chunk], between: Callable[[], None]) -> Reading:
         ragged = Ragged(chunks, self._shape.device, between)
         adapted = [(self._adapters[id], rows) for id, rows in ragged.adapted]
         logits, judged = self._forward(ragged, adapted, adding(ragged.steered))
@@ -255,6 +278,16 @@ class CausalLM:
             folder, id=id, linears=self._forward.linears, dtype=self._shape.dtype, device=self._shape.device
         )
         self._adapters[id] = self._forward.parts(adapter)
+
+    @property
+    def linears(self) -> Mapping[Linear, tuple[int, int]]:
+        """The sizes, (in, out), of all linears that an adapter may change."""
+        return self._forward.linears
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Of weights in few bits, what one token reads; 0: there are none."""
+        return 0 if self._step is None else self._step.nbytes
 
     def let_go(self, id: str) -> None:
         self._adapters.pop(id, None)
@@ -291,14 +324,22 @@ class CausalLM:
         return frozenset(self._tokenizer.all_special_ids)
 
     @torch.inference_mode()
-    def _prove(self, *, pack: bool, bits: Bits | None) -> Forward:
+    def _prove(self, *, pack: bool, bits: Bits) -> Forward:
         """How the model will be run, proved on this very model to give the logits that its own forward pass gives."""
         vocab = self.card.vocab_size
         probe = [(7919 * (i + 1)) % vocab for i in range(24)]
         model, self._model = self._model, None
         own = model(torch.tensor([probe], device=self._shape.device), use_cache=False).logits[0, -1].float()
+        self._step = None
         if llama.fits(model):
-            forward: Forward = llama.LlamaForward(model, context_length=self.card.context_length, pack=pack, bits=bits)
+            forward: Forward = llama.LlamaForward(
+                model,
+                dtype=self._shape.dtype,
+                context_length=self.card.context_length,
+                pack=pack,
+                bits=bits,
+                threads=torch.get_num_threads(),
+            )
         else:
             model.set_attn_implementation(_ATTENTION)
             linears = _linears(model)
@@ -308,20 +349,35 @@ class CausalLM:
                     left.data = left.data.clone()
             forward = _TransformersForward(model, linears)
         self._forward = forward
+        self._compare(own, self._probed(probe, model), bits="whole", model=model)
+        if isinstance(forward, llama.LlamaForward) and forward.step is not None:
+            self._step = forward.step
+            self._compare(own, self._probed(probe, model), bits=bits, model=model)
+        return forward
+
+    def _probed(self, probe: Sequence[int], model: Any) -> Tensor:
+        """The logits after these tokens, read in pieces and in company."""
         try:
             state, other = self.new_state(), self.new_state()
             self.read([Chunk(token_ids=probe[:15], state=state), Chunk(token_ids=probe[3:9], state=other)])
             self.read([Chunk(token_ids=probe[15:23], state=state), Chunk(token_ids=probe[9:10], state=other)])
-            ours = self.read([Chunk(token_ids=probe[23:], state=state)]).logits[0]
+            return self.read([Chunk(token_ids=probe[23:], state=state)]).logits[0]
         except (TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise UnsupportedModel(f"{type(model).__name__} cannot run with per-sequence caches: {error}") from error
-        tolerance = 1e-3 if self._shape.dtype is torch.float32 else 0.25
-        if not torch.allclose(ours, own, rtol=0.0, atol=tolerance * max(1.0, float(own.abs().max()) / 10)):
+
+    def _compare(self, own: Tensor, ours: Tensor, *, bits: Bits, model: Any) -> None:
+        greatest = float(own.abs().max())
+        if bits in ("int4", "int8"):  # how far they are off is the choice of whoever asked for them
+            tolerance = greatest
+        elif self._shape.dtype is torch.float32 and bits != "bfloat16":
+            tolerance = 1e-3 * max(1.0, greatest / 10)
+        else:
+            tolerance = 0.25 + 0.1 * greatest
+        if not torch.allclose(ours, own, rtol=0.0, atol=tolerance):
             raise UnsupportedModel(
                 f"{type(model).__name__} gives other logits with per-sequence caches than by itself "
                 f"(largest difference {float((ours - own).abs().max()):.3g}): not served rather than served wrong"
             )
-        return forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -471,11 +527,12 @@ def _layout(config: Any, shape: KVShape) -> str:
     return hashlib.sha256(json.dumps(held, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _kernels(forward: Forward, *, pack: bool, bits: Bits | None, device: str) -> str:
+def _kernels(forward: Forward, *, pack: bool, device: str) -> str:
     """Whose arithmetic it is: our code path, torch, and what of the processor torch uses."""
     chip = torch.cuda.get_device_name(device) if device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
-    how = ", ".join([type(forward).__name__.strip("_"), *(["packed"] if pack else []), *([bits] if bits else [])])
-    return f"{how}; torch {torch.__version__}; {chip}"
+    step = forward.step if isinstance(forward, llama.LlamaForward) else None
+    how = [type(forward).__name__.strip("_"), *(["packed"] if pack else []), *([step.kinds] if step else [])]
+    return f"{', '.join(how)}; torch {torch.__version__}; {chip}"
 
 
 def _chat_template(tokenizer: Any) -> ChatTemplate:

@@ -20,12 +20,11 @@ from torch.nn import functional as F
 
 from models.errors import AdapterRefused
 from models.packed_linear import PackedLinear
+from models.step_layout import FARTHEST
 
 FILE = "gate.safetensors"
 """Beside an adapter's own files."""
 _STEPS, _BATCH, _RATE, _DECAY = 400, 1024, 3e-3, 1e-2
-_FARTHEST = 8.0
-"""Deviations from the mean: a few of a model's numbers are a hundred times as large as the others."""
 _SHAPES = ("mean", "deviation", "into.weight", "into.bias", "out.weight", "out.bias")
 _WIDEST = 4096
 
@@ -59,7 +58,7 @@ class Gate(nn.Module):
             return torch.sigmoid(out(F.silu(into(self._scaled(hidden)))))
 
     def _scaled(self, hidden: Tensor) -> Tensor:
-        return ((hidden.float() - self.mean) / self.deviation).clamp(-_FARTHEST, _FARTHEST)
+        return ((hidden.float() - self.mean) / self.deviation).clamp(-FARTHEST, FARTHEST)
 
     def save(self, folder: Path) -> None:
         """Write it beside an adapter's files."""

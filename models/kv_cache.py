@@ -126,6 +126,11 @@ class KVCache:
             values=values.unbind(0),
         )
 
+    @property
+    def addresses(self) -> tuple[int, int, int]:
+        """Where keys and values begin, and the capacity: for code that writes the next token's itself."""
+        return self._keys.data_ptr(), self._values.data_ptr(), self.capacity
+
     def advance(self, tokens: int) -> None:
         """Count `tokens` more as held: every layer has written them."""
         self.length += tokens

@@ -7,17 +7,20 @@ calls a token, which on a small model is a third of the time. `causal_lm` proves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adapters import Adapter, Linear, LowRank, fused
-from models.few_rows import Bits, FewRows
+from models.decode_step import DecodeStep, GroupedAdapter, LayerWeights, Row, Sizes, in_turn
+from models.grouped_weights import Bits, GroupedWeights, Kind, grouped
+from models.kv_cache import KVCache
+from models.language import BASE, Chunk
 from models.packed_linear import PackedLinear
 from models.ragged import Ragged
 from models.steering import After
@@ -42,6 +45,8 @@ class Parts:
     """How far on each row, from 0 to 1; None: wholly."""
     gate_layer: int
     """The layer that the rows it judges enter."""
+    grouped: GroupedAdapter | None
+    """The same for decoding; None: it is done by the products above."""
 
 
 _Acting = list[tuple[Parts, Tensor | None, Tensor | None]]
@@ -73,30 +78,28 @@ def fits(model: Any) -> bool:
 class LlamaForward:
     """A Llama's weights, arranged for reading ragged rows. Takes them from `model`, whose linears it empties."""
 
-    def __init__(self, model: Any, *, context_length: int, pack: bool, bits: Bits | None = None) -> None:
+    def __init__(
+        self, model: Any, *, dtype: torch.dtype, context_length: int, pack: bool, bits: Bits = "whole", threads: int = 1
+    ) -> None:
+        """`dtype`: of whole weights and caches; `bits` are counted on the model's own numbers."""
         config, body = model.config, model.model
-        self._pack = pack
-        self._bits: Bits | None = bits if pack else None
+        self._pack, self._dtype = pack, dtype
         self._sizes = [_sizes(layer) for layer in body.layers]
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_dim = body.layers[0].self_attn.head_dim
         self._eps = config.rms_norm_eps
-        self._embedding = body.embed_tokens.weight.detach().clone()
-        self._head = self._product([model.lm_head], bits=None)
-        self._norm = body.norm.weight.detach().clone()
-        positions = torch.arange(context_length, device=self._embedding.device)[None]
-        cos, sin = body.rotary_emb(self._embedding[None, :1], positions)
-        half = self._head_dim // 2
-        self._cos = cos[0, :, None]
-        # rotate_half(x) sin = roll(x, half) (-sin, sin): the sign is folded into the table once.
-        self._sin = torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
+        cos, sin = _rotary(body, self._head_dim, context_length)
+        self._embedding = _own(body.embed_tokens.weight, dtype)
+        self.step = (
+            _step(model, cos, sin, self._embedding, bits=bits, threads=threads)
+            if bits != "whole" and pack and sizes_of(model).fit and dtype in (torch.float32, torch.bfloat16)
+            else None
+        )
+        """What single tokens are read by; None: the same as prompts are."""
+        self._head = self._product([model.lm_head])
+        self._norm = _own(body.norm.weight, dtype)
+        self._cos, self._sin = cos[:, None].to(dtype), sin[:, None].to(dtype)
         self._layers = [self._layer(layer) for layer in body.layers]
-
-    def begin_few_rows(self) -> None:
-        """Multiply few rows by the weights in fewer bits from now on. What is proved at load is the whole model."""
-        for product in (p for la in self._layers for p in (la.qkv, la.output, la.gate_up, la.down)):
-            if isinstance(product, FewRows):
-                product.begin()
 
     def parts(self, adapter: Adapter) -> Parts:
         """What an adapter adds, arranged as the products are."""
@@ -110,6 +113,7 @@ class LlamaForward:
             products={key: _low_rank(part, pack=self._pack) for key, part in found.items() if part is not None},
             gate=None if gate is None else gate.for_serving(pack=self._pack),
             gate_layer=-1 if gate is None else gate.layer,
+            grouped=None if self.step is None else self.step.adapter({k: p for k, p in found.items() if p}, gate),
         )
 
     @property
@@ -152,25 +156,114 @@ class LlamaForward:
 
         return logits(ragged.last), ragged.surprisals(logits)
 
+    def decode(self, chunks: Sequence[Chunk], adapted: Mapping[str, Parts]) -> Tensor:
+        """Logits after one token of each, [chunks, vocab], float32; it counts as read. Only where there is a `step`."""
+        assert self.step is not None
+        order = sorted(range(len(chunks)), key=lambda i: chunks[i].adapter)
+        rows = [_row(chunks[i], i) for i in order]
+        acting: list[tuple[Parts, int, int]] = []
+        for n, i in enumerate(order):
+            if chunks[i].adapter != BASE:
+                parts = adapted[chunks[i].adapter]
+                begin = acting.pop()[1] if acting and acting[-1][0] is parts else n
+                acting.append((parts, begin, n + 1))
+        logits = self.step(rows, [(parts.grouped, begin, end) for parts, begin, end in acting if parts.grouped])
+        for row in rows:
+            row.state.advance(1)
+        return logits
+
     def _layer(self, layer: Any) -> _Layer:
-        attention, mlp, bits = layer.self_attn, layer.mlp, self._bits
+        attention, mlp = layer.self_attn, layer.mlp
         return _Layer(
-            input_norm=layer.input_layernorm.weight.detach().clone(),
-            qkv=self._product([attention.q_proj, attention.k_proj, attention.v_proj], bits=bits),
-            output=self._product([attention.o_proj], bits=bits),
-            mlp_norm=layer.post_attention_layernorm.weight.detach().clone(),
-            gate_up=self._product([mlp.gate_proj, mlp.up_proj], bits=bits),
-            down=self._product([mlp.down_proj], bits=bits),
+            input_norm=_own(layer.input_layernorm.weight, self._dtype),
+            qkv=self._product([attention.q_proj, attention.k_proj, attention.v_proj]),
+            output=self._product([attention.o_proj]),
+            mlp_norm=_own(layer.post_attention_layernorm.weight, self._dtype),
+            gate_up=self._product([mlp.gate_proj, mlp.up_proj]),
+            down=self._product([mlp.down_proj]),
         )
 
-    def _product(self, linears: list[nn.Linear], *, bits: Bits | None) -> Product:
+    def _product(self, linears: list[nn.Linear]) -> Product:
         """One product for several linears of the same input; frees theirs."""
-        weight = torch.cat([linear.weight.detach() for linear in linears])
+        weight = _joined(linears).to(self._dtype)
         for linear in linears:
             linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
-        if bits is not None:
-            return FewRows(weight, bits)
         return PackedLinear(weight) if self._pack else partial(F.linear, weight=weight)
+
+
+def sizes_of(model: Any) -> Sizes:
+    """What its decode step has to be made for."""
+    config, attention = model.config, model.model.layers[0].self_attn
+    return Sizes(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        inner=config.intermediate_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        width=attention.head_dim,
+        vocabulary=config.vocab_size,
+        eps=config.rms_norm_eps,
+    )
+
+
+def _step(model: Any, cos: Tensor, sin: Tensor, embedding: Tensor, *, bits: Bits, threads: int) -> DecodeStep:
+    body = model.model
+
+    def few(linears: list[nn.Linear], arranged: Callable[[Tensor], Tensor] = lambda w: w) -> GroupedWeights:
+        return grouped(arranged(_joined(linears)), _kind(bits))
+
+    layers = [
+        LayerWeights(
+            input_norm=layer.input_layernorm.weight.detach(),
+            mlp_norm=layer.post_attention_layernorm.weight.detach(),
+            products={
+                "qkv": few([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]),
+                "output": few([layer.self_attn.o_proj]),
+                "gate_up": few([layer.mlp.gate_proj, layer.mlp.up_proj], in_turn),
+                "down": few([layer.mlp.down_proj]),
+            },
+        )
+        for layer in body.layers
+    ]
+    return DecodeStep(
+        sizes_of(model),
+        layers,
+        embedding=embedding,
+        norm=body.norm.weight.detach(),
+        head=grouped(_joined([model.lm_head]), "int8" if bits == "int4" else _kind(bits)),
+        cosines=cos,
+        sines=sin,
+        half=embedding.dtype is torch.bfloat16,
+        threads=threads,
+    )
+
+
+def _kind(bits: Bits) -> Kind | None:
+    return None if bits in ("auto", "whole") else cast(Kind, bits)
+
+
+def _rotary(body: Any, width: int, positions: int) -> tuple[Tensor, Tensor]:
+    """float32 [positions, width]. rotate_half(x) sin = roll(x, half) (-sin, sin): the sign is folded in once."""
+    weight = body.embed_tokens.weight
+    at = torch.arange(positions, device=weight.device)[None]
+    cos, sin = body.rotary_emb(weight.new_empty(1, 1, 1, dtype=torch.float32), at)
+    half = width // 2
+    return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+
+
+def _joined(linears: Sequence[nn.Linear]) -> Tensor:
+    return torch.cat([linear.weight.detach() for linear in linears])
+
+
+def _own(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy: a view of the file would keep all of its pages."""
+    return weight.detach().to(dtype, copy=True)
+
+
+def _row(chunk: Chunk, place: int) -> Row:
+    assert isinstance(chunk.state, KVCache)
+    steering = chunk.steering if chunk.steered_from == 0 else None
+    return Row(token=chunk.token_ids[0], state=chunk.state, steering=steering, place=place)
 
 
 def _open(parts: Parts, rows: Tensor | None, x: Tensor) -> Tensor | None:

@@ -1,0 +1,220 @@
+"""The compiled step of decoding beside the pass that prompts are read by: the same model, in any company."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from bench import tiny
+from models.causal_lm import CausalLM
+from models.engine import Engine
+from models.errors import UnsupportedModel
+from models.generation import Prompt
+from models.grouped_weights import KINDS, Bits, Kind, grouped, ungrouped
+from models.kv_cache import KVCache
+from models.language import BASE, Chunk
+from models.sampling import Sampling
+from models.steering import Steering
+from models.step_layout import SPLIT
+
+LAYERS, HIDDEN = 4, 128
+ADAPTERS = ("low", "high", "gated", "shut")
+TEXT = [(7919 * (i + 1)) % 250 + 3 for i in range(3 * SPLIT)]
+
+
+@pytest.fixture(scope="module")
+def wide_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama whose sizes fall into blocks."""
+    folder = tmp_path_factory.mktemp("wide-llama")
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=259,
+        hidden_size=HIDDEN,
+        intermediate_size=192,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adopted(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[CausalLM], CausalLM]:
+    """Gives a model four adapters: of other ranks, on other products, with gates that are open in part, and shut."""
+    home = tmp_path_factory.mktemp("adapters")
+
+    def some(first: int, *names: str) -> dict[tuple[int, str], tuple[int, int]]:
+        linears = CausalLM.load(wide_folder, name="wide", device="cpu").linears
+        return {(n, name): size for (n, name), size in linears.items() if n >= first and (name in names or not names)}
+
+    folders = {
+        "low": tiny.adapter(home / "low", some(0, "q_proj", "v_proj", "down_proj"), rank=3, seed=1),
+        "high": tiny.adapter(home / "high", some(2, "k_proj", "o_proj", "gate_proj"), rank=40, seed=2),
+        "gated": tiny.adapter(home / "gated", some(1), rank=8, seed=3, gate=(HIDDEN, 0.0)),
+        "shut": tiny.adapter(home / "shut", some(2), rank=8, seed=4, gate=(HIDDEN, -40.0)),
+    }
+
+    def adopt(model: CausalLM) -> CausalLM:
+        for id, folder in folders.items():
+            model.adopt(folder, id)
+        return model
+
+    return adopt
+
+
+@pytest.fixture(scope="module")
+def models(wide_folder: Path, adopted: Callable[[CausalLM], CausalLM]) -> dict[str, CausalLM]:
+    kinds: dict[str, dict[str, Any]] = {
+        "few": {"bits": "auto"},
+        "whole": {},
+        "few bfloat16": {"bits": "auto", "dtype": "bfloat16"},
+    }
+    return {name: adopted(CausalLM.load(wide_folder, name=name, device="cpu", **how)) for name, how in kinds.items()}
+
+
+def steering(seed: int) -> Steering:
+    return Steering(first=1, vectors=torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(seed)))
+
+
+Case = tuple[int, str, bool]
+"""Tokens read before, adapter, and whether it is steered."""
+lengths = st.sampled_from([1, 2, 17, SPLIT - 1, SPLIT, SPLIT + 1, 2 * SPLIT + 3])
+cases = st.lists(st.tuples(lengths, st.sampled_from((BASE, *ADAPTERS)), st.booleans()), min_size=1, max_size=17)
+
+
+def begun(model: CausalLM, case: Case, seed: int) -> KVCache:
+    state = model.new_state()
+    model.read(
+        [Chunk(token_ids=[TEXT[(seed + i) % len(TEXT)] for i in range(case[0] + 1)], state=state, adapter=case[1])]
+    )
+    return state
+
+
+def step(model: CausalLM, some: list[Case], states: list[KVCache], token: int) -> torch.Tensor:
+    return model.read(
+        [
+            Chunk(token_ids=[token + r], state=state, adapter=of[1], steering=steering(r) if of[2] else None)
+            for r, (of, state) in enumerate(zip(some, states, strict=True))
+        ]
+    ).logits
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(some=cases, seed=st.integers(0, 100))
+def test_a_step_is_the_models_own(models: dict[str, CausalLM], some: list[Case], seed: int) -> None:
+    found = {}
+    for name in ("few", "whole"):
+        states = [begun(models[name], case, seed + r) for r, case in enumerate(some)]
+        found[name] = torch.stack([step(models[name], some, states, token) for token in (5, 40)])
+        assert [s.length for s in states] == [case[0] + 3 for case in some]
+        found[f"{name} state"] = torch.cat([t.flatten() for s in states for t in s.views().values()])
+    torch.testing.assert_close(found["few"], found["whole"], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found["few state"], found["whole state"], atol=1e-3, rtol=1e-3)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(some=cases, seed=st.integers(0, 100), name=st.sampled_from(["few", "few bfloat16"]))
+def test_a_row_has_the_same_bits_alone_and_in_any_company(
+    models: dict[str, CausalLM], some: list[Case], seed: int, name: str
+) -> None:
+    model = models[name]
+    together, alone = ([begun(model, case, seed + r) for r, case in enumerate(some)] for _ in range(2))
+    logits = step(model, some, together, 9)
+    for r, (case, state) in enumerate(zip(some, alone, strict=True)):
+        chunk = Chunk(token_ids=[9 + r], state=state, adapter=case[1], steering=steering(r) if case[2] else None)
+        assert torch.equal(model.read([chunk]).logits[0], logits[r])
+        mine, theirs = state.views(), together[r].views()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_threads_change_nothing(models: dict[str, CausalLM]) -> None:
+    model, some = models["few"], [(300, "gated", True), (2, BASE, False), (40, "low", False)]
+    found = []
+    for _ in range(30):  # who takes which part differs from time to time
+        states = [begun(model, case, r) for r, case in enumerate(some)]
+        found.append(step(model, some, states, 9))
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("bits", ["int4", "int8", "bfloat16"])
+def test_fewer_bits_are_the_model_of_its_rounded_weights(wide_folder: Path, bits: Bits, dtype: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(wide_folder, dtype=torch.float32)
+    for path, linear in model.named_modules():
+        if isinstance(linear, nn.Linear):
+            kind: Kind = "int8" if bits == "int4" and path == "lm_head" else bits  # type: ignore[assignment]
+            linear.weight.data = ungrouped(grouped(linear.weight.data, kind))
+    few = CausalLM.load(wide_folder, name="few", device="cpu", bits=bits, dtype=dtype)
+    assert bits in few.card.kernels and few.card.dtype == dtype
+    state = few.new_state()
+    few.read([Chunk(token_ids=[TEXT[0]], state=state)])
+    ours = torch.cat([few.read([Chunk(token_ids=[t], state=state)]).logits for t in TEXT[1:30]])
+    with torch.no_grad():
+        right = model(torch.tensor([TEXT[:30]])).logits[0, 1:]
+    error = float((ours - right).norm() / right.norm())
+    assert error < (1e-4 if dtype == "float32" else 0.03), "keys and values are rounded, and nothing else"
+
+
+def test_what_is_decoded_on_a_fork_is_not_seen_by_its_origin(models: dict[str, CausalLM]) -> None:
+    model = models["few"]
+    origin = begun(model, (300, BASE, False), 0)
+    fork = origin.fork(280)
+    before = {k: v.clone() for k, v in origin.views().items()}
+    for token in range(5, 40):
+        model.read([Chunk(token_ids=[token], state=fork)])
+    assert fork.length == 315 and all(torch.equal(before[k], v) for k, v in origin.views().items())
+
+
+def test_replies_are_the_same_alone_and_among_others_that_join_and_leave(
+    make_engine: Callable[..., Engine], models: dict[str, CausalLM]
+) -> None:
+    engine = make_engine(models["few"])
+
+    def prompt(n: int, most: int) -> Prompt:
+        sampling = Sampling(temperature=0.0 if n % 2 else 0.9, top_p=0.9, seed=n)
+        adapter = (BASE, *ADAPTERS)[n % 5]
+        return Prompt(
+            token_ids=TEXT[n : 2 * n + 40], max_tokens=most, sampling=sampling, adapter=adapter, ignore_eos=True
+        )
+
+    alone = [engine.submit(prompt(n, 10 + 5 * n)).wait().token_ids for n in range(12)]
+    together = [g.wait().token_ids for g in [engine.submit(prompt(n, 10 + 5 * n)) for n in range(12)]]
+    assert alone == together
+
+
+def test_what_does_not_fall_into_blocks_is_whole_or_refused(tiny_folder: Path) -> None:
+    assert "decodes" not in CausalLM.load(tiny_folder, name="tiny", device="cpu", bits="auto").card.kernels
+    with pytest.raises(UnsupportedModel, match="`bits`"):
+        CausalLM.load(tiny_folder, name="tiny", device="cpu", bits="int8")
+
+
+def test_each_kind_has_its_number() -> None:
+    from models.step_layout import BFLOAT16, FLOAT32, INT4, INT8
+
+    assert [KINDS[n] for n in (INT4, INT8, BFLOAT16, FLOAT32)] == ["int4", "int8", "bfloat16", "float32"]
+
+
+def test_a_model_that_is_gone_leaves_no_threads(wide_folder: Path) -> None:
+    model = CausalLM.load(wide_folder, name="gone", device="cpu", bits="auto")
+    step(model, [(1, BASE, False)], [begun(model, (1, BASE, False), 0)], 5)
+    before = threading.active_count()
+    helpers = torch.get_num_threads() - 1
+    del model
+    gc.collect()
+    assert threading.active_count() == before - helpers
