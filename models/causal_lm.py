@@ -341,6 +341,7 @@ class CausalLM:
                 threads=torch.get_num_threads(),
             )
         else:
+            model = model.to(self._shape.dtype)
             model.set_attn_implementation(_ATTENTION)
             linears = _linears(model)
             if pack:

@@ -204,6 +204,17 @@ def test_what_does_not_fall_into_blocks_is_whole_or_refused(tiny_folder: Path) -
         CausalLM.load(tiny_folder, name="tiny", device="cpu", bits="int8")
 
 
+def test_other_layouts_are_read_as_ever_in_the_dtype_asked_for(
+    wide_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.llama.fits", lambda model: False)
+    model = CausalLM.load(wide_folder, name="other", device="cpu", bits="auto", dtype="bfloat16")
+    state = begun(model, (3, BASE, False), 0)
+    assert "decodes" not in model.card.kernels
+    assert all(t.dtype is torch.bfloat16 for t in state.views().values())
+    assert step(model, [(3, BASE, False)], [state], 5).isfinite().all()
+
+
 def test_each_kind_has_its_number() -> None:
     from models.step_layout import BFLOAT16, FLOAT32, INT4, INT8
 
