@@ -61,6 +61,7 @@ class LayerWeights:
     """One layer's."""
 
     input_norm: Tensor
+    """float32, as all norms here."""
     mlp_norm: Tensor
     products: Mapping[str, GroupedWeights]
     """By PRODUCTS; of gate_up 16 rows of each in turn (`in_turn`)."""
@@ -113,7 +114,7 @@ class DecodeStep:
         self._embedding = (
             embedding.view(torch.int16).numpy() if embedding.dtype is torch.bfloat16 else embedding.numpy()
         )
-        norms = [n.float().contiguous() for la in layers for n in (la.input_norm, la.mlp_norm)] + [norm.float()]
+        norms = [*(n for la in layers for n in (la.input_norm, la.mlp_norm)), norm]
         self._held = (norms, layers)
         self.kinds = f"decodes {_most([w.kind for la in layers for w in la.products.values()])}, head {head.kind}"
         """Of its weights, in words."""

@@ -214,8 +214,8 @@ def _step(model: Any, cos: Tensor, sin: Tensor, embedding: Tensor, *, bits: Bits
 
     layers = [
         LayerWeights(
-            input_norm=layer.input_layernorm.weight.detach(),
-            mlp_norm=layer.post_attention_layernorm.weight.detach(),
+            input_norm=_own(layer.input_layernorm.weight, torch.float32),
+            mlp_norm=_own(layer.post_attention_layernorm.weight, torch.float32),
             products={
                 "qkv": few([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]),
                 "output": few([layer.self_attn.o_proj]),
@@ -229,7 +229,7 @@ def _step(model: Any, cos: Tensor, sin: Tensor, embedding: Tensor, *, bits: Bits
         sizes_of(model),
         layers,
         embedding=embedding,
-        norm=body.norm.weight.detach(),
+        norm=_own(body.norm.weight, torch.float32),
         head=grouped(_joined([model.lm_head]), "int8" if bits == "int4" else _kind(bits)),
         cosines=cos,
         sines=sin,
