@@ -341,7 +341,7 @@ def quality(dtype: str, bits: Any) -> dict[str, Any]:
         found: list[list[torch.Tensor]] = [[] for _ in some]
         for at in range(max(map(len, some))):
             going = [n for n, ids in enumerate(some) if at < len(ids)]
-            logits = model.read([Chunk(token_ids=[some[n][at]], state=states[n]) for n in going]).logits
+            logits = model.read([Chunk(token_ids=[some[n][at]], state=states[n], decoded=True) for n in going]).logits
             for n, of in zip(going, torch.log_softmax(logits, -1), strict=True):
                 found[n].append(of)
         return [torch.stack(of) for of in found]

@@ -1,7 +1,8 @@
 """numba, set up: functions that let other threads run, kept compiled in a folder of their own.
 
 What is compiled takes some fifteen seconds once for each version of these files and is read from the cache afterwards.
-The folder is named by a digest of what was compiled, so that no other version's code is ever run. numba keeps an index
+The folder is named by a digest of what was compiled, so that no other version's code is ever run; where it cannot be
+written to, every start compiles. numba keeps an index
 there in pickle, which like the machine code beside it is believed as much as Python's own compiled files are: whoever
 can write to it can already run what they like.
 """
@@ -17,18 +18,34 @@ from typing import Any, TypeVar
 from numba import config, njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_COMPILED = ("attention_kernel.py", "block_products.py", "grouped_weights.py", "simd.py", "step_kernels.py")
+_COMPILED = (
+    "attention_kernel.py",
+    "block_products.py",
+    "compiling.py",
+    "grouped_weights.py",
+    "simd.py",
+    "step_kernels.py",
+    "step_layout.py",
+)
 
 
-def _folder() -> str:
+def _folder() -> Path:
     here = Path(__file__).parent
-    made_from = b"".join((here / name).read_bytes() for name in (*_COMPILED, "step_layout.py"))
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return str(home / "slowwave" / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}")
+    made_from = b"".join((here / name).read_bytes() for name in _COMPILED)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slowwave"
+    return Path(os.environ.get("NUMBA_CACHE_DIR") or home) / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}"
 
 
-config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or _folder()
-_jit: Any = njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+config.CACHE_DIR = str(_folder())
+_jit: Any = njit(nogil=True, cache=_writable(_folder()), error_model="numpy", boundscheck=False)
 
 
 def compiled(of: Function) -> Function:

@@ -178,6 +178,8 @@ class DecodeStep:
         table = np.zeros((n, layout.ROW), np.int64)
         held = []
         for r, row in enumerate(rows):
+            if row.state.length >= len(self._turns[0]):
+                raise IndexError(f"position {row.state.length} is beyond a window of {len(self._turns[0])}")
             row.state.reserve(row.state.length + 1)
             table[r, : layout.POSITION] = row.state.addresses
             table[r, layout.POSITION], table[r, layout.PLACE] = row.state.length, row.place

@@ -520,6 +520,7 @@ class Engine:
                     adapter=sequence.prompt.adapter,
                     steering=sequence.prompt.steering,
                     steered_from=max(sequence.prompt.steered_from - read, 0),
+                    decoded=sequence.decoding,
                 )
                 chunks.append((sequence, chunk))
         return chunks

@@ -124,6 +124,8 @@ class Chunk:
     steering: Steering | None = None
     """What is added to the residuals of `token_ids` from index `steered_from` on."""
     steered_from: int = 0
+    decoded: bool = False
+    """Whether this is a reply's latest token: decoded, where that is another way than prompts are read."""
 
 
 PIECE = 64

@@ -131,6 +131,8 @@ def _penalise(logits: Floats, s: Sampling, *, prompt: Sequence[int], reply: Sequ
 
 def _draw(logits: Floats, s: Sampling, *, draw: float) -> int:
     """Inverse-CDF draw among the candidates that survive the cuts, likeliest first."""
+    if not math.isfinite(logits.max()):
+        raise ValueError("the model's logits are not finite")
     # The likeliest at 0 first: however small the temperature, the division then stays a number.
     with np.errstate(over="ignore", invalid="ignore"):
         weights = np.exp((logits.astype(np.float64) - logits.max()) / s.temperature)
@@ -174,7 +176,5 @@ def _inverse_cdf(weights: Floats, draw: float) -> int:
     """The first index whose cumulated weight passes `draw` of the total; never one of weight 0."""
     cumulated = weights.cumsum()
     target = draw * float(cumulated[-1])
-    if not math.isfinite(target):
-        raise ValueError("the model's logits are not finite")
     index = int(np.searchsorted(cumulated, target, side="right"))
     return min(index, int(np.flatnonzero(weights)[-1]))

@@ -222,9 +222,12 @@ def _gates(plan: Ints, adapters: Ints, n: int, counters: int, own: int) -> int:
                     judged = fma(lit, load(adapters[a, OUT] + at), judged)
             sum_ = splat(total(judged) + load_one(adapters[a, OUT_BIAS]))
             store(inner, divide(one, add(one, exp(minus(sum_)))))
-            store_one(plan[SHARES] + 4 * r, load_one(inner))
-            if load_one(inner) >= CLOSED:
+            share = load_one(inner)
+            if share >= CLOSED:
                 adapters[a, OPEN] = 1
+            else:  # also where another row keeps the adapter open: no row depends on another
+                share = numba.float32(0.0)
+            store_one(plan[SHARES] + 4 * r, share)
     return _done(counters, 1, 1)
 
 

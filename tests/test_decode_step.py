@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +20,13 @@ from bench import tiny
 from models.causal_lm import CausalLM
 from models.engine import Engine
 from models.errors import UnsupportedModel
-from models.generation import Prompt
+from models.generation import Delta, Prompt
 from models.grouped_weights import KINDS, Bits, Kind, grouped, ungrouped
 from models.kv_cache import KVCache
 from models.language import BASE, Chunk
 from models.sampling import Sampling
 from models.steering import Steering
-from models.step_layout import SPLIT
+from models.step_layout import CLOSED, SPLIT
 
 LAYERS, HIDDEN = 4, 128
 ADAPTERS = ("low", "high", "gated", "shut")
@@ -109,7 +110,9 @@ def begun(model: CausalLM, case: Case, seed: int) -> KVCache:
 def step(model: CausalLM, some: list[Case], states: list[KVCache], token: int) -> torch.Tensor:
     return model.read(
         [
-            Chunk(token_ids=[token + r], state=state, adapter=of[1], steering=steering(r) if of[2] else None)
+            Chunk(
+                token_ids=[token + r], state=state, adapter=of[1], steering=steering(r) if of[2] else None, decoded=True
+            )
             for r, (of, state) in enumerate(zip(some, states, strict=True))
         ]
     ).logits
@@ -137,19 +140,72 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(
     together, alone = ([begun(model, case, seed + r) for r, case in enumerate(some)] for _ in range(2))
     logits = step(model, some, together, 9)
     for r, (case, state) in enumerate(zip(some, alone, strict=True)):
-        chunk = Chunk(token_ids=[9 + r], state=state, adapter=case[1], steering=steering(r) if case[2] else None)
+        steered = steering(r) if case[2] else None
+        chunk = Chunk(token_ids=[9 + r], state=state, adapter=case[1], steering=steered, decoded=True)
         assert torch.equal(model.read([chunk]).logits[0], logits[r])
         mine, theirs = state.views(), together[r].views()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
-def test_threads_change_nothing(models: dict[str, CausalLM]) -> None:
-    model, some = models["few"], [(300, "gated", True), (2, BASE, False), (40, "low", False)]
+def test_threads_change_nothing(
+    models: dict[str, CausalLM], wide_folder: Path, adopted: Callable[[CausalLM], CausalLM]
+) -> None:
+    threads = torch.get_num_threads()
     found = []
-    for _ in range(30):  # who takes which part differs from time to time
-        states = [begun(model, case, r) for r, case in enumerate(some)]
-        found.append(step(model, some, states, 9))
+    try:
+        for n in (1, 2, 5):
+            torch.set_num_threads(n)
+            model = adopted(CausalLM.load(wide_folder, name=f"{n} threads", device="cpu", bits="auto"))
+            torch.set_num_threads(threads)
+            some = [(300, "gated", True), (2, BASE, False), (40, "low", False), (5, "gated", False)]
+            for _ in range(10):  # who takes which part differs from time to time
+                states = [begun(models["few"], case, r) for r, case in enumerate(some)]
+                found.append(step(model, some, states, 9))
+    finally:
+        torch.set_num_threads(threads)
     assert all(torch.equal(one, found[0]) for one in found)
+
+
+def test_a_gate_that_is_shut_on_a_row_is_shut_whoever_stands_beside_it(wide_folder: Path, tmp_path: Path) -> None:
+    """Of tokens on which the gate is about at its least: some are below it, others above."""
+    model = CausalLM.load(wide_folder, name="shut", device="cpu", bits="auto")
+    linears = {(n, name): size for (n, name), size in model.linears.items() if n >= 2}
+    model.adopt(tiny.adapter(tmp_path / "edge", linears, rank=8, seed=9, gate=(HIDDEN, math.log(CLOSED))), "edge")
+    some: list[Case] = [(3, "edge", False)] * 16
+    together, alone = ([begun(model, case, r) for r, case in enumerate(some)] for _ in range(2))
+    logits = step(model, some, together, 9)
+    for r, state in enumerate(alone):
+        chunk = Chunk(token_ids=[9 + r], state=state, adapter="edge", decoded=True)
+        assert torch.equal(model.read([chunk]).logits[0], logits[r])
+
+
+@pytest.mark.parametrize("tokens", [65, 129, 190])
+def test_a_prompt_is_read_the_same_in_company(
+    make_engine: Callable[..., Engine], models: dict[str, CausalLM], tokens: int
+) -> None:
+    """Also where the last of its tokens is read by itself: it is no reply's."""
+    engine = make_engine(models["few"])
+
+    def reply(n: int) -> list[float]:
+        sampling = Sampling(temperature=0.0, logprobs=1)
+        asked = Prompt(token_ids=TEXT[:tokens], max_tokens=n, sampling=sampling, ignore_eos=True, fleeting=True)
+        deltas = [d for d in engine.submit(asked) if isinstance(d, Delta)]
+        return [d.choice.logprob.logprob for d in deltas if d.choice.logprob is not None]
+
+    alone = reply(4)
+    long = Prompt(token_ids=TEXT[100:110], max_tokens=200, sampling=Sampling(temperature=0.0), ignore_eos=True)
+    other = engine.submit(long)
+    next(iter(other))
+    assert reply(4) == alone
+    other.wait()
+
+
+def test_a_position_beyond_the_window_is_refused(models: dict[str, CausalLM]) -> None:
+    state = models["few"].new_state()
+    state.reserve(1100)
+    state.advance(models["few"].card.context_length)
+    with pytest.raises(IndexError, match="beyond a window"):
+        models["few"].read([Chunk(token_ids=[5], state=state, decoded=True)])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -163,8 +219,8 @@ def test_fewer_bits_are_the_model_of_its_rounded_weights(wide_folder: Path, bits
     few = CausalLM.load(wide_folder, name="few", device="cpu", bits=bits, dtype=dtype)
     assert bits in few.card.kernels and few.card.dtype == dtype
     state = few.new_state()
-    few.read([Chunk(token_ids=[TEXT[0]], state=state)])
-    ours = torch.cat([few.read([Chunk(token_ids=[t], state=state)]).logits for t in TEXT[1:30]])
+    few.read([Chunk(token_ids=[TEXT[0]], state=state, decoded=True)])
+    ours = torch.cat([few.read([Chunk(token_ids=[t], state=state, decoded=True)]).logits for t in TEXT[1:30]])
     with torch.no_grad():
         right = model(torch.tensor([TEXT[:30]])).logits[0, 1:]
     error = float((ours - right).norm() / right.norm())
@@ -177,7 +233,7 @@ def test_what_is_decoded_on_a_fork_is_not_seen_by_its_origin(models: dict[str, C
     fork = origin.fork(280)
     before = {k: v.clone() for k, v in origin.views().items()}
     for token in range(5, 40):
-        model.read([Chunk(token_ids=[token], state=fork)])
+        model.read([Chunk(token_ids=[token], state=fork, decoded=True)])
     assert fork.length == 315 and all(torch.equal(before[k], v) for k, v in origin.views().items())
 
 
@@ -224,6 +280,7 @@ def test_each_kind_has_its_number() -> None:
 def test_a_model_that_is_gone_leaves_no_threads(wide_folder: Path) -> None:
     model = CausalLM.load(wide_folder, name="gone", device="cpu", bits="auto")
     step(model, [(1, BASE, False)], [begun(model, (1, BASE, False), 0)], 5)
+    gc.collect()  # of other tests'
     before = threading.active_count()
     helpers = torch.get_num_threads() - 1
     del model
