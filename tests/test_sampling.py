@@ -99,4 +99,4 @@ def test_the_smallest_temperature_is_as_good_as_none(temperature: float, cut: di
 def test_broken_logits_are_not_sampled_from() -> None:
     for how in ({}, {"top_k": 3}, {"min_p": 0.1}, {"top_p": 0.5}):
         with pytest.raises(ValueError, match="not finite"):
-            choose(torch.full((5,), math.nan), Sampling(**how), prompt=[], reply=[])  # type: ignore[arg-type]
+            choose(torch.full((5,), math.nan), Sampling(**how), prompt=[], reply=[])
