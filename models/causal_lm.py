@@ -31,7 +31,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
-from models import adapters, llama
+from models import adapters, gpu_step, llama
 from models.adapters import Adapter, Linear
 from models.chat_template import ChatTemplate
 from models.decode_step import MOST_ROWS
@@ -236,7 +236,7 @@ class CausalLM:
 
     @torch.inference_mode()
     def read(self, chunks: Sequence[Chunk], *, between: Callable[[], None] = lambda: None) -> Reading:
-        if self._step is None:
+        if self._most_rows == 0:
             return self._read_rows(chunks, between)
         # Replies are decoded, prompts are read, each in the same way whatever else is read beside it.
         single = [chunk.decoded and len(chunk.token_ids) == 1 for chunk in chunks]
@@ -246,8 +246,8 @@ class CausalLM:
             reading = self._read_rows([chunks[n] for n in many], between)
             found |= dict(zip(many, zip(reading.logits, reading.surprisals, strict=True), strict=True))
         few = [n for n, one in enumerate(single) if one]
-        for start in range(0, len(few), MOST_ROWS):
-            some = few[start : start + MOST_ROWS]
+        for start in range(0, len(few), self._most_rows):
+            some = few[start : start + self._most_rows]
             between()
             assert isinstance(self._forward, llama.LlamaForward)
             logits = self._forward.decode([chunks[n] for n in some], self._adapters)
@@ -256,6 +256,13 @@ class CausalLM:
             found |= dict(zip(some, ((row, ()) for row in logits), strict=True))
         rows = [found[n] for n in range(len(chunks))]
         return Reading(logits=torch.stack([row for row, _ in rows]), surprisals=tuple(judged for _, judged in rows))
+
+    @property
+    def _most_rows(self) -> int:
+        """Tokens that are decoded at once; 0: decoding is reading."""
+        if self._step is not None:
+            return MOST_ROWS
+        return 0 if self._gpu_step is None else gpu_step.MOST_ROWS
 
     def _read_rows(self, chunks: Sequence[Chunk], between: Callable[[], None]) -> Reading:
         ragged = Ragged(chunks, self._shape.device, between)
@@ -285,6 +292,8 @@ class CausalLM:
         adapter = adapters.read(
             folder, id=id, linears=self._forward.linears, dtype=self._shape.dtype, device=self._shape.device
         )
+        if self._gpu_step is not None:
+            self._gpu_step.let_go(id)
         self._adapters[id] = self._forward.parts(adapter)
 
     @property
@@ -299,6 +308,8 @@ class CausalLM:
 
     def let_go(self, id: str) -> None:
         self._adapters.pop(id, None)
+        if self._gpu_step is not None:
+            self._gpu_step.let_go(id)
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -339,7 +350,7 @@ class CausalLM:
         model, self._model = self._model, None
         rounded = model.dtype is not self._shape.dtype
         own = model(torch.tensor([probe], device=self._shape.device), use_cache=False).logits[0, -1].float()
-        self._step = None
+        self._step, self._gpu_step = None, None
         if llama.fits(model):
             forward: Forward = llama.LlamaForward(
                 model,
@@ -360,6 +371,13 @@ class CausalLM:
             forward = _TransformersForward(model, linears)
         self._forward = forward
         self._compare(own, self._probed(probe, model), model, bits="whole", rounded=rounded)
+        if isinstance(forward, llama.LlamaForward) and forward.gpu_step is not None:
+            try:
+                self._gpu_step = forward.gpu_step
+                self._compare(own, self._probed(probe, model), model, bits="whole", rounded=rounded)
+            except Exception as error:  # whatever a compiler that is not on every machine may raise
+                log.warning("decoding as prompts are read, which is slow: %s", error)
+                self._gpu_step = forward.gpu_step = None
         if isinstance(forward, llama.LlamaForward) and forward.step is not None:
             self._step = forward.step
             try:
@@ -548,7 +566,13 @@ def _kernels(forward: Forward, *, pack: bool, device: str) -> str:
     """Whose arithmetic it is: our code path, torch, and what of the processor torch uses."""
     chip = torch.cuda.get_device_name(device) if device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
     step = forward.step if isinstance(forward, llama.LlamaForward) else None
-    how = [type(forward).__name__.strip("_"), *(["packed"] if pack else []), *([step.kinds] if step else [])]
+    on_gpu = isinstance(forward, llama.LlamaForward) and forward.gpu_step is not None
+    how = [
+        type(forward).__name__.strip("_"),
+        *(["packed"] if pack else []),
+        *([step.kinds] if step else []),
+        *(["one launch a step"] if on_gpu else []),
+    ]
     return f"{', '.join(how)}; torch {torch.__version__}; {chip}"
 
 

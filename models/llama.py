@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from models.adapters import Adapter, Linear, LowRank, fused
 from models.decode_step import DecodeStep, GroupedAdapter, LayerWeights, Row, Sizes, in_turn
+from models.gpu_step import Acting, GpuStep, LayerProducts, usable
 from models.grouped_weights import Bits, GroupedWeights, Kind, grouped
 from models.kv_cache import KVCache
 from models.language import BASE, Chunk
@@ -51,16 +52,6 @@ class Parts:
 
 _Acting = list[tuple[Parts, Tensor | None, Tensor | None]]
 """Adapters, each one's rows (None: all), and how far it acts on each (None: wholly)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layer:
-    input_norm: Tensor
-    qkv: Product
-    output: Product
-    mlp_norm: Tensor
-    gate_up: Product
-    down: Product
 
 
 def fits(model: Any) -> bool:
@@ -100,6 +91,20 @@ class LlamaForward:
         self._norm = _own(body.norm.weight, dtype)
         self._cos, self._sin = cos[:, None].to(dtype), sin[:, None].to(dtype)
         self._layers = [self._layer(layer) for layer in body.layers]
+        self.gpu_step = self.gpu_step_of(sizes_of(model), cos, sin) if usable(self._embedding.device) else None
+        """The same on a GPU."""
+
+    def gpu_step_of(self, sizes: Sizes, cosines: Tensor, sines: Tensor) -> GpuStep:
+        """The step in one launch, of this model's products."""
+        return GpuStep(
+            sizes,
+            self._layers,
+            embedding=self._embedding,
+            norm=self._norm,
+            head=self._head,
+            cosines=cosines,
+            sines=sines,
+        )
 
     def parts(self, adapter: Adapter) -> Parts:
         """What an adapter adds, arranged as the products are."""
@@ -157,8 +162,9 @@ class LlamaForward:
         return logits(ragged.last), ragged.surprisals(logits)
 
     def decode(self, chunks: Sequence[Chunk], adapted: Mapping[str, Parts]) -> Tensor:
-        """Logits after one token of each, [chunks, vocab], float32; it counts as read. Only where there is a `step`."""
-        assert self.step is not None
+        """Logits after one token of each, [chunks, vocab], float32; it counts as read. Only where there is a step."""
+        if self.step is None:
+            return self._decode_on_gpu(chunks, adapted)
         order = sorted(range(len(chunks)), key=lambda i: chunks[i].adapter)
         rows = [_row(chunks[i], i) for i in order]
         acting: list[tuple[Parts, int, int]] = []
@@ -172,9 +178,27 @@ class LlamaForward:
             row.state.advance(1)
         return logits
 
-    def _layer(self, layer: Any) -> _Layer:
+    def _decode_on_gpu(self, chunks: Sequence[Chunk], adapted: Mapping[str, Parts]) -> Tensor:
+        """One launch for each adapter in use. The logits are on the CPU, where tokens are drawn."""
+        assert self.gpu_step is not None
+        logits = torch.empty(len(chunks), self._embedding.shape[0], dtype=torch.float32, pin_memory=True)
+        for name in dict.fromkeys(chunk.adapter for chunk in chunks):
+            places = [n for n, chunk in enumerate(chunks) if chunk.adapter == name]
+            rows = [_row(chunks[n], n) for n in places]
+            for row in rows:
+                row.state.reserve(row.state.length + 1)
+            made = self.gpu_step(rows, None if name == BASE else _acting_on_all(name, adapted[name]))
+            if len(places) == len(chunks):
+                logits.copy_(made)
+            else:
+                logits[places] = made.cpu()
+            for row in rows:
+                row.state.advance(1)
+        return logits
+
+    def _layer(self, layer: Any) -> LayerProducts:
         attention, mlp = layer.self_attn, layer.mlp
-        return _Layer(
+        return LayerProducts(
             input_norm=_own(layer.input_layernorm.weight, self._dtype),
             qkv=self._product([attention.q_proj, attention.k_proj, attention.v_proj]),
             output=self._product([attention.o_proj]),
@@ -283,6 +307,10 @@ def _plus(y: Tensor, x: Tensor, acting: _Acting, key: tuple[int, str]) -> Tensor
             added = added * share
         y = y + added if rows is None else y.index_add(0, rows, added)
     return y
+
+
+def _acting_on_all(name: str, parts: Parts) -> Acting:
+    return Acting(id=name, layer=parts.gate_layer, gate=parts.gate, products=parts.products)
 
 
 def _low_rank(part: LowRank, *, pack: bool) -> tuple[Product, Product]:
