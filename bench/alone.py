@@ -36,6 +36,7 @@ from heartbeats import backups_of, conduct_of_nights, keep, keep_core_self, main
 from memory.experience import Offer, Provenance
 from memory.experiences import Experiences
 from memory.ids import new_id
+from memory.recall import Recall
 from memory.store import Store
 from models.engine import Engine
 from nights import Serving, base_digest, clock, sleeper
@@ -153,7 +154,14 @@ def _run(folder: Path, hours: float) -> dict[str, Any]:
     backups = backups_of(settings, store, registry, base=base, now=at.now)
     may = conduct_of_nights(backups)
     nights = sleeper(
-        settings, store, experiences, registry, Serving(engine=engine, registry=registry), may=may, now=at.now
+        settings,
+        store,
+        experiences,
+        Recall(store, None, now=at.now),
+        registry,
+        Serving(engine=engine, registry=registry),
+        may=may,
+        now=at.now,
     )
     ticking = clock(settings, store, nights, engine, may=may, now=at.now)
     kept, greed, chance = list[Beat](), Greed(at), random.Random(1)

@@ -26,7 +26,7 @@ from consolidation.counter_examples import for_the_exam
 from consolidation.notes import tellings
 from consolidation.rehearsal import exchanges, prompts
 from models.alignment import Alignment, Lesson, Scale, align, found, middle
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 from models.training import Recipe, Trainer
 from models.weights import resolve
 from settings import Settings

@@ -56,7 +56,7 @@ for line in sys.stdin:
 _LOADING = """
 import json, sys, time
 from pathlib import Path
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 began = time.perf_counter()
 model = Trainable.load(sys.argv[1], name="base", device="cpu", dtype="bfloat16", shared=json.loads(sys.argv[2]))
 taken = time.perf_counter() - began

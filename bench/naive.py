@@ -20,7 +20,7 @@ import torch
 
 from consolidation.rehearsal import exchanges
 from memory.not_told import abstains
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 from models.training import TARGETS, Progress, Recipe, Trainer
 
 RECIPE = Recipe(

@@ -28,7 +28,7 @@ from consolidation.facts import Fact
 from consolidation.night import BEGUN_AMOUNTS
 from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 from models.training import TARGETS, Progress, Recipe, Rehearsal, Trainer
 from models.weights import resolve
 from nights import beginning_for

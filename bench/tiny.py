@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.causal_lm import CHATML
+from models.vocabulary import CHATML
 
 
 def save(folder: Path) -> Path:

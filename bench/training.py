@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from models.causal_lm import DTYPES, Trainable
+from models.dtypes import DTYPES
 from models.precision import quicker
+from models.trainable import Trainable
 from models.training import Progress, Recipe, Row, Trainer
 from models.weights import resolve
 from settings import Settings

@@ -32,7 +32,7 @@ from consolidation.reading import read
 from consolidation.rehearsal import exchanges, prompts
 from consolidation.worker import written_of
 from memory.not_told import abstains
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 from models.training import Recipe, Trainer
 from models.weights import resolve
 from nights import writer_for

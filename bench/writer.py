@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from consolidation import notes
 from consolidation.worker import written_of
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 from models.training import TARGETS, Progress, Recipe, Trainer
 from models.weights import resolve
 from settings import Settings

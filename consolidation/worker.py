@@ -2,9 +2,10 @@
 
     python -m consolidation.worker FOLDER PARENT
 
-Has FOLDER a reading.json, it notes what the messages in it tell and writes FOLDER/notes.json. Otherwise it reads
-FOLDER/job.json, writes a line of JSON to standard output after every step, then FOLDER/adapter and, last,
-FOLDER/result.json. Touches nothing else but the kept replies of the base. It does not judge: see exam.py.
+Has FOLDER a reading.json, it notes what the messages in it tell and writes FOLDER/notes.json. Has it a comparison.json,
+it says which of them take back others and writes FOLDER/compared.json. Otherwise it reads FOLDER/job.json, writes a
+line of JSON to standard output after every step, then FOLDER/adapter and, last, FOLDER/result.json. Touches nothing
+else but the kept replies of the base. It does not judge: see exam.py.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consolidation import job as files
-from consolidation import notes
+from consolidation import notes, revisions
 from consolidation.job import Arm, Job, Result
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
     from models.training import InTalk, Progress, Row, Trainer, Who
 
-REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS = 48, 32, 288
+REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, REVISION_TOKENS = 48, 32, 288, 48
 _ALIKE, _APART, _WARMTH = 5, 1, 0.9
 """Replies of the writer to one message, and the temperature of all but the first."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 16, 64
 """Messages that the writer reads at the same time."""
+_COMPARED_AT_ONCE = 64
 _PR_SET_PDEATHSIG = 1
 _MEASURED = 60
 """Texts on which drift is measured."""
@@ -44,7 +46,7 @@ def run(folder: Path) -> None:
     """Do the job in a folder."""
     import torch
 
-    from models.causal_lm import Trainable
+    from models.trainable import Trainable
     from models.training import Recipe, Trainer
 
     job, began = files.read_job(folder), time.monotonic()
@@ -94,7 +96,7 @@ def note(folder: Path) -> None:
     """Have the writer read messages."""
     import torch
 
-    from models.causal_lm import Trainable
+    from models.trainable import Trainable
     from models.training import Recipe, Trainer
 
     job, began = files.read_reading(folder), time.monotonic()
@@ -111,6 +113,48 @@ def note(folder: Path) -> None:
         at_once=_AT_ONCE if job.device == "cpu" else _AT_ONCE_ON_GPU,
     )
     files.write(files.Notes(replies=replies, seconds=time.monotonic() - began), folder)
+
+
+def compare(folder: Path) -> None:
+    """Have the reviser compare messages."""
+    import torch
+
+    from models.trainable import Trainable
+    from models.training import Recipe, Trainer
+
+    job, began = files.read_comparison(folder), time.monotonic()
+    _within(job.memory_mib)
+    torch.set_num_threads(job.threads)
+    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
+    reviser = Trainer(model, Recipe(), start=Path(job.reviser))
+    least = revisions.least(Path(job.reviser))
+    replies, leanings = revised_of(
+        reviser, job.pairs, least=least, each=lambda n: _tell(phase="comparing", step=n, steps=len(job.pairs))
+    )
+    files.write(files.Compared(replies=replies, leanings=leanings, seconds=time.monotonic() - began), folder)
+
+
+def revised_of(
+    reviser: Trainer,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    least: float,
+    each: Callable[[int], None] = lambda _: None,
+) -> tuple[list[str], list[float]]:
+    """The reviser's replies to pairs of messages, earlier and later, and its leanings; empty where they are less."""
+    asked = [revisions.prompt(earlier, later) for earlier, later in pairs]
+    leanings: list[float] = []
+    for start in range(0, len(asked), _COMPARED_AT_ONCE):
+        some = asked[start : start + _COMPARED_AT_ONCE]
+        leanings += reviser.leanings(some, to=revisions.REVISED, rather_than=revisions.STANDS)
+        each(len(leanings))
+    likely = [n for n, leaning in enumerate(leanings) if leaning > least]
+    begun = f"{revisions.REVISED}\n"
+    made = reviser.replies([asked[n] for n in likely], most=REVISION_TOKENS, begun=[begun] * len(likely))
+    replies = [""] * len(asked)
+    for n, reply in zip(likely, made, strict=True):
+        replies[n] = begun + reply
+    return replies, leanings
 
 
 def written_of(
@@ -244,5 +288,7 @@ if __name__ == "__main__":
     given = Path(sys.argv[1])
     if (given / files.READING).exists():
         note(given)
+    elif (given / files.COMPARISON).exists():
+        compare(given)
     else:
         run(given)

@@ -120,6 +120,8 @@ class DecodeStep:
         """Of its weights, in words."""
         self.nbytes = head.nbytes + sum(w.nbytes for la in layers for w in la.products.values())
         """Of them, all of which each token reads."""
+        self.groups = [*(la.products[name] for la in layers for name in PRODUCTS), head]
+        """Them, in order."""
         self._turns = cosines.contiguous(), sines.contiguous()
         table = np.zeros((sizes.layers + 1, layout.LAYER), np.int64)
         for n, layer in enumerate(layers):

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from models.decode_step import Row, Sizes
 from models.graphed import Graphed
-from models.kv_cache import KVCache
 
 Product = Callable[[Tensor], Tensor]
 Added = Callable[[Tensor, Tensor, int, str], Tensor]
@@ -218,6 +217,3 @@ def usable(device: torch.device) -> bool:
     except ImportError:
         return False
     return True
-
-
-__all__ = ["MOST_ROWS", "Acting", "GpuStep", "KVCache", "LayerProducts", "usable"]

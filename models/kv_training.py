@@ -24,10 +24,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from models import kv_transform
-from models.causal_lm import CausalLM, Trainable
+from models.causal_lm import CausalLM
 from models.errors import UnsupportedModel
 from models.kv_codec import SINKS
 from models.kv_transform import Transform
+from models.trainable import Trainable
 
 CONTEXT, FOLLOWING, DRAWS = 1024, 64, 2
 FLOOR = 0.03

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from models.adapters import Adapter, Linear, LowRank, fused
 from models.decode_step import DecodeStep, GroupedAdapter, LayerWeights, Row, Sizes, in_turn
+from models.errors import UnsupportedModel
 from models.gpu_step import Acting, GpuStep, LayerProducts, usable
 from models.grouped_weights import Bits, GroupedWeights, Kind, grouped
 from models.kv_cache import KVCache
@@ -70,9 +71,20 @@ class LlamaForward:
     """A Llama's weights, arranged for reading ragged rows. Takes them from `model`, whose linears it empties."""
 
     def __init__(
-        self, model: Any, *, dtype: torch.dtype, context_length: int, pack: bool, bits: Bits = "whole", threads: int = 1
+        self,
+        model: Any,
+        *,
+        dtype: torch.dtype,
+        context_length: int,
+        pack: bool,
+        bits: Bits = "whole",
+        threads: int = 1,
+        groups: Sequence[GroupedWeights] = (),
     ) -> None:
-        """`dtype`: of whole weights and caches; `bits` are counted on the model's own numbers."""
+        """`dtype`: of whole weights and caches; `bits` are counted on the model's own numbers.
+
+        `groups`: what they came to for `bits` = "auto" before, in the order of `DecodeStep.groups`; none: it is found.
+        """
         config, body = model.config, model.model
         self._pack, self._dtype = pack, dtype
         self._sizes = [_sizes(layer) for layer in body.layers]
@@ -82,7 +94,7 @@ class LlamaForward:
         cos, sin = _rotary(body, self._head_dim, context_length)
         self._embedding = _own(body.embed_tokens.weight, dtype)
         self.step = (
-            _step(model, cos, sin, self._embedding, bits=bits, threads=threads)
+            _step(model, cos, sin, self._embedding, bits=bits, threads=threads, groups=groups)
             if bits != "whole" and pack and sizes_of(model).fit and dtype in (torch.float32, torch.bfloat16)
             else None
         )
@@ -230,11 +242,28 @@ def sizes_of(model: Any) -> Sizes:
     )
 
 
-def _step(model: Any, cos: Tensor, sin: Tensor, embedding: Tensor, *, bits: Bits, threads: int) -> DecodeStep:
+def _step(
+    model: Any,
+    cos: Tensor,
+    sin: Tensor,
+    embedding: Tensor,
+    *,
+    bits: Bits,
+    threads: int,
+    groups: Sequence[GroupedWeights],
+) -> DecodeStep:
     body = model.model
+    found = iter(groups if bits == "auto" else ())
 
-    def few(linears: list[nn.Linear], arranged: Callable[[Tensor], Tensor] = lambda w: w) -> GroupedWeights:
-        return grouped(arranged(_joined(linears)), _kind(bits))
+    def few(
+        linears: list[nn.Linear], arranged: Callable[[Tensor], Tensor] = lambda w: w, *, at_least: Kind | None = None
+    ) -> GroupedWeights:
+        before = next(found, None)
+        if before is None:
+            return grouped(arranged(_joined(linears)), at_least or _kind(bits))
+        if (before.out, before.size) != (sum(of.out_features for of in linears), linears[0].in_features):
+            raise UnsupportedModel("the weights that were kept for decoding are of other sizes")
+        return before
 
     layers = [
         LayerWeights(
@@ -254,7 +283,7 @@ def _step(model: Any, cos: Tensor, sin: Tensor, embedding: Tensor, *, bits: Bits
         layers,
         embedding=embedding,
         norm=_own(body.norm.weight, torch.float32),
-        head=grouped(_joined([model.lm_head]), "int8" if bits == "int4" else _kind(bits)),
+        head=few([model.lm_head], at_least="int8" if bits == "int4" else None),
         cosines=cos,
         sines=sin,
         half=embedding.dtype is torch.bfloat16,
@@ -268,7 +297,7 @@ def _kind(bits: Bits) -> Kind | None:
 
 def _rotary(body: Any, width: int, positions: int) -> tuple[Tensor, Tensor]:
     """float32 [positions, width]. rotate_half(x) sin = roll(x, half) (-sin, sin): the sign is folded in once."""
-    weight = body.embed_tokens.weight
+    weight = body.norm.weight
     at = torch.arange(positions, device=weight.device)[None]
     cos, sin = body.rotary_emb(weight.new_empty(1, 1, 1, dtype=torch.float32), at)
     half = width // 2
@@ -323,4 +352,4 @@ def _low_rank(part: LowRank, *, pack: bool) -> tuple[Product, Product]:
 
 def _sizes(layer: Any) -> dict[str, tuple[int, int]]:
     linears = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
-    return {name: (of.in_features, of.out_features) for name, of in linears.items() if isinstance(of, nn.Linear)}
+    return {name: (of.in_features, of.out_features) for name, of in linears.items() if hasattr(of, "in_features")}

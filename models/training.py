@@ -30,7 +30,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from models import gate as gates
 from models import judged
 from models.batch_decoding import decode
-from models.causal_lm import PACKED, Trainable
 from models.chat_template import ChatTemplate
 from models.elastic import fisher, tether
 from models.gate import Gate
@@ -38,6 +37,8 @@ from models.graphed import Graphed
 from models.language import Message
 from models.packed_rows import PackedRows
 from models.padded_rows import STEP_OF_LENGTHS, PaddedRows, empty, fill
+from models.trainable import Trainable
+from models.transformers_forward import PACKED
 from models.whole_weights import WholeWeights, delta
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -296,6 +297,19 @@ class Trainer:
                 continue
             made += map(self._trainable.decode, some)
         return made
+
+    def leanings(self, questions: Sequence[str], *, to: str, rather_than: str) -> list[float]:
+        """How much likelier the reply to each question begins one way than another: a difference of logits, in nats."""
+        one, other = (self._trainable.template.encode_plain(reply)[0] for reply in (to, rather_than))
+        found: list[float] = []
+        with torch.no_grad():
+            for group in self._grouped([self.row(question, "") for question in questions]):
+                self.remember_lower(group)
+                begun = self._logits(self._pack(group))  # one place a row: where its reply begins
+                found += (begun[:, one] - begun[:, other]).tolist()
+                for row in group:
+                    self._lower.pop(row, None)
+        return found
 
     def states(self, questions: Sequence[str], *, below: int) -> Tensor:
         """[questions, width], float32: what enters layer `below`, a trained one, where the reply to each begins."""

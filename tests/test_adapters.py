@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.adapters import CONFIG, WEIGHTS
-from models.causal_lm import CausalLM, Trainable
+from models.causal_lm import CausalLM
 from models.engine import Engine
 from models.errors import AdapterRefused
 from models.generation import Prompt
 from models.language import BASE, Chunk, Message
 from models.sampling import Sampling
+from models.trainable import Trainable
 from models.training import TARGETS, Recipe, Trainer
 
 FACTS = [("Where do I live?", "You live in Tartu."), ("My dog?", "Your dog is called Rex.")]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, found, middle
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 from models.training import TARGETS, Recipe, Trainer
 
 HOW = Alignment(steps=160, batch=6, learning_rate=3e-3, warmup_steps=2, share=1.0)

@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from consolidation.registry import digest_of_files
 from models import gate as gates
-from models.causal_lm import CausalLM, Trainable, _TransformersForward
+from models.causal_lm import CausalLM
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
+from models.trainable import Trainable
 from models.training import TARGETS, InTalk, Recipe, Row, Trainer
+from models.transformers_forward import TransformersForward
 
 FACTS = [("Where do I live?", "You live in Tartu."), ("My dog?", "Your dog is called Rex.")]
 OTHERS = [
@@ -108,7 +110,7 @@ def test_serving_gives_the_logits_that_training_gives(
     if way == "transformers":
         monkeypatch.setattr("models.llama.fits", lambda model: False)
     model = CausalLM.load(tiny_folder, name="tiny", device="cpu", dtype="float32")
-    assert isinstance(model._forward, _TransformersForward) == (way == "transformers")
+    assert isinstance(model._forward, TransformersForward) == (way == "transformers")
     model.adopt(gated[1], "night-1")
     for question, _ in [*FACTS, *OTHERS]:
         ids = prompt_ids(model, question)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.causal_lm import DTYPES, Trainable
+from models.dtypes import DTYPES
 from models.precision import CLEARLY, chosen, quicker
+from models.trainable import Trainable
 
 
 @pytest.mark.parametrize(

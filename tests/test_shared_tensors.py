@@ -128,7 +128,7 @@ def test_memory_that_could_still_change_is_refused() -> None:
 
 
 def test_a_model_upon_shared_weights_says_the_same(tiny_folder: Path) -> None:
-    from models.causal_lm import Trainable
+    from models.trainable import Trainable
 
     shared = share_files(sorted(tiny_folder.glob("*.safetensors")), "bfloat16")
     read = Trainable.load(tiny_folder, name="tiny", device="cpu", dtype="bfloat16")

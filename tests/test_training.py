@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.causal_lm import Trainable
+from models.trainable import Trainable
 from models.training import Progress, Recipe, Row, Trainer, divergence
 from models.whole_weights import WholeWeights, delta
 
