@@ -29,6 +29,7 @@ from consolidation.selection import LOOKED_AT
 from consolidation.sleeper import HandOver, House, Sleeper
 from memory import feedback
 from memory.experiences import Experiences
+from memory.recall import Recall
 from memory.store import Store
 from memory.words import words
 from models.engine import Engine
@@ -117,6 +118,7 @@ def sleeper(
     settings: Settings,
     store: Store,
     experiences: Experiences,
+    recall: Recall,
     registry: Registry,
     serving: Serving,
     *,
@@ -146,6 +148,7 @@ def sleeper(
             current=None if current is None or current.stale else str(registry.folder_of(current.id)),
             replies_file=str(kept),
             writer=writer_for(_weights(settings)),
+            reviser=reviser_for(_weights(settings)),
             beginning=beginning_for(_weights(settings)),
         )
 
@@ -159,6 +162,7 @@ def sleeper(
         busy=lambda: serving.engine.stats().running > 0,
         now=now,
         may=may,
+        vectors=recall.vectors,
         share=lambda: None if serving.engine.model.card.device.startswith("cuda") else _shared_base(_weights(settings)),
         bars=bars,
         adapters_kept=settings.adapters_kept,
@@ -347,6 +351,11 @@ def _half_of_memory() -> int:
 def writer_for(weights: Path) -> str | None:
     """The writer's folder, if it was trained on these weights; its name carries its digest."""
     return _shipped("writers/*/writer.json", weights)
+
+
+def reviser_for(weights: Path) -> str | None:
+    """The reviser's folder, if it was trained on these weights; its name carries its digest."""
+    return _shipped("revisers/*/reviser.json", weights)
 
 
 def beginning_for(weights: Path) -> str | None:

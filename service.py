@@ -140,7 +140,14 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         moods = _moods(settings, store, temperament)
         backups = backups_of(settings, store, registry, base=base_digest(settings), now=_now)
         nights = sleeper(
-            settings, store, memory.experiences, registry, serving, may=conduct_of_nights(backups), now=_now
+            settings,
+            store,
+            memory.experiences,
+            memory.recall,
+            registry,
+            serving,
+            may=conduct_of_nights(backups),
+            now=_now,
         )
         ticking = clock(settings, store, nights, engine, may=conduct_of_nights(backups), now=_now)
         beating = _pulse(settings, store, engine, moods, backups, ticking)

@@ -14,6 +14,7 @@ from typing import Any
 
 JOB, RESULT, ADAPTER = "job.json", "result.json", "adapter"
 READING, NOTES = "reading.json", "notes.json"
+COMPARISON, COMPARED = "comparison.json", "compared.json"
 
 
 class BrokenJob(Exception):
@@ -85,6 +86,33 @@ class Notes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Messages to be compared by the reviser: whether the later of a pair takes back what the earlier told."""
+
+    model: str
+    dtype: str
+    device: str
+    threads: int
+    memory_mib: int
+    reviser: str
+    """The reviser's folder."""
+    pairs: Sequence[tuple[str, str]]
+    """Earlier, later."""
+    weights: Mapping[str, Any] | None = None
+    """As a job's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What the reviser said of each pair; empty where it leant too little to a revision to be asked for more."""
+
+    replies: Sequence[str]
+    leanings: Sequence[float]
+    """To a revision, in nats."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """What one arm said."""
 
@@ -112,10 +140,10 @@ class Result:
     """What it was trained in."""
 
 
-_NAMES = {Job: JOB, Result: RESULT, Reading: READING, Notes: NOTES}
+_NAMES = {Job: JOB, Result: RESULT, Reading: READING, Notes: NOTES, Comparison: COMPARISON, Compared: COMPARED}
 
 
-def write(value: Job | Result | Reading | Notes, folder: Path) -> None:
+def write(value: Job | Result | Reading | Notes | Comparison | Compared, folder: Path) -> None:
     """Write a job or a result: whole or not at all."""
     name = _NAMES[type(value)]
     part = folder / f".{name}.part"
@@ -144,6 +172,18 @@ def read_reading(folder: Path) -> Reading:
 def read_notes(folder: Path) -> Notes:
     """Raises: BrokenJob."""
     found: Notes = _of(Notes, folder / NOTES)
+    return found
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Raises: BrokenJob."""
+    found: Comparison = _of(Comparison, folder / COMPARISON)
+    return found
+
+
+def read_compared(folder: Path) -> Compared:
+    """Raises: BrokenJob."""
+    found: Compared = _of(Compared, folder / COMPARED)
     return found
 
 

@@ -22,7 +22,7 @@ from consolidation.exam import (
 )
 from consolidation.examples import Amounts, Question
 from consolidation.facts import Fact
-from consolidation.job import Arm, Job, Reading, Result
+from consolidation.job import Arm, Comparison, Job, Reading, Result
 from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refusals_lost, standing
 from consolidation.rehearsal import prompts
 from consolidation.unlearning import Trace, said_again
@@ -56,6 +56,8 @@ class Setting:
     replies_file: str | None = None
     writer: str | None = None
     """The writer's folder, where it fits the model."""
+    reviser: str | None = None
+    """The reviser's folder, where it fits the model."""
     beginning: str | None = None
     """What training begins from (models/alignment.py), where it fits the model."""
     placebo: bool = False
@@ -154,6 +156,20 @@ def reading(messages: Sequence[str], *, seed: int, setting: Setting) -> Reading:
         writer=setting.writer,
         messages=list(messages),
         seed=seed,
+    )
+
+
+def comparison(pairs: Sequence[tuple[str, str]], *, setting: Setting) -> Comparison:
+    """The job of saying which of these pairs of messages, earlier and later, are revisions."""
+    assert setting.reviser is not None
+    return Comparison(
+        model=setting.model,
+        dtype=setting.dtype,
+        device=setting.device,
+        threads=setting.threads,
+        memory_mib=setting.memory_mib,
+        reviser=setting.reviser,
+        pairs=list(pairs),
     )
 
 

@@ -8,9 +8,9 @@ before all, and no source may fill it alone where there are others.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from consolidation.clauses import Talk
@@ -18,6 +18,7 @@ from consolidation.english import is_intelligible
 from consolidation.facts import Fact
 from consolidation.notes import LONGEST, Note
 from consolidation.reading import read
+from consolidation.revisions import Revision, meant, revised
 from memory.admission import order_in
 from memory.experience import USER, Experience, Provenance
 
@@ -89,52 +90,109 @@ def select(
     trust: Callable[[Provenance], float] = lambda _: 0.5,
     limits: Limits | None = None,
     notes: Mapping[str, Sequence[Note]] | None = None,
+    revisions: Mapping[str, Sequence[Revision]] | None = None,
 ) -> Selection:
-    """Choose. `experiences` in any order; `trust` is how far a source is believed, in (0, 1)."""
+    """Choose. `experiences` in any order; `trust` is how far a source is believed, in (0, 1).
+
+    `notes` and `revisions`: what the writer and the reviser made of experiences, by id.
+    """
     limits = limits or Limits()
-    fates: dict[str, Choice] = {}
-    told: dict[tuple[str, str, str], Sourced] = {}
+    notes, revisions = notes or {}, revisions or {}
+    sofar = _Sofar(now=now)
     talks: dict[tuple[str | None, str], Talk] = {}
-    withheld: list[str] = []
-    replaced: dict[str, list[Former]] = {}
     for one in sorted(experiences, key=lambda e: (e.at, e.n)):
         refusal = _refused(one, trust, limits)
-        if refusal is not None:
-            fates[one.id] = Choice(experience=one.id, taken=False, reason=refusal)
-            if one.provenance.author != "model" and one.superseded_by is None:
-                withheld.append(one.text)
-            if one.superseded_by is not None and _refused(replace(one, superseded_by=None), trust, limits) is None:
-                was = read(one.text, Talk(), (notes or {}).get(one.id, ()))
-                replaced.setdefault(one.superseded_by, []).extend(Former(fact=f, experience=one.id) for f in was)
+        if refusal is None:
+            talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
+            facts = read(one.text, talk, notes.get(one.id, ()))
+            sofar.take(one, sofar.revise(one, facts, revisions.get(one.id, ())))
             continue
-        talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
-        facts = read(one.text, talk, (notes or {}).get(one.id, ()))
-        if not facts:
-            fates[one.id] = Choice(experience=one.id, taken=False, reason="holds nothing that could be asked for")
-        for fact in facts:
-            key = (one.provenance.entity, *fact.key)
-            earlier = told.get(key)
-            if earlier is not None and earlier.fact.value.lower() == fact.value.lower() and earlier.experience != one:
-                fates.setdefault(one.id, Choice(experience=one.id, taken=False, reason="says again what is known"))
-                continue
-            if earlier is not None and earlier.experience.id != one.id:
-                reason = f"corrected by {one.id}"
-                fates[earlier.experience.id] = Choice(experience=earlier.experience.id, taken=False, reason=reason)
-            former = _former(fact, earlier, replaced.get(one.id, ()), alone=len(facts) == 1)
-            known = replace(fact, was=former.fact.statement if former else "")
-            told[key] = Sourced(fact=known, experience=one, priority=_priority(one, now), former=former)
-    kept, crowded_out = _within(list(told.values()), limits)
+        sofar.leave(one, refusal)
+        if one.superseded_by is None:
+            sofar.withheld += [one.text] if one.provenance.author != "model" else []
+        elif _refused(replace(one, superseded_by=None), trust, limits) is None:
+            sofar.replaced[one.superseded_by] += [
+                Former(fact=fact, experience=one.id) for fact in read(one.text, Talk(), notes.get(one.id, ()))
+            ]
+    told = list(sofar.told.values())
+    kept, crowded_out = _within(told, limits)
     for sourced, reason in crowded_out:
-        fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=False, reason=reason)
+        sofar.leave(sourced.experience, reason)
     for sourced in kept:
         reason = f"tells {sourced.fact.statement}"
-        fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=True, reason=reason)
+        sofar.fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=True, reason=reason)
     return Selection(
         facts=tuple(kept),
-        choices=tuple(fates[e.id] for e in experiences if e.id in fates),
-        withheld=tuple(withheld),
-        disagreements=_disagreements(list(told.values())),
+        choices=tuple(sofar.fates[e.id] for e in experiences if e.id in sofar.fates),
+        withheld=tuple(sofar.withheld),
+        disagreements=_disagreements(told),
     )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sofar:
+    """What holds after so many of the experiences, in the order in which they were made."""
+
+    now: datetime
+    told: dict[tuple[str, str, str], Sourced] = field(default_factory=dict)
+    fates: dict[str, Choice] = field(default_factory=dict)
+    withheld: list[str] = field(default_factory=list)
+    replaced: defaultdict[str, list[Former]] = field(default_factory=lambda: defaultdict(list))
+    """By the experience that took its place."""
+
+    def leave(self, one: Experience, reason: str) -> None:
+        self.fates[one.id] = Choice(experience=one.id, taken=False, reason=reason)
+
+    def revise(self, one: Experience, facts: list[Fact], revisions: Sequence[Revision]) -> list[Fact]:
+        """Take back what one message takes back, and keep what it puts in its place; the rest of its facts."""
+        for by in revisions:
+            before = _taken_back(self.told, by)
+            if before is None:
+                continue
+            self.leave(before.experience, f"corrected by {one.id}")
+            if by.now:
+                since, facts = _since(before, by, one, facts, self.now)
+                self.told[one.provenance.entity, *since.fact.key] = since
+            else:
+                self.replaced[one.id].append(Former(fact=before.fact, experience=by.earlier))
+        return facts
+
+    def take(self, one: Experience, facts: Sequence[Fact]) -> None:
+        """Keep what one message tells, in place of what was told of the same before."""
+        if not facts and all(s.experience != one for s in self.told.values()):
+            self.leave(one, "holds nothing that could be asked for")
+        for fact in facts:
+            key = (one.provenance.entity, *fact.key)
+            earlier = self.told.get(key)
+            if earlier is not None and earlier.fact.value.lower() == fact.value.lower() and earlier.experience != one:
+                self.fates.setdefault(one.id, Choice(experience=one.id, taken=False, reason="says again what is known"))
+                continue
+            if earlier is not None and earlier.experience.id != one.id:
+                self.leave(earlier.experience, f"corrected by {one.id}")
+            former = _former(fact, earlier, self.replaced.get(one.id, ()), alone=len(facts) == 1)
+            known = replace(fact, was=former.fact.statement if former else "")
+            self.told[key] = Sourced(fact=known, experience=one, priority=_priority(one, self.now), former=former)
+
+
+def _taken_back(told: dict[tuple[str, str, str], Sourced], by: Revision) -> Sourced | None:
+    """What a revision is of, which is told no more."""
+    there = {id(s.fact): key for key, s in told.items() if s.experience.id == by.earlier}
+    fact = meant([told[key].fact for key in there.values()], by)
+    return None if fact is None else told.pop(there[id(fact)])
+
+
+def _since(
+    before: Sourced, by: Revision, one: Experience, facts: Sequence[Fact], now: datetime
+) -> tuple[Sourced, list[Fact]]:
+    """What holds since, with what its message's facts ask of the same; and the rest of those."""
+    fact = revised(before.fact, by)
+    same = [f for f in facts if f.marks & fact.marks]
+    asked = dict.fromkeys(q for f in (fact, *same) for q in f.written)
+    near = dict.fromkeys(q for f in (fact, *same) for q in f.never if q not in asked)
+    fact = replace(fact, written=tuple(asked), never=tuple(near))
+    former = Former(fact=before.fact, experience=by.earlier)
+    since = Sourced(fact=fact, experience=one, priority=_priority(one, now), former=former)
+    return since, [f for f in facts if f not in same]
 
 
 def _former(fact: Fact, earlier: Sourced | None, replaced: Sequence[Former], *, alone: bool) -> Former | None:
@@ -159,10 +217,20 @@ def to_note(
 ) -> list[Experience]:
     """What the writer is to read first: what may be learnt from and has no note yet, the pressing before others."""
     limits = limits or Limits()
-    fit = [
-        e for e in experiences if e.id not in noted and len(e.text) <= LONGEST and _refused(e, trust, limits) is None
-    ]
+    fit = [e for e in readable(experiences, trust=trust, limits=limits) if e.id not in noted]
     return sorted(fit, key=lambda e: (-_priority(e, now), e.n))[: limits.notes]
+
+
+def readable(
+    experiences: Sequence[Experience],
+    *,
+    trust: Callable[[Provenance], float] = lambda _: 0.5,
+    limits: Limits | None = None,
+) -> list[Experience]:
+    """What may be learnt from and is short enough for the writer, in the order in which it was said."""
+    limits = limits or Limits()
+    fit = [e for e in experiences if len(e.text) <= LONGEST and _refused(e, trust, limits) is None]
+    return sorted(fit, key=lambda e: (e.at, e.n))
 
 
 def _disagreements(told: Sequence[Sourced]) -> tuple[tuple[str, str], ...]:

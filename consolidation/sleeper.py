@@ -23,14 +23,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from consolidation import job as files
 from consolidation import journal, notebook
 from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
-from consolidation.night import Outcome, Plan, Setting, judge, plan, reading
+from consolidation.night import Outcome, Plan, Setting, comparison, judge, plan, reading
 from consolidation.notes import Note, notes_of
 from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry, former
-from consolidation.selection import Limits, Selection, Sourced, select, to_note
+from consolidation.revisions import Revision, of_one, revision_of, to_compare
+from consolidation.selection import Limits, Selection, Sourced, readable, select, to_note
 from consolidation.unlearning import traces
 from consolidation.variation import words_of
 from memory.experience import Experience, Provenance
@@ -91,6 +95,8 @@ class House:
     now: Callable[[], datetime]
     may: Callable[[str, Mapping[str, float]], Sequence[str]] = lambda act, metrics: ()
     """What an act would break of the agent's conduct, with its metrics as they would be; nothing: it may be done."""
+    vectors: Callable[[Sequence[Experience]], NDArray[np.float32]] = lambda some: np.zeros((len(some), 0), np.float32)
+    """What experiences mean, [experiences, dimensions], each of length 1 or 0."""
     share: Callable[[], HandOver | None] = lambda: None
     """The base's weights, where a night's processes can map them; None: they read their files."""
     bars: Bars = field(default_factory=Bars)
@@ -209,7 +215,12 @@ class Sleeper:
             return
         notes = self._notes(night, day, house.setting(current))
         selection = select(
-            day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits, notes=notes
+            day,
+            now=house.now(),
+            trust=lambda source: house.trust(owner, source),
+            limits=house.limits,
+            notes=notes,
+            revisions=self._revisions(night, day, notes, house.setting(current)),
         )
         known = self._registry.known(current.id) if current else []
         new, old = parted(selection, known, journal.missed(self._store, owner=owner))
@@ -300,6 +311,35 @@ class Sleeper:
         made = {e.id: notes_of(e.text, of) for e, of in zip(new, replies, strict=True)}
         notebook.keep(self._store, made, owner=owner, writer=writer)
         return {**known, **made}
+
+    def _revisions(
+        self, night: Night, day: Sequence[Experience], notes: Mapping[str, Sequence[Note]], setting: Setting
+    ) -> dict[str, tuple[Revision, ...]]:
+        """What takes back what earlier messages told, compared now where it was not before."""
+        if setting.reviser is None:
+            return {}
+        house, owner, reviser = self._house, night.owner, Path(setting.reviser).name
+        seen = notebook.compared(self._store, owner=owner, reviser=reviser)
+        said = readable(day, trust=lambda source: house.trust(owner, source), limits=house.limits)
+        new = [n for n, one in enumerate(said) if one.id not in seen][-house.limits.notes :]
+        pairs = to_compare(
+            new, [one.text for one in said], house.vectors(said), may=[bool(notes.get(one.id)) for one in said]
+        )
+        found: dict[str, list[tuple[float, Revision]]] = {said[n].id: [] for n in new}
+        if pairs:
+            folder = self._folder / night.id / "comparing"
+            folder.mkdir(parents=True)
+            asked = comparison([(said[i].text, said[j].text) for i, j in pairs], setting=setting)
+            files.write(replace(asked, weights=self._shared()), folder)
+            self._work(night, folder)
+            compared = files.read_compared(folder)
+            for (i, j), reply, leaning in zip(pairs, compared.replies, compared.leanings, strict=True):
+                one = revision_of(said[i].text, said[j].text, reply, experience=said[i].id)
+                if one is not None:
+                    found[said[j].id].append((leaning, one))
+        kept = {id: of_one(of) for id, of in found.items()}
+        notebook.keep_revisions(self._store, kept, owner=owner, reviser=reviser)
+        return notebook.revisions(self._store, owner=owner)
 
     def _examined(
         self, night: Night, planned: Plan, folder: Path, result: files.Result

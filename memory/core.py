@@ -40,6 +40,10 @@ _TAKEN: Mapping[str, str] = {
     "patterns": f"SELECT * FROM patterns WHERE {_OF_CHOSEN}",
     "evidence": f"SELECT * FROM evidence WHERE pattern IN (SELECT id FROM patterns WHERE {_OF_CHOSEN})",
     "notes": f"SELECT * FROM notes WHERE experience IN (SELECT id FROM experiences WHERE n IN ({_CHOSEN}))",
+    "compared": f"SELECT * FROM compared WHERE experience IN (SELECT id FROM experiences WHERE n IN ({_CHOSEN}))",
+    "revisions": "SELECT * FROM revisions WHERE"
+    f" experience IN (SELECT id FROM experiences WHERE n IN ({_CHOSEN}))"
+    f" AND earlier IN (SELECT id FROM experiences WHERE n IN ({_CHOSEN}))",
     "trust": "SELECT * FROM trust",
     "salience_rings": "SELECT * FROM salience_rings",
     "salience_scales": "SELECT * FROM salience_scales",

@@ -502,3 +502,30 @@ def m011_rooms(db: Database) -> None:
         " BEGIN SELECT RAISE(ABORT, 'looks are never changed'); END",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m012_revisions(db: Database) -> None:
+    """Which messages take back what earlier ones told, so that no night compares them twice."""
+    for statement in (
+        """
+        CREATE TABLE compared (
+            owner TEXT NOT NULL,
+            experience TEXT NOT NULL,
+            reviser TEXT NOT NULL,           -- digest of the adapter that saw it
+            PRIMARY KEY (owner, experience)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE revisions (
+            owner TEXT NOT NULL,
+            experience TEXT NOT NULL,        -- the later; goes with either
+            earlier TEXT NOT NULL,
+            was TEXT NOT NULL,               -- words of the earlier that hold no more
+            now TEXT NOT NULL,               -- words of the later in their place; empty: none
+            PRIMARY KEY (owner, experience, earlier)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX revisions_by_earlier ON revisions (owner, earlier)",
+    ):
+        db.execute(statement)

@@ -208,6 +208,23 @@ class Recall:
                 del self._embedded[next(iter(self._embedded))]
         return np.stack([known[text] for text in texts])
 
+    def vectors(self, experiences: Sequence[Experience]) -> Floats:
+        """[experiences, dimensions], each of length 1; zeros for what has none yet, or of another embedder."""
+        found = np.zeros((len(experiences), 0 if self._embedder is None else self._embedder.dimensions), np.float32)
+        places = {one.n: place for place, one in enumerate(experiences)}
+        ns = list(places)
+        with self._store.reading() as db:
+            for start in range(0, len(ns), _AT_ONCE):
+                some = ns[start : start + _AT_ONCE]
+                marks = ",".join("?" for _ in some)
+                rows = db.execute(
+                    f"SELECT experience, vector FROM vectors WHERE model = ? AND experience IN ({marks})",
+                    [self._model, *some],
+                )
+                for n, vector in rows:
+                    found[places[n]] = np.frombuffer(vector, "<f2").astype(np.float32)
+        return found
+
     def nearest(self, vector: Floats, *, owner: str, before: int | None = None) -> float | None:
         """Cosine of the most similar experience, of those that came before row `before`; None: there is none."""
         with self._lock, self._store.reading() as db:

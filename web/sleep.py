@@ -82,7 +82,8 @@ async def plan_night(service: ServiceDep, owner: OwnerDep) -> PlanReply:
             return feedback.trust(service.memory.store, source, owner=owner, at=now).in_source
 
         notes = notebook.kept(service.memory.store, owner=owner)
-        selection = select(experiences, now=now, trust=trust, notes=notes)
+        revisions = notebook.revisions(service.memory.store, owner=owner)
+        selection = select(experiences, now=now, trust=trust, notes=notes, revisions=revisions)
         night = dream([s.fact for s in selection.facts], seed=now.toordinal()) if selection.facts else None
         dreams = () if night is None else night.dreams
         return PlanReply(
