@@ -416,6 +416,7 @@ def _now() -> datetime:
 def _limits(settings: Settings) -> EngineLimits:
     return EngineLimits(
         batch=settings.max_batch,
+        drafts=settings.drafts,
         waiting=settings.max_waiting,
         waiting_tokens=settings.max_waiting_tokens,
         state_bytes=settings.kv_cache_mib << 20,

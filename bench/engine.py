@@ -1,16 +1,18 @@
 """The engine beside llama.cpp on the same file and `transformers.generate`, in one run, in turn.
 
     python -m bench.engine --json [--repeats 5] [--contexts 16 512 2048] [--sessions 1 4 8 16] [--bits int8]
-    python -m bench.engine --adapters | --busy | --quality [--bits int4]
+    python -m bench.engine --adapters | --busy | --drafts | --quality [--bits int4]
 
 Each in a process of its own that waits while others are measured, two threads each: ours as it serves by default, ours
 in bfloat16 (caches, and prompts), and with all weights whole; llama.cpp by an installed wheel (pip install --no-deps
 xllamacpp==2026.10.11549); `generate` in bfloat16. Decode and prefill speed at each context, all tokens a second of
 several sessions at once at context 16, peak memory, and seconds from the process's start to its first token. Every
 round measures all, one after the other; ratios are round by round. `of the bandwidth`: of what the machine can read in
-a second, the share that the weights of a token are.
+a second, the share that the weights of a token are. Nothing is drafted ahead in any of this.
 
 --adapters: what adapters cost, one for all and four in a batch of eight, in turn with the base alone.
+--drafts: what a step of several rows of one sequence costs; and greedy replies to requests that no night rehearses,
+plain ones and such as ask for a text to be repeated, with drafts and without, in turn, and whether they are the same.
 --busy: decode beside processes that do nothing but count.
 --quality: 200 texts that no night rehearses, read token by token by the weights that decode and by float32: KL and
 how often the likeliest token is the same.
@@ -34,7 +36,7 @@ from typing import Any
 
 from bench import tiny
 from bench.serving import collect, ratio, seconds_to_generate, spread
-from models.engine import Engine
+from models.engine import Engine, EngineLimits
 from models.generation import Prompt
 from models.language import BASE
 from models.sampling import Sampling
@@ -134,7 +136,7 @@ def ids_of(seed: int, n: int) -> list[int]:
 
 
 def engine_of(kind: str) -> Engine:
-    """The product's engine, without the service around it. `kind`: dtype and bits."""
+    """The product's engine, without the service around it, and without drafts. `kind`: dtype and bits."""
     import torch
 
     from models.causal_lm import CausalLM
@@ -143,7 +145,8 @@ def engine_of(kind: str) -> Engine:
     source = resolve(DEFAULT_MODEL, cache_dir=load().settings.cache_dir).location
     dtype, bits = kind.split()
     engine = Engine(
-        lambda: CausalLM.load(source, name="ours", device="cpu", dtype=dtype, bits=bits)  # type: ignore[arg-type]
+        lambda: CausalLM.load(source, name="ours", device="cpu", dtype=dtype, bits=bits),  # type: ignore[arg-type]
+        EngineLimits(drafts=0),
     )
     engine.wait_until_loaded(120)
     return engine
@@ -234,6 +237,55 @@ def adapters(repeats: int) -> dict[str, Any]:
         case: {kind: spread(v) for kind, v in of.items()} | {"to base": ratio(of["adapters"], of["base"])}
         for case, of in found.items()
     }
+
+
+def drafts(repeats: int) -> dict[str, Any]:
+    """What drafting costs and gains."""
+    from consolidation.rehearsal import exchanges, prompts
+    from models.language import Chunk, Message
+
+    plain = engine_of("float32 auto")
+    model = plain.model
+    costs: dict[int, list[float]] = {rows: [] for rows in (1, 2, 3, 4, 5)}
+    state = model.new_state()
+    model.read([Chunk(token_ids=ids_of(0, 256), state=state)])
+    for turn in range(60):
+        for rows, into in costs.items():
+            chunks = [Chunk(token_ids=[n], state=state, decoded=True, ahead=n - 100) for n in range(100, 100 + rows)]
+            began = time.perf_counter()
+            model.read(chunks)
+            into.extend([time.perf_counter() - began] * (turn > 5))
+            state.crop(256)
+    said = [t.said for t in prompts() if t.held_back][:12]
+    repeated = [f"Repeat this text word for word:\n\n{t.reply}" for t in exchanges() if t.held_back and t.reply][:12]
+    drafting = Engine(lambda: model, EngineLimits())
+    drafting.wait_until_loaded()
+    found: dict[str, Any] = {}
+    for name, texts in (("plain", said), ("repeated", repeated)):
+        speeds: dict[str, list[float]] = {"without": [], "with": []}
+        before, same = drafting.stats(), True
+        for _ in range(repeats):
+            for text in texts:
+                ids = model.chat_ids([Message(role="user", content=text)]) or []
+                made = {}
+                for kind, engine in (("without", plain), ("with", drafting)):
+                    asked = Prompt(token_ids=ids, max_tokens=160, sampling=Sampling(temperature=0.0), fleeting=True)
+                    made[kind] = reply = engine.submit(asked).wait()
+                    speeds[kind].append(max(1, len(reply.token_ids) - 1) / max(reply.timings.decode, 1e-6))
+                same = same and made["with"].token_ids == made["without"].token_ids
+        after = drafting.stats()
+        drafted, right = after.drafted - before.drafted, after.drafted_right - before.drafted_right
+        found[name] = {
+            **{kind: spread(of) for kind, of in speeds.items()},
+            "with to without": ratio(speeds["with"], speeds["without"]),
+            "drafted": drafted,
+            "right": right / max(1, drafted),
+            "same tokens": same,
+        }
+    drafting.close()
+    plain.close()
+    one = statistics.median(costs[1])
+    return {"cost of rows": {rows: round(statistics.median(of) / one, 3) for rows, of in costs.items()}, **found}
 
 
 def busy(repeats: int) -> dict[str, Any]:
@@ -387,6 +439,7 @@ def main() -> int:
     parser.add_argument("--contexts", type=int, nargs="*", default=[16, 512, 2048])
     parser.add_argument("--sessions", type=int, nargs="*", default=[1, 4, 8, 16])
     parser.add_argument("--adapters", action="store_true")
+    parser.add_argument("--drafts", action="store_true")
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
@@ -399,6 +452,8 @@ def main() -> int:
         report = quality(args.dtype, args.bits)
     elif args.adapters:
         report = adapters(args.repeats)
+    elif args.drafts:
+        report = drafts(args.repeats)
     elif args.busy:
         report = busy(args.repeats)
     else:

@@ -29,6 +29,7 @@ from models.simd import (
 from models.step_layout import (
     CAPACITY,
     COSINES,
+    DRAFTED,
     HALF,
     HEADS,
     KEYS,
@@ -130,6 +131,13 @@ def _weighed(scores: int, seen: int, width: int, values: int, half: int, out: in
 
 
 @compiled
+def write(plan: Ints, row: Ints, layer: int, head: int, mixed: int, own: int) -> None:
+    """One row's key and value of one head: before anybody attends, where rows of one sequence look at each other."""
+    place = (layer * plan[KV_HEADS] + head) * row[CAPACITY] * (2 if plan[HALF] else 4) * plan[WIDTH]
+    _written(plan, row, head, mixed, row[KEYS] + place, row[VALUES] + place, own)
+
+
+@compiled
 def attend(
     plan: Ints, row: Ints, r: int, layer: int, head: int, piece: int, mixed: int, scale: float, own: int
 ) -> None:
@@ -144,7 +152,7 @@ def attend(
     nbytes = (2 if half else 4) * width
     place = (layer * kv_heads + head) * row[CAPACITY] * nbytes
     keys, values = row[KEYS] + place, row[VALUES] + place
-    if first + seen == position + 1:
+    if first + seen == position + 1 and not plan[DRAFTED]:
         _written(plan, row, head, mixed, keys, values, own)
     for g in range(group):
         query = mixed + 4 * (head * group + g) * width

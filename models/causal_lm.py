@@ -173,6 +173,10 @@ class CausalLM:
             known_llama.keep(folder, proof, model=model, tokenizer=tokenizer, vocabulary=vocabulary)
         return made
 
+    @property
+    def decoded_at_once(self) -> int:
+        return 0 if self._step is None else MOST_ROWS  # on a GPU a row's bits depend on how many there are
+
     def new_state(self) -> KVCache:
         return KVCache(self._shape)
 

@@ -30,7 +30,7 @@ from models.step_layout import Ints
 MOST_ROWS = 16
 PRODUCTS = ("qkv", "output", "gate_up", "down")
 """A layer's, in the order of `step_layout`."""
-_PHASES = 10
+_PHASES = 11
 """Of a layer, at most."""
 _UNITS = 4
 """Of a product, for each thread: fewer, and threads wait for each other; more, and they wait for the counter."""
@@ -90,6 +90,8 @@ class Row:
     steering: Steering | None = None
     place: int = 0
     """Of its logits among those of all rows."""
+    ahead: int = 0
+    """Rows of the same state before this one: it is a draft of what comes after them."""
 
 
 class DecodeStep:
@@ -180,15 +182,17 @@ class DecodeStep:
         table = np.zeros((n, layout.ROW), np.int64)
         held = []
         for r, row in enumerate(rows):
-            if row.state.length >= len(self._turns[0]):
-                raise IndexError(f"position {row.state.length} is beyond a window of {len(self._turns[0])}")
-            row.state.reserve(row.state.length + 1)
-            table[r, : layout.POSITION] = row.state.addresses
-            table[r, layout.POSITION], table[r, layout.PLACE] = row.state.length, row.place
+            position = row.state.length + row.ahead
+            if position >= len(self._turns[0]):
+                raise IndexError(f"position {position} is beyond a window of {len(self._turns[0])}")
+            row.state.reserve(position + 1)
+            table[r, layout.POSITION], table[r, layout.PLACE] = position, row.place
             if row.steering is not None:
                 vectors, first = row.steering.vectors.contiguous(), row.steering.first
                 held.append(vectors)
                 table[r, layout.STEERED_FROM : layout.PLACE] = first, first + len(vectors), vectors.data_ptr()
+        for r, row in enumerate(rows):  # once all have room
+            table[r, : layout.POSITION] = row.state.addresses
         low_rank, adapters = self._nothing
         if adapted:
             low_rank, adapters = (np.stack([getattr(a, name) for a, _, _ in adapted]) for name in ("table", "fields"))
@@ -211,7 +215,8 @@ class DecodeStep:
         )
         sizes = s.hidden, s.inner, s.heads, s.kv_heads, s.width, self._head.blocks, n, len(adapted), rank, pieces
         grain = _UNITS * len(self._own)
-        plan = np.array([*sizes, self._half, grain, *(t.data_ptr() for t in shared)], np.int64)
+        drafted = any(row.ahead for row in rows)
+        plan = np.array([*sizes, self._half, grain, drafted, *(t.data_ptr() for t in shared)], np.int64)
         wide, group = max(s.hidden, s.inner, s.heads * s.width), s.heads // s.kv_heads
         own = n * (2 * wide + 2 * BLOCK) + group * (s.width + layout.SPLIT) + wide
         self._walk(plan, table, low_rank, adapters, own=own, held=(shared, held))

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,6 +66,8 @@ class EngineLimits:
     """Prompt tokens read in one step while nobody is waiting for a next token."""
     prefill_chunk_shared: int = 64
     """The same while replies are being written: they pause for this long."""
+    drafts: int = 3
+    """Tokens at most that a reply is drafted ahead, if it is alone and the model decodes several at once; 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,10 @@ class EngineStats:
     states_at_rest: int
     state_bytes: int
     state_bytes_limit: int
+    drafted: int = 0
+    """Tokens, since the start, that replies were drafted ahead by."""
+    drafted_right: int = 0
+    """Of these, those that were what came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,7 @@ class Engine:
         self._changed = threading.Condition()
         self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._prefill_speed: float | None = None
+        self._drafted = self._right = 0
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -368,6 +376,8 @@ class Engine:
                 states_at_rest=len(self._resting),
                 state_bytes=self._resting.nbytes + self._reserved_bytes(),
                 state_bytes_limit=self.limits.state_bytes,
+                drafted=self._drafted,
+                drafted_right=self._right,
             )
 
     def _notify(self) -> None:
@@ -475,27 +485,56 @@ class Engine:
         return sum(s.tokens_at_most for s in self._batch) * self.model.card.state_bytes_per_token
 
     def _step(self) -> None:
-        """Read one chunk of every sequence that has its turn, and give each that has read all its next token."""
+        """Read one chunk of every sequence that has its turn, and give each that has read all its next tokens."""
         taking_part = self._chunks()
         reading = self.model.read([chunk for _, chunk in taking_part], between=self._run_errands)
-        for (sequence, _), row, surprisals in zip(taking_part, reading.logits, reading.surprisals, strict=True):
+        rows = zip(taking_part, reading.logits, reading.surprisals, strict=True)
+        for _, of_one in groupby(rows, key=lambda row: id(row[0][0])):
+            (((sequence, _), row, surprisals), *drafted) = of_one
+            assert sequence.state is not None
+            sequence.ahead = len(drafted)
             sequence.surprisals += surprisals
             if sequence.unread and sequence.next_position in sequence.prompt.judged:
                 token = torch.tensor([sequence.context[sequence.next_position]], device=row.device)
                 sequence.surprisals.append(float(surprisal(row[None], token)))
             if sequence.unread or sequence.generation.stop_reason is not None:
+                sequence.leave(0)
                 continue
-            prompt = sequence.prompt
             try:
-                choice = choose(
-                    row, prompt.sampling, prompt=prompt.token_ids, reply=sequence.reply, ends=self.model.card.stop_ids
-                )
-                self._extend(sequence, choice)
+                drafts = [chunk.token_ids[0] for (_, chunk), _, _ in drafted]
+                choices = self._chosen(sequence, [row, *(row for _, row, _ in drafted)], drafts)
+                self._tell(sequence, choices, drafts)
             except Exception as error:  # whatever is wrong with one reply must not end the others
                 self._fail(sequence, error)
 
+    def _chosen(self, sequence: TokenSequence, rows: Sequence[Tensor], drafts: Sequence[int]) -> list[Choice]:
+        """The token after each row, as long as the draft that made the next row is what was chosen."""
+        prompt, ends, reply = sequence.prompt, self.model.card.stop_ids, list(sequence.reply)
+        chosen: list[Choice] = []
+        for row, draft in zip(rows, [*drafts, None], strict=True):
+            choice = choose(row, prompt.sampling, prompt=prompt.token_ids, reply=reply, ends=ends)
+            chosen.append(choice)
+            reply.append(choice.token_id)
+            if choice.token_id != draft or choice.token_id in ends or len(reply) >= prompt.max_tokens:
+                break
+        return chosen
+
+    def _tell(self, sequence: TokenSequence, choices: Sequence[Choice], drafts: Sequence[int]) -> None:
+        """Give a sequence its next tokens; its state keeps what it has read of them."""
+        right = len(choices) - 1
+        sequence.leave(right)
+        if drafts:
+            sequence.pace.learn(len(drafts), right)
+            self._drafted, self._right = self._drafted + len(drafts), self._right + right
+        for n, choice in enumerate(choices):
+            sequence.ahead = right - n
+            self._extend(sequence, choice)
+            if sequence.state is None:  # it ended, by a text to stop at
+                break
+
     def _chunks(self) -> list[tuple[TokenSequence, Chunk]]:
         writing = any(s.decoding for s in self._batch)
+        spare = min(self.limits.drafts, self.model.decoded_at_once - 1) if len(self._batch) == 1 else 0
         budget = self.limits.prefill_chunk_shared if writing else self.limits.prefill_chunk
         chunks: list[tuple[TokenSequence, Chunk]] = []
         reading = False
@@ -523,6 +562,12 @@ class Engine:
                     decoded=sequence.decoding,
                 )
                 chunks.append((sequence, chunk))
+                if sequence.decoding and spare > 0:
+                    drafts = sequence.drafts(spare)
+                    chunks += [
+                        (sequence, replace(chunk, token_ids=[draft], judged=range(0), ahead=n))
+                        for n, draft in enumerate(drafts, start=1)
+                    ]
         return chunks
 
     def _extend(self, sequence: TokenSequence, choice: Choice) -> None:
@@ -550,6 +595,7 @@ class Engine:
             self._prefill_speed = speed if self._prefill_speed is None else (self._prefill_speed + speed) / 2
         with self._changed:
             (self._batch if sequence in self._batch else self._line).remove(sequence)
+        sequence.leave(0)  # of drafts that come after its end
         if sequence.state is not None and sequence.prompt.steering is not None:
             sequence.state.crop(min(sequence.state.length, sequence.prompt.steered_from))  # the rest is a mood's
         if sequence.state is not None and not sequence.unread and not sequence.reply:

@@ -126,6 +126,9 @@ class Chunk:
     steered_from: int = 0
     decoded: bool = False
     """Whether this is a reply's latest token: decoded, where that is another way than prompts are read."""
+    ahead: int = 0
+    """How many chunks of the same state stand right before this one: it is a draft of what comes after their tokens.
+    Only where the model decodes several at once (`decoded_at_once`), in one call."""
 
 
 PIECE = 64
@@ -157,6 +160,11 @@ class LanguageModel(Protocol):
 
     @property
     def card(self) -> ModelCard: ...
+
+    @property
+    def decoded_at_once(self) -> int:
+        """Rows of one step of decoding, of which some may be drafts; 0: it takes none."""
+        ...
 
     def new_state(self) -> SequenceState:
         """The state of having read nothing."""

@@ -316,7 +316,7 @@ def _own(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def _row(chunk: Chunk, place: int) -> Row:
     assert isinstance(chunk.state, KVCache)
     steering = chunk.steering if chunk.steered_from == 0 else None
-    return Row(token=chunk.token_ids[0], state=chunk.state, steering=steering, place=place)
+    return Row(token=chunk.token_ids[0], state=chunk.state, steering=steering, place=place, ahead=chunk.ahead)
 
 
 def _open(parts: Parts, rows: Tensor | None, x: Tensor) -> Tensor | None:

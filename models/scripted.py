@@ -115,6 +115,10 @@ class ScriptedLM:
             kernels="none",
         )
 
+    @property
+    def decoded_at_once(self) -> int:
+        return 0
+
     def new_state(self) -> ScriptedState:
         return ScriptedState()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from models.drafting import Lookup, Pace
 from models.generation import Generation, Prompt, Timings
 from models.language import SequenceState
 from models.text_stream import TextStream
@@ -24,6 +25,11 @@ class TokenSequence:
             text.push(token_id)
         self.piece = 0
         """Where the piece begins that was read last."""
+        self.lookup: Lookup | None = None
+        """Of its context, once drafts are wanted."""
+        self.pace = Pace()
+        self.ahead = 0
+        """Tokens that the state has read, and that are not told yet."""
         self.surprisals: list[float] = []
         self.cached = 0
         self.submitted = time.monotonic()
@@ -35,12 +41,28 @@ class TokenSequence:
 
     @property
     def next_position(self) -> int:
-        return self.state.length if self.state else 0
+        return self.state.length - self.ahead if self.state else 0
+
+    def leave(self, drafts: int) -> None:
+        """Of what the state has read ahead, leave so many tokens."""
+        if self.state is not None and drafts < self.ahead:
+            self.state.crop(self.state.length - self.ahead + drafts)
+        self.ahead = drafts
 
     @property
     def decoding(self) -> bool:
         """Whether its next token waits for its last alone, and not for what is still to be read before."""
         return bool(self.reply) and self.unread <= 1
+
+    def drafts(self, most: int) -> list[int]:
+        """What may come after its latest token: `most` at most, and no more than it has room for."""
+        many = self.pace.many(min(most, self.tokens_at_most - len(self.context) - 1))
+        if many <= 0:
+            return []
+        if self.lookup is None:
+            self.lookup = Lookup()
+        self.lookup.extend(self.context[len(self.lookup) :])
+        return self.lookup.propose(many)
 
     @property
     def tokens_at_most(self) -> int:

@@ -14,7 +14,7 @@ import math
 
 import numba
 
-from models.attention_kernel import attend, joined
+from models.attention_kernel import attend, joined, write
 from models.block_products import block_of, sum_groups
 from models.compiling import compiled
 from models.grouped_weights import BLOCK, GROUP
@@ -53,6 +53,7 @@ from models.step_layout import (
     DOWN,
     DOWN_BLOCKS,
     DOWN_CODES,
+    DRAFTED,
     END,
     FARTHEST,
     FLOAT32,
@@ -298,6 +299,21 @@ def _product(
 
 
 @compiled
+def _written(plan: Ints, rows: Ints, n: int, counters: int, own: int) -> int:
+    """A phase, where there are drafts: all rows' keys and values. Returns the next phase's counters."""
+    kv_heads = plan[KV_HEADS]
+    units, mine = kv_heads * plan[ROWS], 0
+    while True:
+        unit = take(counters, 1)
+        if unit >= units:
+            return _done(counters, mine, units)
+        r = unit // kv_heads
+        mixed = plan[MIXED] + 4 * r * (plan[HEADS] + 2 * kv_heads) * plan[WIDTH]
+        write(plan, rows[r], n, unit % kv_heads, mixed, own)
+        mine += 1
+
+
+@compiled
 def _attention(plan: Ints, rows: Ints, n: int, scale: float, counters: int, own: int) -> int:
     """Attention of all rows. Returns the next phase's counters."""
     kv_heads, n_rows = plan[KV_HEADS], plan[ROWS]
@@ -346,6 +362,8 @@ def walk(
         for r in range(n_rows):
             _normed(residuals + 4 * r * hidden, hidden, layer[INPUT_NORM], eps, x + r * stride)
         counters = _product(plan, layer, rows, low_rank, adapters, n, QKV, x, stride, hidden, counters, scratch)
+        if plan[DRAFTED]:
+            counters = _written(plan, rows, n, counters, scratch)
         counters = _attention(plan, rows, n, scale, counters, scratch)
         for r in range(n_rows):
             joined(plan, rows[r], r, x + r * stride)

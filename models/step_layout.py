@@ -15,9 +15,9 @@ QKV, OUTPUT, GATE_UP, DOWN, HEAD = range(5)
 """A layer's products, and what makes logits of the last one's residuals."""
 # A plan's fields: sizes, and addresses of what threads share.
 (
-    HIDDEN, INNER, HEADS, KV_HEADS, WIDTH, VOCABULARY_BLOCKS, ROWS, ADAPTERS, RANK, SPLITS, HALF, GRAIN,
+    HIDDEN, INNER, HEADS, KV_HEADS, WIDTH, VOCABULARY_BLOCKS, ROWS, ADAPTERS, RANK, SPLITS, HALF, GRAIN, DRAFTED,
     RESIDUALS, MIXED, PARTS, LOW, GATED, LOGITS, COSINES, SINES, SHARES, PLAN,
-) = range(22)  # fmt: skip
+) = range(23)  # fmt: skip
 # A layer's fields: its norms, and of each product these four.
 INPUT_NORM, MLP_NORM, PRODUCTS = range(3)
 WEIGHTS_KIND, CODES, SCALES, BLOCKS = range(4)

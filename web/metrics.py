@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from memory.alarms import Alarm
@@ -22,12 +22,15 @@ class _EngineGauges(Collector):
     def __init__(self, stats: Callable[[], EngineStats]) -> None:
         self._stats = stats
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         stats = self._stats()
         yield GaugeMetricFamily("slowwave_num_requests_running", "Replies being written.", stats.running)
         yield GaugeMetricFamily("slowwave_num_requests_waiting", "Requests in line.", stats.waiting)
         used = stats.state_bytes / stats.state_bytes_limit
         yield GaugeMetricFamily("slowwave_kv_cache_usage_perc", "KV cache in use, 1 is all of it.", used)
+        drafts = "spec_decode_num_draft_tokens", "spec_decode_num_accepted_tokens"
+        yield CounterMetricFamily(f"slowwave_{drafts[0]}", "Tokens drafted ahead of replies.", stats.drafted)
+        yield CounterMetricFamily(f"slowwave_{drafts[1]}", "Drafts that were what came.", stats.drafted_right)
 
 
 class _MemoryAlarms(Collector):
