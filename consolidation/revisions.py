@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from consolidation.english import spoken
+from consolidation.english import second_person, spoken
 from consolidation.facts import Fact, marks
 from consolidation.notes import LONGEST
 
@@ -104,14 +104,15 @@ def to_compare(
 
 def revised(fact: Fact, by: Revision) -> Fact:
     """A fact as it is now: in the same words, asked for by the same questions, with the other value."""
-    pattern = re.compile(r"\W+".join(map(re.escape, _words(by.was))), re.IGNORECASE)
-    statement, found = pattern.subn(lambda _: by.now, fact.statement, count=1)
+    now = second_person(by.now)
+    ways = "|".join(r"\W+".join(map(re.escape, _words(was))) for was in (by.was, second_person(by.was)))
+    statement, found = re.subn(rf"\b(?:{ways})\b", lambda _: now, fact.statement, count=1, flags=re.IGNORECASE)
     if not found:
-        statement = f"{fact.statement}, now {by.now}"
-    given_away = marks(by.now)
+        statement = f"{fact.statement}, now {now}"
+    given_away = marks(now)
     return replace(
         fact,
-        value=by.now,
+        value=now,
         statement=statement,
         was=fact.statement,
         asks=tuple(a for a in fact.asks if not given_away & set(spoken(a.direct))),

@@ -89,6 +89,11 @@ def test_a_revised_fact_is_asked_for_as_before_and_has_the_other_value() -> None
     assert now.statement == "You do an evening course in mosaic making on Tuesdays"
     assert (now.value, now.was, now.key) == ("mosaic making", fact.statement, fact.key)
     assert now.written == COURSE.asks[:2], "a question that gives the new value away is gone"
+    theirs = revised(fact, Revision(earlier="m0", was="upholstery", now="my aunt's recipes"))
+    assert (theirs.statement, theirs.value) == (
+        "You do an evening course in your aunt's recipes on Tuesdays",
+        "your aunt's recipes",
+    )
     assert meant([fact], Revision(earlier="m0", was="glue", now="paint")) is fact, "the only one"
     other = replace(fact, value="glue", relation="smell")
     assert meant([fact, other], Revision(earlier="m0", was="glue", now="paint")) is other
