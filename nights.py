@@ -43,6 +43,8 @@ _LOOK_SECONDS = 20
 _PROOF = "proof"
 """What an adapter is called while it is proved; never one of the registry's names."""
 _MIB = 1 << 20
+_WAKING_SECONDS = 60.0
+"""That a first message waits for the adapter which is to answer it; then the base does."""
 
 
 @dataclass(slots=True)
@@ -53,9 +55,13 @@ class Serving:
     registry: Registry
     by_owner: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    awake: threading.Event = field(default_factory=threading.Event)
+    """Set once those who served before are loaded again, as far as they can be."""
 
     def of(self, owner: str) -> str:
-        """The adapter that answers an owner."""
+        """The adapter that answers an owner; at a start, once it is there."""
+        if not self.awake.wait(_WAKING_SECONDS):
+            log.warning("adapters are not loaded after %.0f s: the base answers", _WAKING_SECONDS)
         return self.by_owner.get(owner, BASE)
 
     def taught(self, owner: str) -> list[Taught]:
@@ -83,13 +89,19 @@ class Serving:
         """From the next reply on; replies under way end as they began."""
         if adapter is not None:
             self.load(adapter.id)
-        before = self.of(owner)
+        before = self.by_owner.get(owner, BASE)
         self.by_owner[owner] = BASE if adapter is None else adapter.id
-        if before not in (BASE, self.of(owner)):
+        if before not in (BASE, self.by_owner[owner]):
             threading.Thread(target=self.engine.let_go, args=(before,), daemon=True).start()
 
     def wake_all(self, store: Store) -> None:
         """At a start: whoever served, serves again. An adapter that is broken is left out, and the base answers."""
+        try:
+            self._wake_all(store)
+        finally:
+            self.awake.set()
+
+    def _wake_all(self, store: Store) -> None:
         try:
             self.engine.wait_until_loaded()
         except ModelError:

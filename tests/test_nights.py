@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,9 @@ from consolidation.unlearning import mark_stale, said_again, trace_of, traces
 from memory.experience import Offer, Provenance
 from memory.experiences import Experiences
 from memory.store import Store
+from models.engine import Engine
+from models.language import BASE
+from nights import Serving
 
 AT = datetime(2026, 11, 22, 3, tzinfo=UTC)
 TO_PROMOTING: tuple[Phase, ...] = ("selecting", "dreaming", "training", "examining", "promoting")
@@ -290,3 +294,17 @@ def test_a_night_begins_from_what_is_shipped_unless_its_recipe_has_another_shape
     assert shaped.beginning is None and shaped.examples == plain.examples
     faster = plan(facts, [], seed=1, setting=replace(with_it, recipe={"epochs": 1, "kept": 0.9})).job
     assert faster.beginning == "b" and faster.recipe == {"epochs": 1, "kept": 0.9, "seed": 1}
+
+
+def test_a_first_message_waits_until_it_is_known_who_served(
+    store: Store, tmp_path: Path, make_engine: Callable[..., Engine]
+) -> None:
+    serving = Serving(engine=make_engine(), registry=Registry(store, tmp_path / "adapters"))
+    found: list[str] = []
+    asking = threading.Thread(target=lambda: found.append(serving.of("ada")))
+    asking.start()
+    asking.join(0.2)
+    assert not found and asking.is_alive()
+    serving.wake_all(store)
+    asking.join(10)
+    assert found == [BASE]
