@@ -59,7 +59,7 @@ class Settings(BaseModel):
     temperature: float = Field(0.2, ge=0, le=2)
     top_p: float = Field(0.9, ge=0, le=1)
     max_batch: int = Field(16, ge=1, le=1024)
-    drafts: int = Field(3, ge=0, le=4)
+    drafts: int = Field(3, ge=0, le=3)
     """Replies written at the same time."""
     max_waiting: int = Field(64, ge=1, le=100_000)
     """Requests in line; one more is told to come back."""

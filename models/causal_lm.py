@@ -26,7 +26,7 @@ from models.adapters import Adapter, Linear
 from models.decode_step import MOST_ROWS
 from models.dtypes import DTYPES
 from models.errors import SteeringRefused, UnsupportedModel
-from models.grouped_weights import Bits
+from models.grouped_weights import Bits, GroupedWeights
 from models.known_llama import Proof
 from models.kv_cache import KVCache, KVShape
 from models.language import Chunk, Message, ModelCard, Reading
@@ -157,9 +157,12 @@ class CausalLM:
         others |= {"bits": bits, "dtype": dtype}
         folder = Path(source) if device == "cpu" and first == "float32" and Path(source).is_dir() else None
         of = known_llama.known(folder) if folder is not None else None
-        if of is not None:
+        if folder is not None and of is not None:
             try:
-                return cls(of.model, of.vocabulary, proof=of.proof, **others)
+                made = cls(of.model, of.vocabulary, proof=of.proof, **others)
+                if not of.proof.groups:  # it was known by somebody who decodes with whole weights
+                    known_llama.keep_groups(folder, made._groups(bits))
+                return made
             except (UnsupportedModel, ValueError, KeyError, OSError) as error:
                 log.warning("%s is not as it was known: %s; reading it anew", source, error)
         from models.trainable import from_files, stop_ids_of
@@ -168,14 +171,17 @@ class CausalLM:
         vocabulary, proof = vocabulary_of(tokenizer, stop_ids_of(model, tokenizer)), Proof(own=_own_logits(model))
         made = cls(model, vocabulary, proof=proof, **others)
         if folder is not None and isinstance(made._forward, llama.LlamaForward):
-            if made._step is not None and bits == "auto":
-                proof = replace(proof, groups=made._step.groups)
+            proof = replace(proof, groups=made._groups(bits))
             known_llama.keep(folder, proof, model=model, tokenizer=tokenizer, vocabulary=vocabulary)
         return made
 
     @property
     def decoded_at_once(self) -> int:
         return 0 if self._step is None else MOST_ROWS  # on a GPU a row's bits depend on how many there are
+
+    def _groups(self, bits: Bits) -> list[GroupedWeights]:
+        """The weights that decode, if it was found which bits give them back."""
+        return self._step.groups if self._step is not None and bits == "auto" else []
 
     def new_state(self) -> KVCache:
         return KVCache(self._shape)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 _LENGTHS = (3, 2)
 """Latest tokens that have to have stood together; the longer is looked up first."""
-_COST = (1.0, 1.35, 1.7, 2.0, 2.35)
+_COST = (1.0, 1.5, 1.65, 1.7)
 """What a step of 1, 2, ... rows takes, in steps of one (bench.engine --drafts)."""
 MOST = len(_COST) - 1
 _FIRST, _WEIGHT = 0.5, 0.08

@@ -92,15 +92,23 @@ def keep(folder: Path, proof: Proof, *, model: Any, tokenizer: Any, vocabulary: 
     )
     if not same:
         return
-    kinds = [[g.kind, g.out, g.size] for g in proof.groups]
-    tensors = {f"{n}.{what}": getattr(g, what) for n, g in enumerate(proof.groups) for what in ("codes", "scales")}
+    keep_groups(folder, proof.groups)
     try:
-        if proof.groups:
-            _save(tensors, folder / GROUPS, {"version": _VERSION, "kinds": json.dumps(kinds)})
         own = own.float().cpu().contiguous()
         _save({"own": own}, folder / PROOF, {"version": _VERSION, "vocabulary": json.dumps(told)})
     except (OSError, SafetensorError) as error:  # a folder that nobody may write to: the long way again next time
         log.info("%s cannot be kept: %s", folder / PROOF, error)
+
+
+def keep_groups(folder: Path, groups: Sequence[GroupedWeights]) -> None:
+    """Keep what the weights came to for decoding; nothing, where there is none of it."""
+    kinds = [[g.kind, g.out, g.size] for g in groups]
+    tensors = {f"{n}.{what}": getattr(g, what) for n, g in enumerate(groups) for what in ("codes", "scales")}
+    try:
+        if groups:
+            _save(tensors, folder / GROUPS, {"version": _VERSION, "kinds": json.dumps(kinds)})
+    except (OSError, SafetensorError) as error:
+        log.info("%s cannot be kept: %s", folder / GROUPS, error)
 
 
 def _save(tensors: Mapping[str, Tensor], file: Path, about: dict[str, str]) -> None:

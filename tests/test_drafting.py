@@ -49,7 +49,7 @@ def test_drafts_are_given_up_where_they_are_wrong_and_taken_up_again() -> None:
     assert [pace.many(4) for _ in range(200)].count(1) == 4, "one in 48 steps is tried"
     for _ in range(60):
         pace.learn(4, 4)
-    assert pace.many(4) == MOST and pace.many(2) == 2 and pace.many(0) == 0 == pace.many(-3)
+    assert pace.many(4) == MOST == 3 and pace.many(2) == 2 and pace.many(0) == 0 == pace.many(-3)
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,13 @@ def test_the_second_start_gives_the_same_to_the_last_bit(converted: Path) -> Non
     assert (first.closing_ids, first.linears) == (second.closing_ids, second.linears)
 
 
+def test_groups_are_kept_whoever_came_first(converted: Path) -> None:
+    CausalLM.load(converted, name="m", device="cpu", bits="whole")
+    assert (converted / PROOF).is_file() and not (converted / GROUPS).exists()
+    first = said(load(converted))
+    assert (converted / GROUPS).is_file() and torch.equal(first, said(load(converted)))
+
+
 def test_transformers_is_not_imported_for_it(converted: Path) -> None:
     load(converted)
     script = (
