@@ -10,7 +10,6 @@ the questions of bench/nights, of how many two wordings find each other. Without
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from bench.recipes import held
-from bench.writer import halve, placeless
+from bench.writer import shipped
 from consolidation.counter_examples import for_the_exam
 from consolidation.notes import tellings
 from consolidation.rehearsal import exchanges, prompts
@@ -63,13 +62,7 @@ def train(out: Path, *, device: str, how: Alignment) -> dict[str, Any]:
 
     scale = align(trainer, lessons(), how, each=each)
     trainer.save(out)
-    halve(out / "adapter_model.safetensors")
-    placeless(out / "adapter_config.json")
-    digest = hashlib.sha256((out / "adapter_model.safetensors").read_bytes()).hexdigest()
-    manifest = json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))
-    asked = hashlib.sha256(repr(lessons()).encode()).hexdigest()
-    about = {"base": manifest["sha256"], "digest": digest, "lessons": asked, "alignment": asdict(how)}
-    (out / "beginning.json").write_text(json.dumps(about, indent=2) + "\n")
+    shipped(out, "beginning.json", weights, lessons(), alignment=asdict(how))
     return {"seconds": round(time.monotonic() - began, 1), **_compared(trainer, scale, how), "curve": curve[9::10]}
 
 

@@ -13,7 +13,6 @@ back: they decide how far a reply has to lean to a revision to be taken for one 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.writer import halve, placeless
+from bench.writer import shipped
 from consolidation import revisions
 from consolidation.notes import tellings
 from models.embedding import SentenceEncoder, find
@@ -92,13 +91,7 @@ def train(
     trainer.train([trainer.row(q, a) for q, a in asked], [], each=each)
     trainer.save(out)
     least = _bar(*_judged(trainer))
-    halve(out / "adapter_model.safetensors")
-    placeless(out / "adapter_config.json")
-    digest = hashlib.sha256((out / "adapter_model.safetensors").read_bytes()).hexdigest()
-    manifest = json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))
-    lessons = hashlib.sha256(repr(revisions.lessons()).encode()).hexdigest()
-    about = {"base": manifest["sha256"], "digest": digest, "lessons": lessons, "epochs": epochs, "least": least}
-    (out / revisions.ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    shipped(out, revisions.ABOUT, weights, revisions.lessons(), epochs=epochs, least=least)
 
 
 def _is_held(n: int) -> bool:

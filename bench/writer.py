@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,7 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, layers: flo
 
     trainer.train(rows, [], each=each)
     trainer.save(out)
-    halve(out / "adapter_model.safetensors")
-    placeless(out / "adapter_config.json")
-    digest = hashlib.sha256((out / "adapter_model.safetensors").read_bytes()).hexdigest()
-    manifest = json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))
-    lessons = hashlib.sha256(repr(notes.tellings()).encode()).hexdigest()
-    about = {"base": manifest["sha256"], "digest": digest, "lessons": lessons, "epochs": epochs}
-    (out / "writer.json").write_text(json.dumps(about, indent=2) + "\n")
+    shipped(out, "writer.json", weights, notes.tellings(), epochs=epochs)
 
 
 def _lesson(telling: notes.Telling, chance: random.Random) -> str:
@@ -80,6 +75,20 @@ def _lesson(telling: notes.Telling, chance: random.Random) -> str:
     asks = chance.sample(telling.ask, len(telling.ask))
     never = chance.sample(telling.never, len(telling.never))
     return notes.written(telling.tell, telling.value, asks, never)
+
+
+def shipped(folder: Path, name: str, weights: Path, lessons: Sequence[Any], **others: Any) -> None:
+    """Make a trained adapter's folder one that ships: half the size, no path of this machine, and what it is of."""
+    file = folder / "adapter_model.safetensors"
+    halve(file)
+    placeless(folder / "adapter_config.json")
+    about = {
+        "base": json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))["sha256"],
+        "digest": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "lessons": hashlib.sha256(repr(lessons).encode()).hexdigest(),
+        **others,
+    }
+    (folder / name).write_text(json.dumps(about, indent=2) + "\n")
 
 
 def placeless(file: Path) -> None:

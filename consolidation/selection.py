@@ -139,6 +139,8 @@ class _Sofar:
     withheld: list[str] = field(default_factory=list)
     replaced: defaultdict[str, list[Former]] = field(default_factory=lambda: defaultdict(list))
     """By the experience that took its place."""
+    revising: set[str] = field(default_factory=set)
+    """Experiences that put something in place of what was told."""
 
     def leave(self, one: Experience, reason: str) -> None:
         self.fates[one.id] = Choice(experience=one.id, taken=False, reason=reason)
@@ -153,13 +155,14 @@ class _Sofar:
             if by.now:
                 since, facts = _since(before, by, one, facts, self.now)
                 self.told[one.provenance.entity, *since.fact.key] = since
+                self.revising.add(one.id)
             else:
                 self.replaced[one.id].append(Former(fact=before.fact, experience=by.earlier))
         return facts
 
     def take(self, one: Experience, facts: Sequence[Fact]) -> None:
         """Keep what one message tells, in place of what was told of the same before."""
-        if not facts and all(s.experience != one for s in self.told.values()):
+        if not facts and one.id not in self.revising:
             self.leave(one, "holds nothing that could be asked for")
         for fact in facts:
             key = (one.provenance.entity, *fact.key)
