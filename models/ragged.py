@@ -74,8 +74,8 @@ class Ragged:
                 if b - a == 1:  # the heads of a group are queries to the same keys: no repeat, no mask
                     if window is not None:
                         k, v = k[:, :, -window:], v[:, :, -window:]
-                    grouped = query[:, :, a].view(1, kv_heads, heads // kv_heads, d)
-                    mixed.append(scaled_dot_product_attention(grouped, k, v, scale=scale).view(1, heads, -1))
+                    grouped = query[:, :, a].reshape(1, kv_heads, heads // kv_heads, d)
+                    mixed.append(scaled_dot_product_attention(grouped, k, v, scale=scale).reshape(1, heads, -1))
                     continue
                 plain = seen == b - a and window is None
                 out = scaled_dot_product_attention(

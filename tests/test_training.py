@@ -230,6 +230,7 @@ def test_a_recorded_step_is_the_step(tiny_folder: Path) -> None:
     )
     held = one.judged_by_base(others)
     one.train(rows, held)
+    one.remember_lower([long])
     parameters = [p for p in one.peft.parameters() if p.requires_grad]
     batches = [rows, [long, *rows], rows, [long], rows[:1]]
     expected = []
