@@ -1,6 +1,5 @@
-"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, heartbeat, rooms, backup, doctor.
-
-Every command takes --json.
+"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, heartbeat, rooms, backup, doctor,
+train, causality. Every command takes --json.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 3 no service answers, 130 stopped by Ctrl-C.
 """
@@ -21,6 +20,8 @@ from rich.table import Table
 from commands import backup, chat, checkpoint, heartbeat, memory, persona, rooms, sessions, sleep
 from commands.terminal import FAILED, INTERRUPTED, USAGE, Failure, Json, err, out, print_json
 from settings import Settings, SettingsError, load
+from training import app as train
+from training import causality as order_causality
 
 if TYPE_CHECKING:
     from agent.core_self import Core
@@ -41,6 +42,8 @@ app.add_typer(persona.app, name="persona")
 app.add_typer(heartbeat.app, name="heartbeat")
 app.add_typer(rooms.app, name="rooms")
 app.add_typer(backup.app, name="backup")
+app.add_typer(train, name="train")
+app.command("causality")(order_causality)
 
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with settings, else SLOWWAVE_CONFIG.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="All state of one agent.")]

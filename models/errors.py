@@ -9,6 +9,8 @@ ModelError
 ├── EngineLoading        the model is still being loaded: come back later
 ├── EngineFull           the waiting line is full: come back later
 ├── ReplyFailed          this one reply could not be made
+├── CorpusRefused        there is no text to train on, or the corpus is not whole
+├── RunRefused           a training run cannot begin or go on: locked, of another shape, or its files are broken
 └── EngineClosed         the engine is shutting down, or its thread has died
 """
 
@@ -65,3 +67,11 @@ class ReplyFailed(ModelError):
 
 class EngineClosed(ModelError):
     """The engine is shutting down, or its thread has died."""
+
+
+class CorpusRefused(ModelError):
+    """There is no text to train on, or the corpus is not whole."""
+
+
+class RunRefused(ModelError):
+    """A training run cannot begin or go on: it is locked, of another shape, or its files are broken."""

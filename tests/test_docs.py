@@ -75,7 +75,7 @@ def test_every_command_takes_json() -> None:
     from cli import app
 
     groups = [app, *(group.typer_instance for group in app.registered_groups)]
-    assert len(groups) == 9
+    assert len(groups) == 10
     for group in groups:
         assert group is not None
         for command in group.registered_commands:
