@@ -191,8 +191,8 @@ def persona_test(
     """Force every variable and see whether replies follow, beside placebos. Needs no service; on two cores an hour or
     more, a variable at a time: what is measured is kept. Exit code 1 if one does not act as it should."""
     settings = _settings(config, {"model": model}, sets)
-    if settings.model == "scripted":
-        raise Failure("a scripted model cannot be steered: name another one with --model", USAGE)
+    if not settings.adaptable:
+        raise Failure("this model cannot be steered: name another one with --model", USAGE)
     from rich.progress import Progress
 
     import causality

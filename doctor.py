@@ -107,6 +107,8 @@ def _model(settings: Settings) -> Iterator[Finding]:
     cached = list((settings.cache_dir / "models").glob(f"{DEFAULT_MODEL}*/slowwave.json"))
     if settings.model == "scripted":
         yield Finding(name="model", level="ok", found="scripted (no weights)")
+    elif settings.run_folder is not None:
+        yield Finding(name="model", level="ok", found=f"{path}, trained here: it learns at no night")
     elif path.exists():
         yield Finding(name="model", level="ok", found=str(path))
     elif settings.model == DEFAULT_MODEL and cached:

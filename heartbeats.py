@@ -116,7 +116,7 @@ def pulse(
         *maintenance(store),
         keep_core_self(backups),
     ]
-    if settings.model != "scripted" and pacing.any_shipped():
+    if settings.adaptable and pacing.any_shipped():
         chores.append(
             Chore(
                 name="choose the pace",

@@ -267,9 +267,7 @@ def clock(
     now: Callable[[], datetime],
 ) -> Clock:
     """What begins nights that are due."""
-    hour = (
-        None if settings.sleep_at == "none" or settings.model == "scripted" else time.fromisoformat(settings.sleep_at)
-    )
+    hour = None if settings.sleep_at == "none" or not settings.adaptable else time.fromisoformat(settings.sleep_at)
     return Clock(
         store=store,
         sleeper=sleeping,
@@ -328,7 +326,11 @@ def base_digest(settings: Settings) -> Callable[[], str]:
 
     @cache
     def base() -> str:
-        return settings.model if settings.model == "scripted" else _digest(_weights(settings))
+        if settings.model == "scripted":
+            return settings.model
+        if settings.run_folder is not None:
+            return hashlib.sha256((settings.run_folder / "best.safetensors").read_bytes()).hexdigest()
+        return _digest(_weights(settings))
 
     return base
 
@@ -336,8 +338,8 @@ def base_digest(settings: Settings) -> Callable[[], str]:
 def _weights(settings: Settings) -> Path:
     from models.weights import resolve
 
-    if settings.model == "scripted":
-        raise WeightsNotFound("the scripted model has no weights to train")
+    if not settings.adaptable:
+        raise WeightsNotFound(f"{settings.model_name} cannot be taught at night: it takes no adapters")
 
     return Path(resolve(settings.model, cache_dir=settings.cache_dir).location)
 

@@ -256,8 +256,8 @@ def _checked(settings: Settings) -> Temperament:
 
 
 def _found(settings: Settings, engine: Engine) -> Found | None:
-    """What steers replies; None: the scripted model has no activations."""
-    if settings.model == "scripted":
+    """What steers replies; None: the model has nothing to steer by."""
+    if not settings.adaptable:
         return None
     return Found(engine, settings.cache_dir / "directions", base_digest(settings))
 
@@ -294,7 +294,7 @@ def _keeper(settings: Settings, checkpoints: Checkpoints, service: Service) -> K
 
 def _moods(settings: Settings, store: Store, temperament: Temperament) -> Moods | None:
     """What moves moods; None: nothing does, or there is no model to act on. Made ready beside the model's loading."""
-    if not settings.mood or settings.model == "scripted":
+    if not settings.mood or not settings.adaptable:
         return None
     zone = ZoneInfo(settings.sleep_timezone) if settings.sleep_timezone else get_localzone()
     moods = Moods(store=store, zone=zone, make=partial(Feeling, temperament))
@@ -494,6 +494,11 @@ def model_of(settings: Settings) -> LanguageModel:
         return ScriptedLM(context_length=settings.context_tokens or 8192)
     import torch
 
+    if settings.run_folder is not None:
+        from models.recurrent_lm import RecurrentLM
+
+        torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+        return RecurrentLM.load(settings.run_folder, name=settings.model_name, context_length=settings.context_tokens)
     from models.causal_lm import CausalLM
     from models.weights import resolve
 

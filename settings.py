@@ -44,7 +44,8 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535)
     """0: any free port."""
     model: str = "SmolLM2-135M-Instruct"
-    """A name, a folder, a .gguf file, a name on the Hugging Face hub; or 'scripted', which needs no weights."""
+    """A name, a folder, a .gguf file, a name on the Hugging Face hub; or 'scripted', which needs no weights; or the
+    folder of a run of `slowwave train`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: float32 on a CPU (exact), bfloat16 on a GPU."""
@@ -190,6 +191,17 @@ class Settings(BaseModel):
         """The name by which clients ask for the model."""
         path = Path(self.model).expanduser()
         return path.stem if path.suffix == ".gguf" else path.name if path.exists() else self.model
+
+    @property
+    def adaptable(self) -> bool:
+        """Whether the model can be steered and taught at night: not the scripted one, nor a network trained here."""
+        return self.model != "scripted" and self.run_folder is None
+
+    @property
+    def run_folder(self) -> Path | None:
+        """Where the model lies, if it is a network that was trained here."""
+        path = Path(self.model).expanduser()
+        return path if (path / "plan.json").is_file() else None
 
     def keys(self) -> tuple[str, ...]:
         """All API keys.

@@ -198,7 +198,7 @@ def _begin(
     device: str | None,
     json_output: bool,
 ) -> None:
-    from models.corpus import open_corpus
+    from models.corpus import carry_vocabulary, open_corpus
     from models.errors import ModelError
     from models.networks import SHAPES, network
     from models.pretraining import Plan, write_plan
@@ -222,6 +222,7 @@ def _begin(
         )
         if _rank() == 0:
             write_plan(run, plan)
+            carry_vocabulary(corpus, run)
     _train(run, corpus, plan, resumed=False, gates=gates, device=device, json_output=json_output)
 
 

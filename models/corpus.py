@@ -24,6 +24,8 @@ Tokens = NDArray[Any]
 Part = Literal["train", "held"]
 PARTS: tuple[Part, ...] = ("train", "held")
 CHARACTERS = "characters"
+VOCABULARY = "vocabulary.json"
+"""Beside a run: what its tokens mean."""
 _FILE, _FORMAT = "corpus.json", 1
 _HELD_NAMES = ("val", "valid", "validation", "held", "test")
 _AT_ONCE = 64
@@ -186,6 +188,15 @@ def open_corpus(folder: Path) -> Corpus:
             raise CorpusRefused(f"{file} is not as it was built")
         found[part] = np.memmap(file, width, "r")
     return Corpus(facts=facts, train=found["train"], held=found["held"])
+
+
+def carry_vocabulary(folder: Path, to: Path) -> None:
+    """Put beside a run what its tokens mean, so that it can be read without its corpus."""
+    facts = open_corpus(folder).facts
+    told = {"vocabulary": facts.vocabulary, "symbols": facts.symbols, "separator": facts.separator}
+    if facts.vocabulary != CHARACTERS:
+        _write(to / "tokenizer.json", (folder / "tokenizer.json").read_text(encoding="utf-8"))
+    _write(to / VOCABULARY, json.dumps(told, ensure_ascii=False))
 
 
 def starts(tokens: int, context: int, batch: int, step: int, *, seed: int) -> list[int]:

@@ -63,15 +63,21 @@ class Vocabulary:
         piece = self.tokens.id_to_token(token_id)
         if piece is None or token_id in self.special_ids:
             return (piece or "").encode()
-        try:
-            return bytes(_BYTE_OF_CHARACTER[c] for c in piece)
-        except KeyError:  # not a byte-level vocabulary
-            return self.decode([token_id]).encode()
+        plain = byte_level(piece)
+        return self.decode([token_id]).encode() if plain is None else plain
 
     @cached_property
     def closing_ids(self) -> tuple[int, ...]:
         """The markup that follows an assistant's reply."""
         return self.template.closing_ids()
+
+
+def byte_level(piece: str) -> bytes | None:
+    """The bytes that a byte-level vocabulary writes as `piece`; None: it is no such vocabulary's."""
+    try:
+        return bytes(_BYTE_OF_CHARACTER[c] for c in piece)
+    except KeyError:
+        return None
 
 
 def vocabulary_of(tokenizer: Any, stop_ids: frozenset[int]) -> Vocabulary:

@@ -11,6 +11,7 @@ if (
         max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     )
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,8 +27,11 @@ from memory.data_dir import database_path
 from memory.store import Store
 from memory.transcripts import Transcripts
 from models.causal_lm import CausalLM
+from models.corpus import VOCABULARY
 from models.engine import Engine, EngineLimits
+from models.kssm import Kssm, KssmShape
 from models.language import LanguageModel, Message
+from models.recurrent_lm import RecurrentLM, Spelling
 from models.scripted import ScriptedLM
 
 settings.register_profile("slowwave", deadline=None)  # two processes share the machine, and a pause is no fault
@@ -48,12 +52,26 @@ def tiny(tiny_folder: Path) -> CausalLM:
     return CausalLM.load(tiny_folder, name="tiny", device="cpu", context_length=None)
 
 
-@pytest.fixture(params=["scripted", "tiny"])
+@pytest.fixture(scope="session")
+def recurrent(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RecurrentLM:
+    """A K-SSM with random weights, which spells as the tiny Llama does."""
+    folder = tmp_path_factory.mktemp("recurrent")
+    (folder / "tokenizer.json").write_text((tiny_folder / "tokenizer.json").read_text())
+    (folder / VOCABULARY).write_text(json.dumps({"vocabulary": "", "symbols": [], "separator": 2}))
+    shape = KssmShape(
+        vocab_size=259, width=24, layers=2, oscillators=24, scales=(2, 8, 24), choirs=2, inner=32, harmonics=2
+    )
+    network = Kssm(shape, seed=4)
+    network.train(False)
+    return RecurrentLM(network, Spelling(folder), name="kssm", digest="random", context_length=1 << 17)
+
+
+@pytest.fixture(params=["scripted", "tiny", "recurrent"])
 def model(request: pytest.FixtureRequest) -> LanguageModel:
     """Every language model that is shipped: whatever holds for one holds for the others."""
     if request.param == "scripted":
         return ScriptedLM()
-    made: LanguageModel = request.getfixturevalue("tiny")
+    made: LanguageModel = request.getfixturevalue(request.param)
     return made
 
 
