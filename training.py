@@ -105,6 +105,26 @@ def kssm(
     _begin("kssm", run, corpus, given, size, shape, gates=not no_gates, device=device, json_output=json_output)
 
 
+@app.command("spiralformer")
+def spiralformer(
+    run: Run,
+    corpus: CorpusFolder,
+    steps: Steps = 2000,
+    batch: Batch = 32,
+    context: Context = 128,
+    learning_rate: Rate = 1e-3,
+    size: Size = "small",
+    shape: Shape = None,
+    seed: Seed = 0,
+    no_gates: NoGates = False,
+    device: Device = None,
+    json_output: Json = False,
+) -> None:
+    """Train a Spiralformer: it looks back by powers of two, and recalls the rest by resonance."""
+    given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
+    _begin("spiralformer", run, corpus, given, size, shape, gates=not no_gates, device=device, json_output=json_output)
+
+
 @app.command("gpt")
 def gpt(
     run: Run,

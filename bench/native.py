@@ -21,6 +21,15 @@ from typing import Any
 
 from models.networks import PHASES, SHAPES, network
 
+WITHOUT: dict[str, dict[str, Any]] = {
+    "without hops": {"hops": False},
+    "without towers": {"recalled": 0},
+    "without hops and towers": {"hops": False, "recalled": 0},
+    "without breath": {"breath": False},
+    "without silence": {"silence": False},
+}
+"""A Spiralformer that lacks something: --models "spiralformer,spiralformer without hops,..."."""
+
 
 def main() -> None:
     """Train all, or one."""
@@ -115,8 +124,9 @@ def network_of(name: str, shape: dict[str, Any], vocab_size: int, seed: int) -> 
 def _shape(name: str, size: str) -> dict[str, Any]:
     if name == "published":
         return {"width": 240, "layers": 4, "oscillators": 96, "harmonics": 16, "positions": 512}
-    kind, *variant = name.split()
-    return {**SHAPES[kind][size], **(PHASES[size] if variant else {})}
+    kind, *variant = name.split(maxsplit=1)
+    changed = {"phases": PHASES[size], **WITHOUT}[variant[0]] if variant else {}
+    return {**SHAPES[kind][size], **changed}
 
 
 class Published:
@@ -206,6 +216,10 @@ def _one(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if gpu else "cpu",
         "curve": [[p.step, p.loss, p.held, p.told.get("R"), p.told.get("R_std")] for p in points if p.held],
     }
+    if name.startswith("spiralformer") and shape.get("silence", True):
+        subject.train(False)
+        with torch.no_grad():
+            made["silence"] = _silence(subject, watched.to(device))
     if looked is not None:
         subject.train(False)
         windows = (len(corpus.held) - 1) // args.context
@@ -218,6 +232,23 @@ def _one(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         with torch.no_grad():
             made["zones"] = visited(torch.cat([looked.order(part) for part in torch.split(ids, 8)]).float())
     return made
+
+
+def _silence(subject: Any, ids: Any) -> dict[str, float]:
+    """The share wrong among half of the answers, the least doubted: by its head, by entropy, and of all."""
+    from torch.nn.functional import linear
+
+    from models.spiralformer import risk_at_coverage
+
+    hidden = subject.hidden(ids)[:, :-1]
+    logs = linear(hidden, subject.embedding).float().log_softmax(-1)
+    wrong = logs.argmax(-1) != ids[:, 1:]
+    entropy = -(logs.exp() * logs).sum(-1)
+    return {
+        "wrong": float(wrong.float().mean()),
+        "wrong_of_the_surer_half": risk_at_coverage(subject.doubt(hidden).float(), wrong, 0.5)[0],
+        "by_entropy": risk_at_coverage(entropy, wrong, 0.5)[0],
+    }
 
 
 def _fitting(training: Any, minutes: float) -> int:

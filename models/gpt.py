@@ -41,8 +41,8 @@ class _Block(nn.Module):
         x = linear(rms_norm(h, (width,), self.first), self.qkv).view(rows, time, 3, heads, width // heads)
         query, key, value = x.permute(2, 0, 3, 1, 4)
         mixed = scaled_dot_product_attention(
-            _turned(query, cosines, sines),
-            _turned(key, cosines, sines),
+            turned(query, cosines, sines),
+            turned(key, cosines, sines),
             value,
             is_causal=True,
             dropout_p=self.shape.dropout if self.training else 0.0,
@@ -53,7 +53,8 @@ class _Block(nn.Module):
         return h + dropout(made, self.shape.dropout, self.training)
 
 
-def _turned(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def turned(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021): pairs of halves turned by their place's angles."""
     first, second = x.chunk(2, -1)
     return torch.cat((first * cosines - second * sines, first * sines + second * cosines), -1).to(x.dtype)
 

@@ -10,7 +10,7 @@ from typing import Any
 from models.errors import RunRefused
 from models.pretraining import BEST, Plan, read_plan
 
-KINDS = ("kssm", "gpt")
+KINDS = ("kssm", "spiralformer", "gpt")
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "kssm": {
         "small": {
@@ -18,6 +18,10 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
             "inner": 112,
         },
         "large": {"dropout": 0.1},
+    },
+    "spiralformer": {
+        "small": {"width": 72, "layers": 3, "heads": 4, "phases": 8},
+        "large": {"width": 528, "layers": 6, "heads": 8, "dropout": 0.1},
     },
     "gpt": {
         "small": {"width": 72, "layers": 3, "heads": 4},
@@ -42,6 +46,10 @@ def network(kind: str, shape: Mapping[str, Any], vocab_size: int, *, seed: int =
         from models.kssm import Kssm, KssmShape
 
         build, of = Kssm, KssmShape
+    elif kind == "spiralformer":
+        from models.spiralformer import Spiralformer, SpiralShape
+
+        build, of = Spiralformer, SpiralShape  # type: ignore[assignment]
     elif kind == "gpt":
         from models.gpt import Gpt, GptShape
 

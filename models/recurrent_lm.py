@@ -1,7 +1,7 @@
 """A network trained here as a session's model: read, stream, batch, suspend, by the interface of every other.
 
-It was trained on plain text, so a chat is plain text to it: each message a paragraph (a line, where characters are its
-tokens), and a reply ends with its own. It has no adapter and no steering. What it cannot spell is refused, loudly.
+It was trained on plain text, so a chat is plain text to it: each message a paragraph, with an empty line
+after it, and a reply ends where its line does. It has no adapter and no steering. What it cannot spell is refused.
 """
 
 from __future__ import annotations
@@ -54,17 +54,15 @@ class Spelling:
 
     @property
     def closing(self) -> int:
-        """The token that ends a message. Raises: UnsupportedModel: there is none, not even the end of a line."""
-        for end in ("\n\n", "\n"):
-            if not self._characters and len(ids := self.encode(end)) == 1:
-                return ids[0]
-        if "\n" not in self._number:
+        """The token that ends a line. Raises: UnsupportedModel: there is none."""
+        ids = [] if self._characters and "\n" not in self._number else self.encode("\n")
+        if len(ids) != 1:
             raise UnsupportedModel("its vocabulary has no end of a line, so its replies would have no end")
-        return self._number["\n"]
+        return ids[0]
 
     @property
     def ends(self) -> frozenset[int]:
-        """Tokens that end a reply: a message's end, and a document's."""
+        """Tokens that end a reply: a line's end, and a document's."""
         return frozenset({self.closing} if self.separator is None else {self.closing, self.separator})
 
     def encode(self, text: str) -> list[int]:
@@ -198,4 +196,4 @@ class RecurrentLM:
 
     @property
     def closing_ids(self) -> tuple[int, ...]:
-        return (self._spelling.closing,)
+        return (self._spelling.closing,) * 2
