@@ -27,7 +27,7 @@ def alarms(points: Sequence[Measured]) -> list[str]:
     if not math.isfinite(last.loss):
         found.append("the loss is no number: such steps are not taken; a lower learning rate may end it")
     zone = gradient_zone(last.gradient)
-    if zone in ("vanishing", "exploding"):
+    if zone in ("no number", "vanishing", "exploding"):
         found.append(f"the gradient is {zone} ({last.gradient:.3g})")
     recent = [p.loss for p in points[-_RISING - 1 :]]
     if len(recent) > _RISING and all(late > early for early, late in pairwise(recent)):

@@ -373,9 +373,9 @@ def run(
                 _append(curve, told)
             on_point(told)
             training.restart_clock()
-            lost = 0 if math.isfinite(told.loss) else lost + 1
+            lost = 0 if math.isfinite(told.loss) and math.isfinite(told.gradient) else lost + 1
             if lost == 3:
-                return "diverged", f"the loss has been no number since before step {training.step}"
+                return "diverged", f"loss or gradient have been no number since before step {training.step}"
             if evaluating:
                 why = failed_gate(told, evaluated, training.corpus.facts.vocab_size) if gates else None
                 evaluated = training.step

@@ -114,7 +114,9 @@ class _Block(nn.Module):
         finished = torch.arange(time, device=x.device)[:, None] >= built[None, :]
         agree = agree.masked_fill(~finished, -torch.inf)
         best = agree.topk(min(shape.recalled, whole), -1)
-        kept = torch.full_like(agree, -torch.inf).scatter(-1, best.indices, self.resonance * (best.values - 1))
+        # Where fewer are finished than could be recalled, -inf times a parameter would be a gradient that is no number.
+        strength = self.resonance * (best.values.masked_fill(best.values.isinf(), 0.0) - 1)
+        kept = torch.full_like(agree, -torch.inf).scatter(-1, best.indices, strength)
         kept = kept.masked_fill(~finished, -torch.inf)
         spread = kept.repeat_interleave(shape.tower, -1)
         rest = torch.full((rows, time, time - spread.shape[-1]), -torch.inf, device=x.device)

@@ -165,6 +165,14 @@ def test_a_step_whose_numbers_left_the_field_is_not_taken(corpus: tuple[Path, Co
     assert "no number" in why
 
 
+def test_a_gradient_that_is_no_number_ends_a_run_whose_loss_is_one(corpus: tuple[Path, Corpus]) -> None:
+    one = training(plan(corpus[1]), corpus[1], None)
+    one.network.sharpness.register_hook(lambda gradient: gradient * float("nan"))
+    outcome, why = run(one, gates=False, point_every=1)
+    assert outcome == "diverged"
+    assert "gradient" in why
+
+
 def test_gates_stop_a_run_that_learns_nothing(tmp_path: Path, corpus: tuple[Path, Corpus]) -> None:
     def point(step: int, held: float) -> Measured:
         return Measured(step=step, loss=held, held=held, gradient=1, learning_rate=1, tokens_per_second=1, told={})

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import random
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import glyphs
+from models.body import Signals, charge
+from models.errors import CorpusRefused
 from models.networks import network
 from models.spiralformer import BREATH, Spiralformer, phase_of, risk_at_coverage, spiral
 
@@ -103,6 +108,15 @@ def test_the_breath_goes_by_step_and_has_mean_one() -> None:
         assert not torch.equal(net.hidden(tokens), net.hidden(tokens, first_step=3))
 
 
+def test_gradients_are_numbers_from_the_first_step_on() -> None:
+    net = made()
+    net.train()
+    net(ids()).square().mean().backward()  # type: ignore[no-untyped-call]
+    assert all(
+        p.grad is not None and bool(p.grad.isfinite().all()) for n, p in net.named_parameters() if "silence" not in n
+    )
+
+
 def test_silence_is_learnt_of_its_own_errors() -> None:
     net = made(layers=1)
     net.train()
@@ -117,3 +131,51 @@ def test_silence_is_learnt_of_its_own_errors() -> None:
     assert risk == 0.0
     assert threshold == pytest.approx(0.2)
     assert risk_at_coverage(doubt, wrong, 1.0)[0] == 0.5
+
+
+gauge = st.floats(0, 1)
+
+
+@given(values=st.tuples(gauge, gauge, gauge, gauge, gauge), which=st.integers(0, 4), more=st.floats(0.01, 0.5))
+def test_more_strain_of_any_gauge_is_more_charge(values: tuple[float, ...], which: int, more: float) -> None:
+    before = list(values)
+    after = list(values)
+    if which == 1:
+        away = 1 if before[1] >= 0.5 else -1
+        after[1] = min(1.0, max(0.0, before[1] + away * more))
+    elif which == 4:
+        after[4] = max(0.0, before[4] - more)
+    else:
+        after[which] = min(1.0, before[which] + more)
+    assert charge(Signals(*after)) >= charge(Signals(*before)) - 1e-12
+
+
+def test_charge_has_its_signs_right() -> None:
+    nominal = Signals(latency=0.1, voltage=0.5, temperature=0.3, errors=0.0, bandwidth=0.9)
+    assert charge(nominal) < 0.3
+    assert charge(replace(nominal, voltage=0.0)) > 0.9  # a dead supply
+    assert charge(Signals(latency=0.8, voltage=0.1, temperature=0.8, errors=0.7, bandwidth=0.2)) > 0.7
+    with pytest.raises(ValueError, match="every gauge"):
+        Signals(latency=1.2, voltage=0.5, temperature=0, errors=0, bandwidth=1)
+
+
+def test_scenarios_are_right_and_on_one_side_alone() -> None:
+    chance = random.Random(4)
+    for _ in range(400):
+        one = glyphs.drawn(chance)
+        assert glyphs.encode(glyphs.decode(one.prompt)) == list(one.prompt)
+        if one.kind == "echo":
+            many = glyphs.length_for(charge(one.signals))
+            assert one.silent is (many == 0)
+            assert one.silent or one.answer[:-1] == one.prompt[6 : 6 + many]
+        if one.kind == "keep":
+            assert one.silent is (one.told is None)
+            key = one.prompt[-2]
+            assert (key in one.prompt[6:14:3]) is (one.told is not None)
+            if one.told is not None:
+                assert (one.prompt[one.told - 1], one.prompt[one.told]) == (key, one.answer[0])
+    train = set(glyphs.text(50, seed=1, held=False).split(glyphs.decode([glyphs.END])))
+    held = set(glyphs.text(50, seed=1, held=True).split(glyphs.decode([glyphs.END])))
+    assert train & held == {""}
+    with pytest.raises(CorpusRefused, match="no glyph"):
+        glyphs.encode("a")
