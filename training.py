@@ -6,6 +6,7 @@ These work on folders and ask no service.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ Rate = Annotated[float, typer.Option("--learning-rate")]
 Seed = Annotated[int, typer.Option("--seed")]
 Size = Annotated[str, typer.Option("--size", help="small (200,000 parameters), large (46 million).")]
 Shape = Annotated[list[str] | None, typer.Option("--shape", help="Another size, as NAME=VALUE. May be repeated.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run, by its own plan, if there is one.")]
 NoGates = Annotated[bool, typer.Option("--no-gates", help="Go on, however little was learnt by a gate.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; by default cuda where there is one.")]
 
@@ -96,13 +98,25 @@ def kssm(
     size: Size = "small",
     shape: Shape = None,
     seed: Seed = 0,
+    resume: Resume = False,
     no_gates: NoGates = False,
     device: Device = None,
     json_output: Json = False,
 ) -> None:
     """Train a K-SSM: coupled oscillators, read through their order parameters alone."""
     given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
-    _begin("kssm", run, corpus, given, size, shape, gates=not no_gates, device=device, json_output=json_output)
+    _begin(
+        "kssm",
+        run,
+        corpus,
+        given,
+        size,
+        shape,
+        resume=resume,
+        gates=not no_gates,
+        device=device,
+        json_output=json_output,
+    )
 
 
 @app.command("spiralformer")
@@ -116,13 +130,25 @@ def spiralformer(
     size: Size = "small",
     shape: Shape = None,
     seed: Seed = 0,
+    resume: Resume = False,
     no_gates: NoGates = False,
     device: Device = None,
     json_output: Json = False,
 ) -> None:
     """Train a Spiralformer: it looks back by powers of two, and recalls the rest by resonance."""
     given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
-    _begin("spiralformer", run, corpus, given, size, shape, gates=not no_gates, device=device, json_output=json_output)
+    _begin(
+        "spiralformer",
+        run,
+        corpus,
+        given,
+        size,
+        shape,
+        resume=resume,
+        gates=not no_gates,
+        device=device,
+        json_output=json_output,
+    )
 
 
 @app.command("gpt")
@@ -136,13 +162,25 @@ def gpt(
     size: Size = "small",
     shape: Shape = None,
     seed: Seed = 0,
+    resume: Resume = False,
     no_gates: NoGates = False,
     device: Device = None,
     json_output: Json = False,
 ) -> None:
     """Train a transformer of the same size, to measure the others by."""
     given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
-    _begin("gpt", run, corpus, given, size, shape, gates=not no_gates, device=device, json_output=json_output)
+    _begin(
+        "gpt",
+        run,
+        corpus,
+        given,
+        size,
+        shape,
+        resume=resume,
+        gates=not no_gates,
+        device=device,
+        json_output=json_output,
+    )
 
 
 @app.command("continue")
@@ -214,6 +252,7 @@ def _begin(
     size: str,
     shape: list[str] | None,
     *,
+    resume: bool,
     gates: bool,
     device: str | None,
     json_output: bool,
@@ -221,8 +260,11 @@ def _begin(
     from models.corpus import carry_vocabulary, open_corpus
     from models.errors import ModelError
     from models.networks import SHAPES, network
-    from models.pretraining import Plan, write_plan
+    from models.pretraining import PLAN, Plan, write_plan
 
+    if resume and (run / PLAN).exists():
+        continue_(run, corpus, no_gates=not gates, device=device, json_output=json_output)
+        return
     if size not in SHAPES[kind]:
         raise Failure(f"there is no size {size}; there are {', '.join(SHAPES[kind])}")
     with _refusals(ModelError):
@@ -287,10 +329,14 @@ def _train(
     if not first:
         return
     if json_output:
-        sys.stdout.write(json.dumps({"outcome": outcome, "why": why, "step": training.step, "best": training.best}))
-        sys.stdout.write("\n")
+        told = {"outcome": outcome, "why": why, "step": training.step}
+        best = training.best if math.isfinite(training.best) else None
+        sys.stdout.write(json.dumps({**told, "best": best}) + "\n")
     else:
-        out.print(f"{outcome}: {why}; best held loss {training.best:.4f} nats a token")
+        found = (
+            f"best held loss {training.best:.4f} nats a token" if math.isfinite(training.best) else "not examined yet"
+        )
+        out.print(f"{outcome}: {why}; {found}")
     if outcome == "stopped":
         err.print(f"`slowwave train continue {run} --corpus {corpus}` goes on")
         raise typer.Exit(INTERRUPTED)

@@ -3,8 +3,8 @@
 A Spiralformer, the same without each of its mechanisms, and a dense transformer of its size are trained on scenarios
 (models/glyphs.py) and asked others. Accuracy by kind; proportionality (does an answer grow shorter as the body is
 strained? falsified by a rank correlation above -.5); silence (is it kept where nothing was told, and there alone?
-falsified if it is no likelier there); memory (does another value told change the answer to it, and another word between not?). Beside
-each, what always saying the commonest answer would get.
+falsified if it is no likelier there); memory (does another value told change the answer to it, and another word between
+not?). Beside each, what always saying the commonest answer would get.
 """
 
 from __future__ import annotations

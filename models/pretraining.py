@@ -359,7 +359,7 @@ def run(
     while training.step < plan.steps:
         if stopping():
             training.save()
-            return "stopped", f"at step {training.step}; --resume goes on"
+            return "stopped", f"at step {training.step}"
         training.advance()
         last = training.step == plan.steps
         evaluating = last or training.step % plan.evaluate_every == 0 or any(training.step == g.step for g in GATES)

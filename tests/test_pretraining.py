@@ -246,7 +246,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_curve(tmp_path: Path, c
         process.send_signal(signal.SIGTERM if kill == 3 else signal.SIGKILL)
         code = process.wait(60)
         assert code == -signal.SIGKILL if kill < 3 else code in (0, 1, 130)
-        process = cli("continue", str(folder), *options)
+        again = ("kssm", str(folder), *options, *sizes, "--resume")
+        process = cli(*again) if kill == 1 else cli("continue", str(folder), *options)
     process.wait(120)
     assert losses(folder) == losses(tmp_path / "whole")
 

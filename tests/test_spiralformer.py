@@ -111,7 +111,7 @@ def test_the_breath_goes_by_step_and_has_mean_one() -> None:
 def test_gradients_are_numbers_from_the_first_step_on() -> None:
     net = made()
     net.train()
-    net(ids()).square().mean().backward()  # type: ignore[no-untyped-call]
+    net(ids()).square().mean().backward()
     assert all(
         p.grad is not None and bool(p.grad.isfinite().all()) for n, p in net.named_parameters() if "silence" not in n
     )
