@@ -87,100 +87,34 @@ def corpus(
     )
 
 
-@app.command("kssm")
-def kssm(
-    run: Run,
-    corpus: CorpusFolder,
-    steps: Steps = 2000,
-    batch: Batch = 32,
-    context: Context = 128,
-    learning_rate: Rate = 1e-3,
-    size: Size = "small",
-    shape: Shape = None,
-    seed: Seed = 0,
-    resume: Resume = False,
-    no_gates: NoGates = False,
-    device: Device = None,
-    json_output: Json = False,
-) -> None:
-    """Train a K-SSM: coupled oscillators, read through their order parameters alone."""
-    given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
-    _begin(
-        "kssm",
-        run,
-        corpus,
-        given,
-        size,
-        shape,
-        resume=resume,
-        gates=not no_gates,
-        device=device,
-        json_output=json_output,
-    )
+def _trains(kind: str, says: str) -> None:
+    """A command that begins a run of one kind of network."""
+
+    def command(
+        run: Run,
+        corpus: CorpusFolder,
+        steps: Steps = 2000,
+        batch: Batch = 32,
+        context: Context = 128,
+        learning_rate: Rate = 1e-3,
+        size: Size = "small",
+        shape: Shape = None,
+        seed: Seed = 0,
+        resume: Resume = False,
+        no_gates: NoGates = False,
+        device: Device = None,
+        json_output: Json = False,
+    ) -> None:
+        given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
+        options = {"resume": resume, "gates": not no_gates, "device": device, "json_output": json_output}
+        _begin(kind, run, corpus, given, size, shape, **options)  # type: ignore[arg-type]
+
+    app.command(kind, help=says)(command)
 
 
-@app.command("spiralformer")
-def spiralformer(
-    run: Run,
-    corpus: CorpusFolder,
-    steps: Steps = 2000,
-    batch: Batch = 32,
-    context: Context = 128,
-    learning_rate: Rate = 1e-3,
-    size: Size = "small",
-    shape: Shape = None,
-    seed: Seed = 0,
-    resume: Resume = False,
-    no_gates: NoGates = False,
-    device: Device = None,
-    json_output: Json = False,
-) -> None:
-    """Train a Spiralformer: it looks back by powers of two, and recalls the rest by resonance."""
-    given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
-    _begin(
-        "spiralformer",
-        run,
-        corpus,
-        given,
-        size,
-        shape,
-        resume=resume,
-        gates=not no_gates,
-        device=device,
-        json_output=json_output,
-    )
-
-
-@app.command("gpt")
-def gpt(
-    run: Run,
-    corpus: CorpusFolder,
-    steps: Steps = 2000,
-    batch: Batch = 32,
-    context: Context = 128,
-    learning_rate: Rate = 1e-3,
-    size: Size = "small",
-    shape: Shape = None,
-    seed: Seed = 0,
-    resume: Resume = False,
-    no_gates: NoGates = False,
-    device: Device = None,
-    json_output: Json = False,
-) -> None:
-    """Train a transformer of the same size, to measure the others by."""
-    given = {"steps": steps, "batch": batch, "context": context, "learning_rate": learning_rate, "seed": seed}
-    _begin(
-        "gpt",
-        run,
-        corpus,
-        given,
-        size,
-        shape,
-        resume=resume,
-        gates=not no_gates,
-        device=device,
-        json_output=json_output,
-    )
+_trains("kssm", "Train a K-SSM: coupled oscillators, read through their order parameters alone.")
+_trains("spiralformer", "Train a Spiralformer: it looks back by powers of two, and recalls the rest by resonance.")
+_trains("gpt", "Train a transformer of the same size, to measure the others by.")
 
 
 @app.command("continue")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import CorpusRefused
+from models.whole_files import write_text
 
 Tokens = NDArray[Any]
 Part = Literal["train", "held"]
@@ -160,9 +161,9 @@ def build(
         twice=twice,
         digests=digests,
     )
-    _write(target / _FILE, json.dumps({"format": _FORMAT, **asdict(facts)}, ensure_ascii=False, indent=1))
+    write_text(target / _FILE, json.dumps({"format": _FORMAT, **asdict(facts)}, ensure_ascii=False, indent=1))
     if tokenizer is not None:
-        _write(target / "tokenizer.json", tokenizer.read_text(encoding="utf-8"))
+        write_text(target / "tokenizer.json", tokenizer.read_text(encoding="utf-8"))
     return facts
 
 
@@ -195,8 +196,8 @@ def carry_vocabulary(folder: Path, to: Path) -> None:
     facts = open_corpus(folder).facts
     told = {"vocabulary": facts.vocabulary, "symbols": facts.symbols, "separator": facts.separator}
     if facts.vocabulary != CHARACTERS:
-        _write(to / "tokenizer.json", (folder / "tokenizer.json").read_text(encoding="utf-8"))
-    _write(to / VOCABULARY, json.dumps(told, ensure_ascii=False))
+        write_text(to / "tokenizer.json", (folder / "tokenizer.json").read_text(encoding="utf-8"))
+    write_text(to / VOCABULARY, json.dumps(told, ensure_ascii=False))
 
 
 def starts(tokens: int, context: int, batch: int, step: int, *, seed: int) -> list[int]:
@@ -316,12 +317,3 @@ def _encoder(
         "symbols": (),
         "separator": separator,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from models.corpus import Corpus, Part, starts
 from models.errors import RunRefused
+from models.whole_files import write_text
 
 PLAN, CURVE, LOCK, CHECKPOINTS, BEST = "plan.json", "curve.jsonl", "lock", "checkpoints", "best.safetensors"
 _KEPT = 3
@@ -398,7 +399,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
     if file.exists():
         raise RunRefused(f"{folder} holds a run already: `slowwave train continue {folder}` goes on with it")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(file, json.dumps(asdict(plan), indent=1))
+    write_text(file, json.dumps(asdict(plan), indent=1))
 
 
 def read_plan(folder: Path) -> Plan:
@@ -437,21 +438,12 @@ def _cut_curve(curve: Path, step: int) -> None:
     """Forget points after `step`: the run comes to them again."""
     if curve.exists():
         kept = [json.dumps(point) for point in read_curve(curve.parent) if point["step"] <= step]
-        _write_text(curve, "".join(line + "\n" for line in kept))
+        write_text(curve, "".join(line + "\n" for line in kept))
 
 
 def _append(curve: Path, point: Measured) -> None:
     with curve.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(point)) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], told: dict[str, str]) -> None:

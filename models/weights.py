@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UnsupportedModel, WeightsNotFound
+from models.whole_files import write_text
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 DEFAULT_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -98,7 +99,7 @@ def convert_gguf(file: Path, *, cache_dir: Path) -> Path:
         log.info("converting %s to safetensors in %s (once, about 15 seconds)", file.name, target)
         _write_folder(file, target, {"source": file.name, "sha256": digest, "conversion": _CONVERSION})
     known.parent.mkdir(parents=True, exist_ok=True)
-    _write_atomically(known, target.name)
+    write_text(known, target.name)
     return target
 
 
@@ -155,14 +156,6 @@ def _split_digits(tokenizer: Any) -> None:
 
     steps: list[PreTokenizer] = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     tokenizer.backend_tokenizer.pre_tokenizer = InTurn(steps)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as scratch:
-        scratch.write(text)
-        scratch.flush()
-        os.fsync(scratch.fileno())
-    Path(scratch.name).replace(path)
 
 
 def _fsync(path: Path) -> None:
