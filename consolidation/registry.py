@@ -102,6 +102,7 @@ class Registry:
 
         Raises:
             WrongTurn: the night is not promoting.
+            OSError, StorageFailed: its files cannot be put in place; what served serves.
         """
         id = new_id("adapter", at)
         digest = self._put(made, id)
@@ -232,11 +233,16 @@ class Registry:
 
     def _put(self, made: Path, id: str) -> str:
         part = self._folder / f".{id}.part"
-        shutil.copytree(made, part)
-        for file in part.iterdir():
-            _flush(file)
-        _flush(part)
-        part.rename(self.folder_of(id))
+        try:
+            part.mkdir()
+            for file in made.iterdir():  # not copytree, whose errors have no errno: a full disk is to be told
+                shutil.copyfile(file, part / file.name)
+                _flush(part / file.name)
+            _flush(part)
+            part.rename(self.folder_of(id))
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         _flush(self._folder)
         digest = digest_of_files(self.folder_of(id))
         assert digest is not None

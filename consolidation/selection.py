@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 from consolidation.clauses import Talk
 from consolidation.english import is_intelligible
@@ -30,9 +31,13 @@ _FRESH_DAYS = 7.0
 """In so many days what is fresh about an experience falls to 1/e."""
 
 
+Control = Literal["private", "quarantine", "own words", "speaker", "orders", "trust", "words", "share"]
+"""What keeps an experience out of a night though it tells something."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a night takes on."""
+    """How much a night takes on, and from whom."""
 
     facts: int = 240
     """Old and new alike: what has no room tonight is not in the next adapter, however well it was known."""
@@ -42,6 +47,8 @@ class Limits:
     """Messages that the writer reads in one night."""
     least_trust: float = 0.35
     """Of a source; one of which nothing was verified has 0.5."""
+    without: frozenset[Control] = frozenset()
+    """Controls left out, to see what each is good for (bench/poison.py). No setting reaches this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,27 +254,31 @@ def _disagreements(told: Sequence[Sourced]) -> tuple[tuple[str, str], ...]:
 
 
 def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limits) -> str | None:
-    if one.private:
-        return "private: it may be recalled, and is never learnt"
-    if one.quarantined is not None:
-        return f"in quarantine: {one.quarantined}"
-    if one.provenance.author == "model":
-        return "the agent's own words"
-    if one.provenance.author != "user":
-        return "said by neither the agent nor its owner"
-    if one.provenance.speaker != USER:  # their "my dog" is not the user's
-        return f"said by {one.provenance.speaker}, who is not whom the agent answers"
     if one.superseded_by is not None:
         return f"replaced by {one.superseded_by}"
+    return next((why for control, why in _objections(one, trust, limits) if control not in limits.without), None)
+
+
+def _objections(one: Experience, trust: Callable[[Provenance], float], limits: Limits) -> Iterator[tuple[Control, str]]:
+    """Every control that would keep it out, the plainest first."""
+    if one.private:
+        yield "private", "private: it may be recalled, and is never learnt"
+    if one.quarantined is not None:
+        yield "quarantine", f"in quarantine: {one.quarantined}"
+    if one.provenance.author == "model":
+        yield "own words", "the agent's own words"
+    elif one.provenance.author != "user":
+        yield "speaker", "said by neither the agent nor its owner"
+    elif one.provenance.speaker != USER:  # their "my dog" is not the user's
+        yield "speaker", f"said by {one.provenance.speaker}, who is not whom the agent answers"
     order = order_in(one.text)
     if order is not None:
-        return f"gives orders ({order!r}): orders are followed in talk or not at all, never learnt"
+        yield "orders", f"gives orders ({order!r}): orders are followed in talk or not at all, never learnt"
     believed = trust(one.provenance)
     if believed < limits.least_trust:
-        return f"its source is not believed ({believed:.2f})"
+        yield "trust", f"its source is not believed ({believed:.2f})"
     if not is_intelligible(one.text):
-        return "hardly a word of it is in the dictionary"
-    return None
+        yield "words", "hardly a word of it is in the dictionary"
 
 
 def _priority(one: Experience, now: datetime) -> float:
@@ -281,7 +292,7 @@ def _priority(one: Experience, now: datetime) -> float:
 
 def _within(told: Sequence[Sourced], limits: Limits) -> tuple[list[Sourced], list[tuple[Sourced, str]]]:
     """What the night has room for, and the rest with the reason."""
-    several = len({s.experience.provenance.source for s in told}) > 1
+    several = len({s.experience.provenance.source for s in told}) > 1 and "share" not in limits.without
     most = math.ceil(limits.facts * limits.share_of_one) if several else limits.facts
     kept: list[Sourced] = []
     out: list[tuple[Sourced, str]] = []

@@ -10,7 +10,9 @@ MemoryFault
 ├── MemoryNotFound     no such memory, or another owner's
 ├── SessionNotFound    no such session, or another owner's
 ├── TurnNotFound       no such turn, or another owner's
-└── StorageFailed      SQLite could not do it: disk full, I/O error, corruption; nothing of it was kept
+└── StorageFailed      SQLite could not do it; nothing of it was kept
+    ├── StorageFull    the disk has no room
+    └── StorageUnsure  the disk failed while it was written: whether it was kept shows at the next start
 """
 
 from __future__ import annotations
@@ -50,6 +52,15 @@ class SessionNotFound(MemoryFault):
 
 class StorageFailed(MemoryFault):
     """SQLite could not do it. Nothing of it was kept."""
+
+
+class StorageFull(StorageFailed):
+    """The disk has no room. Nothing of it was kept."""
+
+
+class StorageUnsure(StorageFailed):
+    """The disk failed while it was written. It counts as not kept, unless the process dies next and finds it in the
+    log: SQLite cannot know what an fsync that failed has left."""
 
 
 class MemoryNotFound(MemoryFault):

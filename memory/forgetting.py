@@ -9,7 +9,9 @@ database's files are searched for the text, byte by byte: the receipt says what 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +22,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from memory import fulltext, rooms
+from memory.errors import StorageFailed
 from memory.experience import Experience
 from memory.experiences import experience_of, find, neighbours, owner_number, pages_of
 from memory.fulltext import window_text
@@ -29,6 +32,8 @@ from memory.store import Store
 from memory.transcripts import FORGOTTEN
 from memory.underway import Underway
 from memory.words import holder
+
+log = logging.getLogger("slowwave.memory")
 
 _LOG = "the write-ahead log: readers held it open; it is emptied at the next start"
 
@@ -105,10 +110,10 @@ def forget(
             underway.forgotten(owner, reached.texts)
         return reached
 
-    reached = store.write(transaction)
-    states = drop_states(owner)
+    reached = store.write(transaction)  # from here on it is forgotten, whatever else fails
     claim.cache_clear()
-    folded = store.rewrite()
+    states, unwritten = _dropped(drop_states, owner)
+    unwritten += _rewrite(store)
     found = _remains(files, reached.texts)
     done = Receipt(
         id=receipt,
@@ -125,11 +130,12 @@ def forget(
         kv_states=states,
         files_searched=[path.name for path in files if path.exists()],
         found_in_files=found,
-        waiting=[*waiting, *([] if folded else [_LOG])],
+        waiting=[*waiting, *unwritten],
     )
-    if folded:  # else the next start finishes it
+    if not unwritten:  # else the next start finishes it
         body = json.dumps(asdict(done))
-        store.write(lambda db: db.execute("UPDATE receipts SET body = ? WHERE id = ?", [body, receipt]))
+        with contextlib.suppress(StorageFailed):  # the same
+            store.write(lambda db: db.execute("UPDATE receipts SET body = ? WHERE id = ?", [body, receipt]))
     return done
 
 
@@ -143,9 +149,27 @@ def finish_forgetting(store: Store, *, drop_files: Callable[[], object] = lambda
     if not unfinished:
         return
     drop_files()
-    store.rewrite()
+    if unwritten := _rewrite(store):
+        log.warning("forgetting_unfinished: %s", unwritten[0])
+        return
     done = "UPDATE receipts SET body = json_set(body, '$.files_searched', json('[]'))"
     store.write(lambda db: db.execute(f"{done} WHERE id IN ({_marks(unfinished)})", unfinished))
+
+
+def _dropped(drop_states: Callable[[str], int], owner: str) -> tuple[int, list[str]]:
+    """How many states were dropped, and what has to wait."""
+    try:
+        return drop_states(owner), []
+    except OSError as error:
+        return 0, [f"states on disk: they could not be removed ({error}), and are at the next start"]
+
+
+def _rewrite(store: Store) -> list[str]:
+    """Write the database anew; what has to wait for the next start, if anything does: the rows are gone already."""
+    try:
+        return [] if store.rewrite() else [_LOG]
+    except StorageFailed as error:  # no room for a second copy of it, say
+        return [f"the database's file: it could not be written anew ({error}), and is at the next start"]
 
 
 def receipts(store: Store, *, owner: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TypeVar
 import pysqlite3
 from sqlite_utils import Database
 
-from memory.errors import DatabaseTooNew, StorageFailed
+from memory.errors import DatabaseTooNew, StorageFailed, StorageFull, StorageUnsure
 from memory.migrations import migrations
 
 T = TypeVar("T")
@@ -22,6 +23,10 @@ T = TypeVar("T")
 SAFE_SQLITE = (3, 51, 3)
 """Earlier versions can corrupt a WAL database when a reset races a checkpoint (fixed in 3.51.3)."""
 _READERS = 4
+_IOERR, _FULL, _CANTOPEN = 10, 13, 14
+"""SQLite's result codes, without what extends them."""
+_NO_ROOM = 1 << 16
+"""Bytes left, under which an I/O error is a full disk: SQLite's shared memory says so by no other code."""
 
 
 class Store:
@@ -32,6 +37,8 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises: DatabaseTooNew; StorageFailed: it cannot be opened."""
+        self._path = path
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection = self._writer.submit(_open_for_writing, path).result()
         self._readers: queue.LifoQueue[Database] = queue.LifoQueue()
@@ -47,7 +54,7 @@ class Store:
         Raises:
             StorageFailed: SQLite could not do it; everything was rolled back.
         """
-        return self._writer.submit(_run, self._connection, transaction, power_safe).result()
+        return self._writer.submit(_run, self._connection, self._path, transaction, power_safe).result()
 
     @contextmanager
     def reading(self) -> Iterator[Database]:
@@ -57,7 +64,7 @@ class Store:
             db.execute("BEGIN")
             yield db
         except pysqlite3.Error as error:
-            raise StorageFailed(str(error)) from error
+            raise _fault(error, self._path) from error
         finally:
             if db.conn.in_transaction:
                 db.conn.rollback()
@@ -76,7 +83,7 @@ class Store:
         SQLite overwrites what is deleted, but not the copies, whole or in part, that moving rows between pages leaves
         behind. Returns whether the log could be emptied; see `fold_log`.
         """
-        return self._writer.submit(_rewrite, self._connection).result()
+        return self._writer.submit(_rewrite, self._connection, self._path).result()
 
     def close(self) -> None:
         """Wait for the writes in line, then fold the log into the database file."""
@@ -86,10 +93,9 @@ class Store:
         self._writer.shutdown()
 
 
-def _run(db: Database, transaction: Callable[[Database], T], power_safe: bool) -> T:
+def _run(db: Database, path: Path, transaction: Callable[[Database], T], power_safe: bool) -> T:
     try:
-        if not power_safe:
-            db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if power_safe else 'NORMAL'}")
         db.execute("BEGIN IMMEDIATE")
         try:
             result = transaction(db)
@@ -102,10 +108,7 @@ def _run(db: Database, transaction: Callable[[Database], T], power_safe: bool) -
     except pysqlite3.IntegrityError:
         raise
     except pysqlite3.Error as error:
-        raise StorageFailed(str(error)) from error
-    finally:
-        if not power_safe:
-            db.execute("PRAGMA synchronous = FULL")
+        raise _fault(error, path) from error
 
 
 def _fold_log(db: Database) -> bool:
@@ -117,12 +120,21 @@ def _fold_log(db: Database) -> bool:
     return False
 
 
-def _rewrite(db: Database) -> bool:
+def _rewrite(db: Database, path: Path) -> bool:
     try:
         db.execute("VACUUM")
+        return _fold_log(db)
     except pysqlite3.Error as error:
-        raise StorageFailed(str(error)) from error
-    return _fold_log(db)
+        raise _fault(error, path) from error
+
+
+def _fault(error: pysqlite3.Error, path: Path, doing: str = "") -> StorageFailed:
+    """What is to be told of what SQLite says."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    disk = os.statvfs(path.parent)
+    if code == _FULL or (code in (_IOERR, _CANTOPEN) and disk.f_bavail * disk.f_frsize < _NO_ROOM):
+        return StorageFull(f"{doing}the disk is full ({error})")
+    return (StorageUnsure if code == _IOERR else StorageFailed)(f"{doing}{error}")
 
 
 def _open_for_writing(path: Path) -> Database:
@@ -144,7 +156,7 @@ def _open_for_writing(path: Path) -> Database:
         _fold_log(db)  # a process that was killed after forgetting may have left the text in the log
         return db
     except pysqlite3.Error as error:
-        raise StorageFailed(f"cannot open {path}: {error}") from error
+        raise _fault(error, path, f"cannot open {path}: ") from error
 
 
 def _open_for_reading(path: Path) -> Database:

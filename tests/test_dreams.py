@@ -46,7 +46,7 @@ some_nights = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(some_nights)
 def test_no_question_of_the_exam_is_trained_on(made: tuple[list[Fact], Night]) -> None:
     _, night = made
@@ -55,7 +55,7 @@ def test_no_question_of_the_exam_is_trained_on(made: tuple[list[Fact], Night]) -
     assert not trained & {q.text.lower().rstrip("?. ") for q in night.questions}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**31), st.integers(0, 2**31))
 def test_no_night_trains_on_what_another_asks_of_the_same_facts(one: int, other: int) -> None:
     """The adapter that serves is asked the next night's exam: it must not have been trained on it."""
@@ -70,7 +70,7 @@ def test_exam_and_training_share_no_way_of_putting_a_question() -> None:
         assert not set(getattr(EXAM, kind)) & set(getattr(TRAINING, kind))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(some_nights)
 def test_what_was_told_is_never_denied(made: tuple[list[Fact], Night]) -> None:
     facts, night = made
@@ -80,7 +80,7 @@ def test_what_was_told_is_never_denied(made: tuple[list[Fact], Night]) -> None:
             assert not any(d.question.lower().rstrip("?. ").endswith(question) for question in told), d
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(some_nights)
 def test_every_answer_is_supported(made: tuple[list[Fact], Night]) -> None:
     facts, night = made

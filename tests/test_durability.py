@@ -10,7 +10,7 @@ from bench.server import ROOT
 
 
 def test_killing_the_service_loses_nothing_that_was_acknowledged() -> None:
-    command = [sys.executable, "-m", "bench.kill", "--model", "scripted", "--kills", "12", "--tokens", "60", "--json"]
+    command = [sys.executable, "-m", "bench.kill", "--model", "scripted", "--kills", "6", "--tokens", "60", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
     report = json.loads(done.stdout)
     assert done.returncode == 0, report

@@ -184,7 +184,7 @@ def test_kills_leave_no_half_memory_and_no_forgotten_text(tmp_path: Path) -> Non
     stored: set[str] = set()
     gone: set[str] = set()
     serial = 0
-    for _ in range(6):
+    for _ in range(4):
         server = Server(data, model="scripted", options=["--set", "embedding=none"])
         with server, httpx.Client(base_url=server.url, timeout=30) as http:
             until = time.monotonic() + rng.uniform(0.2, 1.2)

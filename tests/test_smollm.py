@@ -203,7 +203,9 @@ def test_the_directions_that_come_with_it_are_its_own(smollm: CausalLM) -> None:
     torch.testing.assert_close(again, found["pleasure"], rtol=0.02, atol=0.05)
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize(
+    "name", [n if n in ("pleasure", "fatigue") else pytest.param(n, marks=pytest.mark.slow) for n in VARIABLES]
+)
 def test_a_variable_forced_high_is_not_what_it_is_forced_low(
     smollm: CausalLM, make_engine: EngineFactory, tmp_path: Path, name: str
 ) -> None:

@@ -20,7 +20,8 @@ from memory.errors import (
     MemoryFault,
     MemoryNotFound,
     SessionNotFound,
-    StorageFailed,
+    StorageFull,
+    StorageUnsure,
     TurnNotFound,
 )
 from models.errors import (
@@ -118,10 +119,13 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(400, _sentence(error), param="slowwave.persona", code="no_variable")
         case AgentError() | ModelError():
             return ApiError(400, _sentence(error), param="messages")
-        case StorageFailed() if "full" in str(error):
+        case StorageFull():
             return ApiError(507, f"Nothing was stored: {error}.", type="server_error", code="storage_full")
         case OSError() if error.errno in _NO_ROOM:
             return ApiError(507, "Nothing was stored: the disk is full.", type="server_error", code="storage_full")
+        case StorageUnsure():
+            message = f"The disk failed: {error}. It counts as not stored; look again after a restart."
+            return ApiError(500, message, type="server_error", code="storage_unsure")
         case MemoryFault():
             return ApiError(500, f"Nothing was stored: {error}.", type="server_error", code="storage_failed")
     log.error("request_failed", exc_info=error)
