@@ -1,5 +1,5 @@
-"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, heartbeat, rooms, backup, doctor,
-train, causality. Every command takes --json.
+"""The terminal's door: serve, chat, sessions, memory, sleep, checkpoint, persona, heartbeat, rooms, backup, audit,
+doctor, train, causality. Every command takes --json.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or settings, 3 no service answers, 130 stopped by Ctrl-C.
 """
@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from commands import backup, chat, checkpoint, heartbeat, memory, persona, rooms, sessions, sleep
+from commands import audit, backup, chat, checkpoint, heartbeat, memory, persona, rooms, sessions, sleep
 from commands.terminal import FAILED, INTERRUPTED, USAGE, Failure, Json, err, out, print_json
 from settings import Settings, SettingsError, load
 from training import app as train
@@ -42,6 +42,7 @@ app.add_typer(persona.app, name="persona")
 app.add_typer(heartbeat.app, name="heartbeat")
 app.add_typer(rooms.app, name="rooms")
 app.add_typer(backup.app, name="backup")
+app.command()(audit.audit)
 app.add_typer(train, name="train")
 app.command("causality")(order_causality)
 

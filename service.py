@@ -63,11 +63,11 @@ from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
 from nights import Clock, Serving, bars_and_recipe, base_digest, clock, numbers, sleeper
 from settings import Settings, SettingsError
+from web import audit, errors, heartbeat, lag, memories, openai, persona, rooms, sessions, sleep, status
 from web import checkpoints as checkpoint_routes
-from web import errors, heartbeat, lag, memories, openai, persona, rooms, sessions, sleep, status
 from web.context import MemoryAccess, ReplyDefaults, Service, SleepAccess
 from web.guard import Guard
-from web.keys import Keyring, operators
+from web.keys import Keyring, keys_of
 from web.metrics import Metrics
 from web.schemas import ErrorBody
 from web.turns import TurnPool
@@ -89,7 +89,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "The request is wrong; the message says what.",
         401: "No API key, or a wrong one.",
-        403: "A page from elsewhere.",
+        403: "A page from elsewhere, or a key without the scope.",
         404: "No such thing, or not yours.",
         409: "Something else is going on with it; try again.",
         413: "The body is too large.",
@@ -209,7 +209,6 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 ),
                 pulse=beating,
                 backups=backups,
-                operators=operators(settings.keys(), settings.api_key),
                 model_name=settings.model_name,
                 defaults=ReplyDefaults(
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
@@ -334,6 +333,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         persona.router,
         heartbeat.router,
         rooms.router,
+        audit.router,
         status.router,
     ):
         app.include_router(router)
@@ -346,6 +346,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         allowed_hosts=frozenset({"localhost", *(h.lower() for h in settings.allowed_hosts)}),
         allowed_origins=frozenset(settings.allowed_origins),
         rejected=runtime.service.metrics.rejected,
+        asked=audit.recorder(runtime.service.memory.store, _now),
     )
     # Outermost, so that a page which may ask can also read why it was refused.
     if settings.allowed_origins:
@@ -524,7 +525,9 @@ def check_keys(settings: Settings) -> Keyring:
         SettingsError: an impossible API key, or none where one is required.
     """
     try:
-        keyring = Keyring(settings.keys(), requests_per_minute=settings.key_requests_per_minute)
+        keyring = Keyring(
+            keys_of(settings.keys(), settings.api_key), requests_per_minute=settings.key_requests_per_minute
+        )
     except ValueError as error:
         raise SettingsError(f"api_keys: {error}") from error
     if not keyring.required and not is_loopback(settings.host):

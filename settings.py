@@ -126,9 +126,10 @@ class Settings(BaseModel):
     """Take in only files that one of these, or one's own key, has signed."""
     max_body_bytes: int = Field(2 << 20, ge=1024)
     api_keys: tuple[str, ...] = ()
-    """Keys that open the service, in clear or as sha256:HEX. Required off loopback."""
+    """Keys that open the service, in clear or as sha256:HEX, each with its `scopes=chat+memory+export+admin` and its
+    `user=NAME` if wanted. Required off loopback."""
     api_key: str | None = None
-    """One more, and the one that the command line uses to call the service."""
+    """One more, which administers, and which the command line uses to call the service."""
     api_key_file: Path | None = None
     """The same, one a line, from a file."""
     key_requests_per_minute: int = Field(0, ge=0)

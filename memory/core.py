@@ -56,6 +56,7 @@ _TAKEN: Mapping[str, str] = {
     "nights": f"SELECT * FROM nights WHERE id IN (SELECT night FROM adapters WHERE {_SERVING})",
     "adapters": f"SELECT * FROM adapters WHERE {_SERVING}",
     "learnt": f"SELECT * FROM learnt WHERE adapter IN (SELECT id FROM adapters WHERE {_SERVING})",
+    "audit": "SELECT * FROM audit ORDER BY n",
 }
 """In the order in which they can be put back: what is referred to comes first."""
 

@@ -529,3 +529,25 @@ def m012_revisions(db: Database) -> None:
         "CREATE INDEX revisions_by_earlier ON revisions (owner, earlier)",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m013_audit(db: Database) -> None:
+    """Administrative acts, sealed in a chain."""
+    for statement in (
+        """
+        CREATE TABLE audit (
+            n INTEGER PRIMARY KEY,           -- from 1, without a gap
+            at TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            key TEXT NOT NULL,               -- what the key is called: nothing of the key itself
+            act TEXT NOT NULL,               -- method and path, without a query
+            of INTEGER REFERENCES audit (n), -- what was asked, where this is what came of it
+            status INTEGER,
+            chain BLOB NOT NULL              -- SHA-256 over this row and the one before
+        ) STRICT
+        """,
+        "CREATE TRIGGER acts_stay BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'acts are never deleted'); END",
+        "CREATE TRIGGER acts_are_final BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'acts are never changed'); END",
+    ):
+        db.execute(statement)

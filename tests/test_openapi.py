@@ -56,6 +56,7 @@ def test_the_document_names_every_route_and_its_errors(scripted_server: Server) 
         "/v1/rooms",
         "/v1/rooms/{room}",
         "/v1/backups",
+        "/v1/audit",
         "/v1/sleep",
         "/v1/sleep/dry-run",
         "/v1/sleep/cycles",

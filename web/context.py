@@ -93,8 +93,6 @@ class Service:
     pulse: Pulse | None
     """None: it has no heartbeat."""
     backups: Backups
-    operators: frozenset[str]
-    """Owners who may do what concerns everybody."""
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics

@@ -67,16 +67,6 @@ class ApiError(Exception):
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 
-def operators_only(is_operator: bool) -> None:
-    """Refuse anybody else. Raises: ApiError."""
-    if not is_operator:
-        raise ApiError(
-            403,
-            "This concerns everybody: it takes the key of the setting api_key, or the only one.",
-            code="not_operator",
-        )
-
-
 def api_error(error: Exception) -> ApiError:
     """What the world is told of an error from below."""
     match error:

@@ -1,5 +1,6 @@
 """What every request passes before any route sees it: host, origin, key, quota, size, and that its body is JSON.
 
+What a key is not good for is refused here, by `scopes.py`; administrative acts are put on record before they are done.
 Pure ASGI, so that a refused body is never held in memory: it is read and thrown away, since a client that is still
 sending when the connection closes never gets to read why.
 """
@@ -7,17 +8,22 @@ sending when the connection closes never gets to read why.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import math
 import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from pydantic_core import from_json
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web.errors import ApiError
-from web.keys import Keyring
+from web.errors import ApiError, api_error
+from web.keys import Key, Keyring
+from web.scopes import needed, on_record
+
+log = logging.getLogger("slowwave.web")
 
 DISCARD_AT_MOST = 64 << 20
 """Bytes of an oversized body that are read before the connection is cut."""
@@ -31,7 +37,10 @@ _OCTET_PATHS = re.compile(r"/v1/checkpoints(/look|/uploads/[^/]+)?")
 
 
 class Guard:
-    """Refuses loudly and early. Leaves the owner's name in `scope["state"]["owner"]`."""
+    """Refuses loudly and early. Leaves the owner's name in `scope["state"]["owner"]`.
+
+    `asked` writes down an act and gives what is to be called with the answer's status; both may wait.
+    """
 
     def __init__(
         self,
@@ -42,6 +51,7 @@ class Guard:
         allowed_hosts: frozenset[str],
         allowed_origins: frozenset[str],
         rejected: Callable[[str], None],
+        asked: Callable[[Key, str], Callable[[int], None]],
     ) -> None:
         self._app = app
         self._keyring = keyring
@@ -49,6 +59,7 @@ class Guard:
         self._allowed_hosts = allowed_hosts
         self._allowed_origins = allowed_origins
         self._rejected = rejected
+        self._asked = asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +70,11 @@ class Guard:
         try:
             self._check_host(headers)
             self._check_origin(headers)
-            scope.setdefault("state", {})["owner"] = self._check_key(scope, headers)
+            key = self._check_key(scope, headers)
+            scope.setdefault("state", {})["owner"] = key.owner if key else ""
+            if key and on_record(scope["method"], scope["path"]):
+                send = await self._recorded(key, scope, send)
+            self._check_scope(key, scope)
             if _is_checkpoint(scope):  # read as it comes, by its route
                 await self._app(scope, receive, send)
                 return
@@ -99,12 +114,13 @@ class Guard:
             code="origin_not_allowed",
         )
 
-    def _check_key(self, scope: Scope, headers: Headers) -> str:
+    def _check_key(self, scope: Scope, headers: Headers) -> Key | None:
+        """The key that comes with it; None: it needs none."""
         path: str = scope["path"]
         if path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX) or scope["method"] == "OPTIONS":
-            return ""
-        owner = self._keyring.owner(headers.get("authorization"))
-        if owner is None:
+            return None
+        key = self._keyring.presented(headers.get("authorization"))
+        if key is None:
             raise ApiError(
                 401,
                 "This service needs an API key: send it as 'Authorization: Bearer KEY'."
@@ -113,7 +129,7 @@ class Guard:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        wait = self._keyring.seconds_until_allowed(owner)
+        wait = self._keyring.seconds_until_allowed(key.owner)
         if wait:
             raise ApiError(
                 429,
@@ -122,7 +138,39 @@ class Guard:
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(math.ceil(wait))},
             )
-        return owner
+        return key
+
+    def _check_scope(self, key: Key | None, scope: Scope) -> None:
+        wanted = needed(scope["method"], scope["path"])
+        if key is None or wanted is None or wanted in key.scopes:
+            return
+        raise ApiError(
+            403,
+            f"This takes a key with the scope {wanted!r}; this one has {', '.join(sorted(key.scopes)) or 'none'}. "
+            "Keys are given theirs in api_keys or api_key_file: KEY scopes=chat+memory+export+admin.",
+            code="scope_missing",
+        )
+
+    async def _recorded(self, key: Key, scope: Scope, send: Send) -> Send:
+        """Write the act down; what sends its answer writes down how it ended, before the client learns of it.
+
+        Raises:
+            ApiError: it cannot be written down, so it is not done.
+        """
+        try:
+            answered = await run_in_threadpool(self._asked, key, f"{scope['method']} {scope['path']}")
+        except Exception as error:
+            raise api_error(error) from error
+
+        async def recorded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                try:
+                    await run_in_threadpool(answered, message["status"])
+                except Exception:  # it is done, and its asking is on record
+                    log.error("act_without_its_end", exc_info=True)
+            await send(message)
+
+        return recorded
 
 
 def _is_checkpoint(scope: Scope) -> bool:

@@ -1,29 +1,76 @@
-"""API keys: known by their digests alone, compared in constant time, each with a quota of its own."""
+"""API keys: known by their digests alone, compared in constant time; each says whose it is and what it is good for."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+from web.scopes import SCOPES, Scope
 
 LOCAL_OWNER = "local"
 """Who everybody is while no keys are set: the service then answers on loopback only."""
+_ORDINARY: frozenset[Scope] = SCOPES - {"admin"}
+_USER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-def owner_of(key: str) -> str:
-    """The name of whoever comes with a key, as settings give it."""
-    return f"key-{_digest_of(key)[:16]}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key, as the service knows it."""
+
+    digest: str
+    """SHA-256 of the key, in hex."""
+    owner: str
+    """Whose memory, adapters, states and sessions it opens."""
+    scopes: frozenset[Scope]
+
+    @property
+    def name(self) -> str:
+        """What logs and records call it: says nothing of the key."""
+        return f"key-{self.digest[:16]}" if self.digest else self.owner
 
 
-def operators(keys: Sequence[str], api_key: str | None) -> frozenset[str]:
-    """Who may do what concerns everybody: whoever is local, the only key's owner, or that of the setting `api_key`."""
-    if not keys:
-        return frozenset({LOCAL_OWNER})
-    named = [api_key] if api_key else list(keys) if len(keys) == 1 else []
-    return frozenset(map(owner_of, named))
+_EVERYBODY = Key(digest="", owner=LOCAL_OWNER, scopes=SCOPES)
+
+
+def parsed(line: str, *, admin: bool = False) -> Key:
+    """A key as settings give it: `KEY [scopes=chat+memory+export+admin] [user=NAME]`.
+
+    KEY is in clear, or `sha256:` and 64 hex digits. Keys of one `user` open the same things, so that a key can be
+    changed and its user's memory stays; without it a key is a user of its own, named by the beginning of its digest, so
+    that what it has written says nothing about it. Without `scopes` it is good for all but `admin`, unless `admin`.
+
+    Raises:
+        ValueError: what it is not good for.
+    """
+    key, *options = line.split() or [""]
+    digest = _digest_of(key)
+    scopes = SCOPES if admin else _ORDINARY
+    owner = f"key-{digest[:16]}"
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "scopes":
+            wanted = frozenset(value.split("+"))
+            if not wanted <= SCOPES:
+                raise ValueError(f"scopes are {', '.join(sorted(SCOPES))}, joined by '+'; not {value!r}")
+            scopes = frozenset(s for s in SCOPES if s in wanted)
+        elif name == "user" and _USER.fullmatch(value):
+            owner = f"user-{value}"
+        else:
+            raise ValueError(
+                f"{option!r} after a key: scopes=chat+memory or user=NAME of a-z, 0-9, '_' and '-' may stand there"
+            )
+    return Key(digest=digest, owner=owner, scopes=scopes)
+
+
+def keys_of(lines: Iterable[str], api_key: str | None = None) -> list[Key]:
+    """All keys. The one of the setting `api_key`, or an only one, administers, unless its own scopes say otherwise."""
+    given = list(lines)
+    return [parsed(line, admin=line == api_key or len(given) == 1) for line in given]
 
 
 @dataclass(slots=True)
@@ -33,20 +80,16 @@ class _Bucket:
 
 
 class Keyring:
-    """The keys that open the service.
-
-    A key is given in clear or as `sha256:` and the digest's 64 hex digits. An owner is named by the beginning of the
-    digest, so that what a key has written stays its own over restarts and says nothing about the key.
-    """
+    """The keys that open the service, and each owner's quota."""
 
     def __init__(
         self,
-        keys: Iterable[str],
+        keys: Iterable[Key],
         *,
         requests_per_minute: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._digests = [_digest_of(key) for key in keys]
+        self._keys = list(keys)
         self._per_minute = requests_per_minute
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
@@ -55,18 +98,18 @@ class Keyring:
     @property
     def required(self) -> bool:
         """Whether a key is needed at all."""
-        return bool(self._digests)
+        return bool(self._keys)
 
-    def owner(self, authorization: str | None) -> str | None:
-        """Whose the `Authorization` header's bearer key is; None if it opens nothing."""
-        if not self._digests:
-            return LOCAL_OWNER
+    def presented(self, authorization: str | None) -> Key | None:
+        """The key that the `Authorization` header bears; None if it opens nothing."""
+        if not self._keys:
+            return _EVERYBODY
         scheme, _, key = (authorization or "").partition(" ")
-        presented = hashlib.sha256(key.strip().encode()).hexdigest()
+        digest = hashlib.sha256(key.strip().encode()).hexdigest()
         found = None
-        for digest in self._digests:  # all of them, whichever fits
-            if hmac.compare_digest(digest, presented):
-                found = f"key-{digest[:16]}"
+        for known in self._keys:  # all of them, whichever fits
+            if hmac.compare_digest(known.digest, digest):
+                found = known
         return found if scheme.lower() == "bearer" else None
 
     def seconds_until_allowed(self, owner: str) -> float:
