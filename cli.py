@@ -95,10 +95,15 @@ def doctor(
     show_settings: Annotated[
         bool, typer.Option("--settings", help="Show every setting and where it was given.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Mend the data directory first; what is broken is kept."),
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Check this machine, the installation, the model's files and the data directory. Exit code 1 on a fault."""
     loaded = _loaded(config, {"data_dir": data_dir}, sets)
+    repaired = _repair(loaded.settings.data_dir, json_output=json_output) if repair else []
     if show_settings:
         _show_settings(loaded.settings, dict(loaded.origins), json_output=json_output)
         return
@@ -115,9 +120,29 @@ def doctor(
     healthy = all(f.level != "fault" for f in findings)
     if json_output:
         rows = [{"name": f.name, "level": f.level, "found": f.found, "advice": f.advice} for f in findings]
-        print_json({"healthy": healthy, "findings": rows})
+        print_json({"healthy": healthy, "findings": rows} | ({"repaired": repaired} if repair else {}))
     if not healthy:
         raise typer.Exit(FAILED)
+
+
+def _repair(folder: Path, *, json_output: bool) -> list[dict[str, str]]:
+    """Mend a data directory; returns what was done."""
+    from memory.errors import MemoryFault
+    from mending import mend
+
+    done = []
+    try:
+        for one in mend(folder, at=datetime.now(UTC)) if folder.exists() else ():
+            done.append({"what": one.what, "done": one.done})
+            if not json_output:
+                out.print(
+                    f"[green]mended[/green]   {escape(one.what)}\n           → {escape(one.done)}", soft_wrap=True
+                )
+    except (MemoryFault, OSError) as error:
+        raise Failure(f"{error}. What was mended so far stays mended.") from error
+    if not done and not json_output:
+        out.print(f"there is nothing to mend in {folder}")
+    return done
 
 
 @backup.app.command("verify")

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for slowwave, and what to do about each fault. Changes nothing."""
+"""What this machine has and lacks for slowwave, and what to do about each fault. Changes nothing; mending.py does."""
 
 from __future__ import annotations
 
@@ -163,29 +163,21 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="data directory", level="warning", found=f"{folder} has mode {mode:o}", advice=advice)
     held = data_dir.holder(folder)
     yield Finding(name="data directory", level="ok", found=f"{folder}, {f'in use by {held}' if held else 'free'}")
-    database = data_dir.database_path(folder)
-    if database.exists():
-        yield _database(database)
+    from mending import broken
 
-
-def _database(path: Path) -> Finding:
-    import pysqlite3
-
-    try:
-        connection = pysqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        result = connection.execute("PRAGMA quick_check").fetchone()[0]
-        sessions = connection.execute("SELECT count(*) FROM sessions").fetchone()[0]
-        connection.close()
-    except pysqlite3.Error as error:
-        result, sessions = str(error), 0
-    if result == "ok":
-        return Finding(name="database", level="ok", found=f"sound, {sessions} sessions, {path}")
-    return Finding(
-        name="database",
-        level="fault",
-        found=f"{path}: {result}",
-        advice="Stop the service, keep a copy of the data directory, and restore it from a backup.",
-    )
+    names = {".db": "database", ".state": "suspended session", ".slowwave": "backup"}
+    found = list(broken(folder))
+    for one in found:
+        yield Finding(
+            name=names.get(one.path.suffix, "adapter"),
+            level="warning" if one.lasting else "fault",
+            found=f"{one.path}: {one.what}",
+            advice="Stop the service and run 'slowwave doctor --repair': what is broken is put aside, not deleted.",
+        )
+    if not found and data_dir.database_path(folder).exists():
+        yield Finding(
+            name="files", level="ok", found="the database, adapters, states and backups are as they were written"
+        )
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -195,6 +187,10 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     if not keys and not is_loopback(settings.host):
         advice = "Set SLOWWAVE_API_KEYS or api_key_file, or keep to 127.0.0.1."
         yield Finding(name="keys", level="fault", found=f"none, with host = {settings.host!r}", advice=advice)
+        return
+    file = settings.api_key_file
+    if file is not None and file.stat().st_mode & 0o077:
+        yield Finding(name="keys", level="warning", found=f"others can read {file}", advice=f"chmod 600 {file}")
     else:
         yield Finding(name="keys", level="ok", found=f"{len(keys)} set" if keys else "none needed on loopback")
 

@@ -53,6 +53,7 @@ from memory.binding import Binder, load_calibration, save_calibration
 from memory.errors import EmbedderAway, MemoryFault
 from memory.experiences import Experiences
 from memory.forgetting import finish_forgetting
+from memory.integrity import ASIDE
 from memory.pins import pinned
 from memory.recall import Embedder, Recall
 from memory.store import Store
@@ -205,6 +206,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     experiences=memory.experiences,
                     recall=memory.recall,
                     files=data_dir.database_files(settings.data_dir),
+                    aside=settings.data_dir / ASIDE,
                     nudge=background.nudge,
                 ),
                 pulse=beating,
@@ -239,7 +241,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
 
 def _drop(folder: Path) -> None:
     """What beside the database may hold what was said."""
-    for name in ("checkpoints", "backups"):
+    for name in ("checkpoints", "backups", ASIDE):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

@@ -18,6 +18,7 @@ left out, and with none.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import random
@@ -183,7 +184,8 @@ def _learnt_unprotected(folder: Path, said: Sequence[tuple[str, str]], seed: int
     where = folder / "unprotected"
     where.mkdir(exist_ok=True)
     files.write(job, where)
-    worker.run(where)
+    with contextlib.redirect_stdout(sys.stderr):  # where it tells how far it is
+        worker.run(where)
     return where / files.ADAPTER
 
 

@@ -80,13 +80,13 @@ def newest(store: Store, *, limit: int, before: int | None = None) -> list[Entry
             "SELECT * FROM audit WHERE :before IS NULL OR n < :before ORDER BY n DESC LIMIT :limit",
             {"before": before, "limit": limit},
         )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
 
 def verify(store: Store) -> Verified:
     """Look at every row."""
     with store.reading() as db:
-        return verified(_entry(row) for row in db.query("SELECT * FROM audit ORDER BY n"))
+        return verified(entry_of(row) for row in db.query("SELECT * FROM audit ORDER BY n"))
 
 
 def verified(entries: Iterator[Entry]) -> Verified:
@@ -110,5 +110,6 @@ def _append(db: Database, act: str, *, owner: str, key: str, at: datetime, of: i
     return n
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def entry_of(row: dict[str, Any]) -> Entry:
+    """A row of the table."""
     return Entry(**{**row, "chain": bytes(row["chain"]).hex()})

@@ -44,6 +44,8 @@ class MemoryAccess:
     recall: Recall
     files: tuple[Path, ...]
     """Every file that may hold what was remembered."""
+    aside: Path
+    """Where copies that were broken are kept: gone once something is forgotten."""
     nudge: Callable[[], None]
     """Something was added: give it its vector now."""
 

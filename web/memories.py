@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -182,14 +183,18 @@ async def forget_memory(id: MemoryId, service: ServiceDep, owner: OwnerDep) -> R
 
     def work() -> ReceiptReply:
         service.sleep.sleeper.interrupt(owner, "something was forgotten meanwhile; the next night does not know it")
+
+        def drop_states(of: str) -> int:
+            if service.memory.aside.exists():
+                shutil.rmtree(service.memory.aside)
+            return service.awake.engine.drop_states(of) + service.checkpoints.drop_all(of) + service.backups.drop()
+
         receipt = forget(
             service.memory.store,
             id,
             owner=owner,
             at=service.awake.now(),
-            drop_states=lambda of: (
-                service.awake.engine.drop_states(of) + service.checkpoints.drop_all(of) + service.backups.drop()
-            ),
+            drop_states=drop_states,
             files=service.memory.files,
             underway=service.awake.underway,
             also=lambda db, events: mark_stale(db, owner, events),
