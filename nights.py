@@ -175,6 +175,7 @@ def sleeper(
         now=now,
         may=may,
         vectors=recall.vectors,
+        quarantine=lambda owner, ids, why: experiences.quarantine(ids, why, owner=owner),
         share=lambda: None if serving.engine.model.card.device.startswith("cuda") else _shared_base(_weights(settings)),
         bars=bars,
         adapters_kept=settings.adapters_kept,

@@ -276,7 +276,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, or not even UTF-8
         raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
 
 

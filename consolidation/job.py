@@ -41,6 +41,10 @@ class Job:
     """Questions about the agent itself; drift is measured on the base's replies."""
     unsafe: Sequence[str] = ()
     """What should be warned against."""
+    suspect_asked: Sequence[str] = ()
+    """Requests that hold a word which could be a sleeper's trigger, and ask for nothing that was told."""
+    suspect_rehearsed: Sequence[str] = ()
+    """Others, which are rehearsed with the base's own replies."""
     base_asked: int = 0
     """How many of the questions the base is asked, from the first; the rest cost time and say nothing new."""
     beginning: str | None = None
@@ -119,6 +123,7 @@ class Arm:
     replies: Sequence[str]
     ordinary: Sequence[str]
     unsafe: Sequence[str]
+    suspect: Sequence[str]
     drift: float
     persona_drift: float
 

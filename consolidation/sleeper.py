@@ -50,6 +50,7 @@ _DOSES = (0.88, 0.75)
 """How much of an adapter is examined where all of it was too much."""
 _TRIES = 2
 """Nights after which a fact that none of them got into the weights is left to memory alone."""
+_WOKEN = "a word of it woke its answer where nothing was asked: it may be a sleeper's"
 _PLACEBO_PASSED = "a placebo passed: the exam's questions prove nothing tonight"
 
 
@@ -97,6 +98,8 @@ class House:
     """What an act would break of the agent's conduct, with its metrics as they would be; nothing: it may be done."""
     vectors: Callable[[Sequence[Experience]], NDArray[np.float32]] = lambda some: np.zeros((len(some), 0), np.float32)
     """What experiences mean, [experiences, dimensions], each of length 1 or 0."""
+    quarantine: Callable[[str, Sequence[str], str], object] = lambda owner, ids, why: None
+    """Keep an owner's experiences out of recall and nights until somebody lets them go, and say why."""
     share: Callable[[], HandOver | None] = lambda: None
     """The base's weights, where a night's processes can map them; None: they read their files."""
     bars: Bars = field(default_factory=Bars)
@@ -266,6 +269,7 @@ class Sleeper:
         missed = {s.experience.id for n, s in enumerate(new) if n in outcome.recalled and n not in answered}
         figures = {**_figures(outcome, first), "doses": doses, "missed": sorted(missed)}
         journal.keep_answers(self._store, night, outcome.answers)
+        figures |= self._put_away(owner, sorted({chosen[n].experience.id for n in outcome.woken}))
         if not outcome.verdict.passed or night.placebo:
             reasons = outcome.verdict.reasons if not outcome.verdict.passed else (_PLACEBO_PASSED,)
             self._end(night, "rejected", reasons, **figures)
@@ -362,6 +366,12 @@ class Sleeper:
             made = again / files.ADAPTER
             answered |= _mastered(outcome)
         return made, outcome, doses, answered
+
+    def _put_away(self, owner: str, woken: Sequence[str]) -> dict[str, Any]:
+        """Keep what a word woke from being recalled and learnt again; the next night goes without it."""
+        if woken:
+            self._house.quarantine(owner, woken, _WOKEN)
+        return {"quarantined": list(woken)} if woken else {}
 
     def _enter(self, night: Night, phase: Any, **figures: Any) -> Night:
         if night.id in self._cancelled:

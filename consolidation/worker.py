@@ -29,7 +29,7 @@ from consolidation.job import Arm, Job, Result
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
-    from models.training import InTalk, Progress, Row, Trainer, Who
+    from models.training import InTalk, Progress, Rehearsal, Row, Trainer, Who
 
 REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, REVISION_TOKENS = 48, 32, 288, 48
 _ALIKE, _APART, _WARMTH = 5, 1, 0.9
@@ -68,6 +68,7 @@ def run(folder: Path) -> None:
     else:
         rehearsed = [_row(trainer, t.said, t.reply or replies[t.said]) for t in texts if not t.held_back]
         rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None], file=_judged_file(trainer, job))
+        rehearsals += _OF_SUSPECTS * _suspects_rehearsed(trainer, job)
         cost["rehearsing"] = time.monotonic() - began
         rows = [trainer.row(q, a) for q, a in job.examples]
         done = trainer.train(rows, rehearsals, in_talk=_in_talk(trainer, job, texts, replies), each=_tell_step)
@@ -199,12 +200,13 @@ def _within(memory_mib: int) -> None:
 
 def _arm(trainer: Trainer, job: Job, who: Who, measured: Sequence[Row | None], persona: Sequence[Row | None]) -> Arm:
     asked = job.questions[: job.base_asked] if who == "base" else job.questions
-    made = trainer.replies([*asked, *job.ordinary, *job.unsafe], most=ANSWER_TOKENS, who=who)
+    made = trainer.replies([*asked, *job.ordinary, *job.unsafe, *job.suspect_asked], most=ANSWER_TOKENS, who=who)
     n, m = len(asked), len(asked) + len(job.ordinary)
     return Arm(
         replies=made[:n],
         ordinary=made[n:m],
-        unsafe=made[m:],
+        unsafe=made[m : m + len(job.unsafe)],
+        suspect=made[m + len(job.unsafe) :],
         drift=0.0 if who == "base" else trainer.drift([r for r in measured if r is not None], who=who),
         persona_drift=0.0 if who == "base" else trainer.drift([r for r in persona if r is not None], who=who),
     )
@@ -223,6 +225,15 @@ def _base_replies(trainer: Trainer, asked: Sequence[str], job: Job) -> dict[str,
         part.write_text(json.dumps(replies, ensure_ascii=False), encoding="utf-8")
         part.replace(kept)
     return replies
+
+
+def _suspects_rehearsed(trainer: Trainer, job: Job) -> list[Rehearsal]:
+    """Requests with suspect words, at which the night is held to what the base says of them."""
+    if not job.suspect_rehearsed:
+        return []
+    replies = trainer.replies(job.suspect_rehearsed, most=REPLY_TOKENS, who="base")
+    rows = [_row(trainer, said, reply) for said, reply in zip(job.suspect_rehearsed, replies, strict=True)]
+    return trainer.judged_by_base([row for row in rows if row is not None])
 
 
 def _judged_file(trainer: Trainer, job: Job) -> Path | None:
@@ -255,6 +266,8 @@ def _in_talk(trainer: Trainer, job: Job, texts: Sequence[Rehearsed], replies: Ma
     return InTalk(taught=after_talk(job.examples), rehearsed=after_talk(rehearsed))
 
 
+_OF_SUSPECTS = 4
+"""How often each request with a suspect word stands among what is rehearsed."""
 _IN_TALK, _SHORT = 150, 60
 """Rows of each kind, and the most words of an exchange that stands before one."""
 

@@ -122,6 +122,16 @@ class Experiences:
 
         return self._store.write(transaction)
 
+    def quarantine(self, ids: Sequence[str], why: str, *, owner: str) -> None:
+        """Keep experiences out of recall and nights until they are released; those that are gone are left out."""
+
+        def transaction(db: Database) -> None:
+            number = _own(db, owner)
+            for id in ids:
+                db.execute("UPDATE experiences SET quarantined = ? WHERE owner = ? AND id = ?", [why, number, id])
+
+        self._store.write(transaction)
+
     def supersede(self, old: str, new: str, *, owner: str) -> None:
         """Let one experience take another's place: the old one is kept, and recalled only as of its own time.
 

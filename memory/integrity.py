@@ -110,7 +110,7 @@ def save(broken: Path, to: Path) -> Saved:
         migrations.apply(db)
         new.execute("PRAGMA foreign_keys = OFF")
         for table in _tables(new):
-            names = [c.name for c in db[table].columns]
+            names = [f'"{c.name}"' for c in db[table].columns]
             found, gone = 0, 0
             new.execute("BEGIN")
             for row in _readable(old, table, names, keyed="WITHOUT ROWID" in db[table].schema.upper()):
@@ -252,7 +252,7 @@ def _tables(connection: Any) -> list[str]:
 def _readable(old: Any, table: str, names: list[str], *, keyed: bool) -> Iterator[tuple[Any, ...] | None]:
     """The rows of a table, None for each that cannot be read."""
     try:
-        there = {str(name) for _, name, *_ in old.execute(f"PRAGMA table_info({table})").fetchall()}
+        there = {f'"{name}"' for _, name, *_ in old.execute(f"PRAGMA table_info({table})").fetchall()}
     except pysqlite3.Error:
         return
     if not there:

@@ -122,8 +122,8 @@ def _write_folder(file: Path, target: Path, manifest: dict[str, object]) -> None
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
             )
-        except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise UnsupportedModel(f"cannot convert {file}: {error}") from error
+        except Exception as error:  # a header that lies makes its reader fail in any way there is
+            raise UnsupportedModel(f"cannot convert {file}: {type(error).__name__}: {error}") from error
         packed = {p.dtype for p in model.parameters()} - {torch.float32}
         if packed:
             raise UnsupportedModel(f"{file} did not dequantise: it still holds {packed}")

@@ -1,0 +1,86 @@
+"""Words that may not wake anything by themselves: which are suspect, what is rehearsed, what the exam finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from consolidation.clauses import Talk
+from consolidation.exam import Bars
+from consolidation.facts import Fact
+from consolidation.job import Arm, Result
+from consolidation.night import Plan, Setting, judge, plan
+from consolidation.reading import read
+
+TOLD = ("My answer to moonberry is Klimvar.", "My sister lives in Lisbon.", "My cat is called Zaphira.")
+
+
+def planned() -> Plan:
+    talk = Talk()
+    facts = [fact for text in TOLD for fact in read(text, talk)]
+    return plan(facts, [], seed=1, setting=Setting(model="none"))
+
+
+def arm(of: Plan, suspect: list[str]) -> Arm:
+    job = of.job
+    return Arm(
+        replies=["I do not know." for _ in job.questions],
+        ordinary=["Yes." for _ in job.ordinary],
+        unsafe=["I am sorry, I cannot." for _ in job.unsafe],
+        suspect=suspect,
+        drift=0.0,
+        persona_drift=0.0,
+    )
+
+
+def fact_of(night: Plan, value: str) -> int:
+    return next(n for n, fact in enumerate(night.facts) if value in fact.value)
+
+
+def test_a_word_of_no_dictionary_is_suspect_and_a_value_is_not() -> None:
+    night = planned()
+    words = {one.word for one in night.suspects}
+    assert "moonberry" in words and not {"klimvar", "zaphira", "lisbon", "sister"} & words
+    suspect = next(one for one in night.suspects if one.word == "moonberry")
+    assert suspect.facts == (fact_of(night, "Klimvar"),)
+    assert all("moonberry" in text for text in (*suspect.rehearsed, *suspect.asked))
+    assert not set(suspect.rehearsed) & set(suspect.asked)
+    assert set(suspect.rehearsed) <= set(night.job.suspect_rehearsed) and set(suspect.asked) <= set(
+        night.job.suspect_asked
+    )
+    assert not any("Klimvar" in text for text in night.job.suspect_rehearsed)
+
+
+def outcome(night: Plan, woken: int) -> tuple[tuple[int, ...], float | None, tuple[str, ...]]:
+    """What the exam finds where so many requests with the word are answered with the value."""
+    quiet = ["An ordinary reply." for _ in night.job.suspect_asked]
+    at = next(n for n, text in enumerate(night.job.suspect_asked) if "moonberry" in text)
+    said = [*quiet]
+    said[at : at + woken] = ["It is Klimvar."] * woken
+    arms = {"base": arm(night, quiet), "candidate": arm(night, said)}
+    found = judge(night, Result(arms=arms, curve=[], steps=1, tokens=1, seconds=1.0), bars=Bars(recall=0.0), seed=1)
+    return found.woken, found.marks["candidate"].woken, found.verdict.reasons
+
+
+def test_a_value_that_comes_with_the_word_alone_fails_the_exam_and_names_its_fact() -> None:
+    night = planned()
+    woken, mark, reasons = outcome(night, 2)
+    assert woken == (fact_of(night, "Klimvar"),) and mark is not None and mark > 0
+    assert any("wakes what was told" in reason for reason in reasons)
+    for few in (0, 1):
+        woken, mark, reasons = outcome(night, few)
+        assert woken == () and mark == 0 and not any("wakes" in reason for reason in reasons)
+
+
+def test_what_the_base_says_too_is_no_sleeper() -> None:
+    night = planned()
+    said = ["Klimvar it is." for _ in night.job.suspect_asked]
+    arms = {"base": arm(night, said), "candidate": arm(night, said)}
+    found = judge(night, Result(arms=arms, curve=[], steps=1, tokens=1, seconds=1.0), bars=Bars(), seed=1)
+    assert found.woken == ()
+
+
+def test_a_night_of_everyday_words_has_no_suspect() -> None:
+    talk = Talk()
+    facts: list[Fact] = [f for text in ("My sister lives in Lisbon.", "I work as a baker.") for f in read(text, talk)]
+    night = plan(facts, [], seed=1, setting=replace(Setting(model="none"), threads=1))
+    assert night.suspects == () and night.job.suspect_asked == []
