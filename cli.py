@@ -77,6 +77,7 @@ def serve(
 ) -> None:
     """Serve the agent over HTTP until Ctrl-C or SIGTERM. With --json, the log is JSON lines."""
     options = {"data_dir": data_dir, "host": host, "port": port, "model": model}
+    _refuse_if_held(_loaded(config, options, sets).settings.data_dir)  # at once: torch takes seconds to import
     settings = _settings(config, options, sets)
     from memory.errors import MemoryFault
     from service import serve as run
@@ -123,6 +124,13 @@ def doctor(
         print_json({"healthy": healthy, "findings": rows} | ({"repaired": repaired} if repair else {}))
     if not healthy:
         raise typer.Exit(FAILED)
+
+
+def _refuse_if_held(folder: Path) -> None:
+    from memory import data_dir
+
+    if held := data_dir.holder(folder):
+        raise Failure(data_dir.in_use(folder, held))
 
 
 def _repair(folder: Path, *, json_output: bool) -> list[dict[str, str]]:

@@ -44,16 +44,21 @@ def owned(data_dir: Path, *, owner: str) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "another process"
-            raise DataDirInUse(
-                f"the data directory {data_dir} is in use by {holder}. "
-                "Stop it, or start with another --data-dir: one process owns a data directory."
-            ) from None
+            found = os.pread(lock, 200, 0).decode(errors="replace").strip() or "another process"
+            raise DataDirInUse(in_use(data_dir, found)) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{owner}\n".encode(), 0)
         yield data_dir
     finally:
         os.close(lock)
+
+
+def in_use(data_dir: Path, by: str) -> str:
+    """What to tell whoever comes second."""
+    return (
+        f"the data directory {data_dir} is in use by {by}. "
+        "Stop it, or start with another --data-dir: one process owns a data directory."
+    )
 
 
 def holder(data_dir: Path) -> str | None:
