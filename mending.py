@@ -148,7 +148,7 @@ def _serving(database: Path) -> list[tuple[str, str]]:
     try:
         with closing(pysqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
             rows = db.execute("SELECT id, digest FROM adapters WHERE status = 'active'").fetchall()
-    except pysqlite3.Error:
+    except integrity.UNREADABLE:
         return []
     return [(str(id), str(digest)) for id, digest in rows]
 

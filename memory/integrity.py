@@ -22,6 +22,7 @@ from sqlite_utils import Database
 from memory import audit, fulltext
 from memory.experiences import experience_of, pages_of
 from memory.migrations import migrations
+from memory.salience import RING
 from memory.transcripts import EMPTY_CHAIN, FORGOTTEN, chain
 from memory.words import fingerprint
 
@@ -31,6 +32,8 @@ ASIDE = "broken"
 _MOST = 20
 """Damages of one kind that are told apart."""
 _CHANGED = "its text is not what was stored: the disk has changed it"
+UNREADABLE = (pysqlite3.Error, UnicodeDecodeError, OverflowError)
+"""What reading a broken database may raise: its messages quote names that are no UTF-8 any more."""
 _NEVER_DELETED = ("audit", "looks")
 
 
@@ -74,7 +77,7 @@ def damages(path: Path) -> list[Damage]:
                 found += _messages(connection)
                 found += _record(connection)
             return found
-    except pysqlite3.Error as error:
+    except UNREADABLE as error:
         return [Damage(kind="pages", what=str(error))]
 
 
@@ -88,8 +91,10 @@ def mend(path: Path) -> None:
         connection.execute("PRAGMA foreign_keys = OFF")
         db = Database(connection)
         db.execute("REINDEX")
-        changed = [d.id for d in _memories(connection, most=1 << 62)]
+        changed = [d.id for d in _memories(connection, most=1 << 62) if d.kind == "memory"]
         db.execute("BEGIN IMMEDIATE")
+        _let_go_of_senseless(db)
+        _let_go_of_strays(connection, {})
         for id in changed:
             db.execute("UPDATE experiences SET quarantined = ? WHERE id = ?", [_CHANGED, id])
         _index_texts(db)
@@ -121,10 +126,11 @@ def save(broken: Path, to: Path) -> Saved:
                 try:
                     new.execute(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({marks})", row)
                     found += 1
-                except pysqlite3.Error:  # a value that the column does not take
+                except UNREADABLE:  # a value that the column does not take
                     gone += 1
             new.execute("COMMIT")
             rows[table], lost[table] = found, gone
+        lost["experiences"] = lost.get("experiences", 0) + _let_go_of_senseless(db)
         _let_go_of_strays(new, lost)
         new.execute("BEGIN")
         _index_texts(db)
@@ -186,7 +192,11 @@ def _pages(connection: Any) -> Iterator[Damage]:
 
 def _references(connection: Any) -> list[Damage]:
     found = connection.execute("PRAGMA foreign_key_check").fetchmany(_MOST)
-    return [
+    rings = [
+        Damage(kind="references", what=f"statistics of {dimension} have a gap")
+        for _, dimension in _broken_rings(connection)
+    ]
+    return rings + [
         Damage(kind="references", what=f"a row of {table} refers to nothing")
         for table, *_ in found
         if table not in _NEVER_DELETED
@@ -199,14 +209,21 @@ def _full_text(connection: Any) -> list[Damage]:
         try:
             connection.execute(f"SELECT count(*) FROM turn_{owner} WHERE turn_{owner} MATCH 'the'").fetchone()
             connection.execute(f"SELECT count(*) FROM window_{owner} WHERE window_{owner} MATCH 'the'").fetchone()
-        except pysqlite3.Error as error:
+        except UNREADABLE as error:
             found.append(Damage(kind="full text", what=str(error)))
     return found
 
 
 def _memories(connection: Any, most: int = _MOST) -> list[Damage]:
     found: list[Damage] = []
-    for id, text, digest, held in connection.execute("SELECT id, text, fingerprint, quarantined FROM experiences"):
+    rows = connection.execute("SELECT * FROM experiences")
+    names = [column for column, *_ in rows.description]
+    for values in rows:
+        row = dict(zip(names, values, strict=True))
+        if not _makes_sense(row):
+            found.append(Damage(kind="references", what=f"memory {row['id']} holds what no memory can"))
+            continue
+        id, text, digest, held = row["id"], row["text"], row["fingerprint"], row["quarantined"]
         if fingerprint(text) != digest and held != _CHANGED and len(found) < most:
             found.append(Damage(kind="memory", what=f"memory {id}: {_CHANGED}", id=str(id)))
     return found
@@ -253,7 +270,7 @@ def _readable(old: Any, table: str, names: list[str], *, keyed: bool) -> Iterato
     """The rows of a table, None for each that cannot be read."""
     try:
         there = {f'"{name}"' for _, name, *_ in old.execute(f"PRAGMA table_info({table})").fetchall()}
-    except pysqlite3.Error:
+    except UNREADABLE:
         return
     if not there:
         return
@@ -270,7 +287,7 @@ def _readable(old: Any, table: str, names: list[str], *, keyed: bool) -> Iterato
                 yield tuple(row)
                 at = rowid
             return
-        except pysqlite3.Error:
+        except UNREADABLE:
             later = _next_readable(old, table, at)
             yield None
             if later is None:
@@ -286,7 +303,7 @@ def _next_readable(old: Any, table: str, at: int) -> int | None:
             sql = f"SELECT rowid FROM {table} WHERE rowid >= ? ORDER BY rowid LIMIT 1"
             row = old.execute(sql, [at + 1 + step]).fetchone()
             return None if row is None else int(row[0])
-        except pysqlite3.Error:
+        except UNREADABLE:
             step = step + 1 if step < 64 else step * 2
     return None
 
@@ -298,7 +315,7 @@ def _from_both_ends(old: Any, sql: str) -> Iterator[tuple[Any, ...] | None]:
             for row in old.execute(sql + order):
                 yield tuple(row)
             return
-        except pysqlite3.Error:
+        except UNREADABLE:
             yield None
 
 
@@ -312,6 +329,38 @@ def _let_go_of_strays(new: Any, lost: dict[str, int]) -> None:
         for table, rowid in strays:
             new.execute(f"DELETE FROM {table} WHERE rowid = ?", [rowid])
             lost[table] = lost.get(table, 0) + 1
+
+
+def _let_go_of_senseless(db: Database) -> int:
+    """Memories with a value that none can have, so that nothing could show them; they are in the broken file."""
+    gone = [row["n"] for row in list(db.query("SELECT * FROM experiences")) if not _makes_sense(row)]
+    for n in gone:
+        db.execute("DELETE FROM experiences WHERE n = ?", [n])
+    for owner, dimension in _broken_rings(db.conn):  # measured anew, from the model's calibration on
+        for table in ("salience_rings", "salience_scales"):
+            db.execute(f"DELETE FROM {table} WHERE owner = ? AND dimension = ?", [owner, dimension])
+    return len(gone)
+
+
+def _broken_rings(connection: Any) -> list[tuple[int, str]]:
+    """Running statistics of salience with a gap."""
+    rows = connection.execute(
+        "SELECT s.owner, s.dimension, s.pushed, count(r.slot), min(r.slot), max(r.slot) FROM salience_scales s"
+        " LEFT JOIN salience_rings r USING (owner, dimension) GROUP BY s.owner, s.dimension"
+    ).fetchall()
+    return [
+        (owner, dimension)
+        for owner, dimension, pushed, n, low, high in rows
+        if n != min(pushed, RING) or (n and (low, high) != (0, n - 1))
+    ]
+
+
+def _makes_sense(row: dict[str, Any]) -> bool:
+    try:
+        experience_of(row)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return False
+    return True
 
 
 def _index_texts(db: Database) -> None:
