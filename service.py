@@ -43,6 +43,7 @@ from agent.pulse import Pulse
 from agent.remembering import Memory
 from agent.temperament import Temperament
 from agent.turn import Awake
+from consolidation import journal
 from consolidation.registry import Registry
 from heartbeats import arena_of, backups_of, begin, conduct_of_nights, end, pulse
 from memory import checkpoint_log, data_dir
@@ -215,7 +216,13 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                 defaults=ReplyDefaults(
                     temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_reply_tokens
                 ),
-                metrics=Metrics(engine.stats, lambda: sounding(store, now=_now())),
+                metrics=Metrics(
+                    engine.stats,
+                    lambda: sounding(store, now=_now()),
+                    nights=partial(journal.tally, store),
+                    log_bytes=partial(_size, data_dir.database_files(settings.data_dir)[1]),
+                    rows=memory.experiences.in_all,
+                ),
                 pool=pool,
                 draining=drain.is_set,
                 started_at=_now(),
@@ -237,6 +244,10 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             calibrating.join()
             background.close()
             store.close()
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _drop(folder: Path) -> None:

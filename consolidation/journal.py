@@ -131,6 +131,26 @@ def end_within(
     return _find(db, night.id, night.owner)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How nights have ended so far, of all owners."""
+
+    by_outcome: Mapping[str, int]
+    promoted_at: datetime | None
+    """When one was promoted last."""
+
+
+def tally(store: Store) -> Tally:
+    """Count all nights that ended."""
+    with store.reading() as db:
+        rows = db.execute("SELECT outcome, count(*) FROM nights WHERE phase = 'ended' GROUP BY outcome").fetchall()
+        (at,) = db.execute("SELECT max(ended_at) FROM nights WHERE outcome = 'promoted'").fetchone()
+    return Tally(
+        by_outcome={str(outcome): int(n) for outcome, n in rows},
+        promoted_at=None if at is None else datetime.fromisoformat(at),
+    )
+
+
 def left_open(store: Store, *, at: datetime, attempts: int = 3) -> list[Night]:
     """At a start: nights that a crash, a power cut or a stop left open. They changed nothing that serves.
 

@@ -210,14 +210,17 @@ def load_calibration(db: Database, model: str) -> Calibration | None:
     row = db.execute("SELECT strangest, scales FROM calibrations WHERE model = ?", [model]).fetchone()
     if row is None:
         return None
-    scales = json.loads(row[1])
-    return Calibration(
-        model=model,
-        strangest=row[0],
-        surprise=tuple(scales["surprise"]),
-        novelty=tuple(scales["novelty"]),
-        arousal=tuple(scales["arousal"]),
-    )
+    try:
+        scales = json.loads(row[1])
+        return Calibration(
+            model=model,
+            strangest=row[0],
+            surprise=tuple(scales["surprise"]),
+            novelty=tuple(scales["novelty"]),
+            arousal=tuple(scales["arousal"]),
+        )
+    except (ValueError, KeyError, TypeError):  # a disk has changed it: measured anew
+        return None
 
 
 def save_calibration(db: Database, calibration: Calibration) -> None:

@@ -81,6 +81,11 @@ class Experiences:
             number = owner_number(db, owner)
             return int(db.execute("SELECT count(*) FROM experiences WHERE owner = ?", [number]).fetchone()[0])
 
+    def in_all(self) -> int:
+        """How many there are of all owners."""
+        with self._store.reading() as db:
+            return int(db.execute("SELECT count(*) FROM experiences").fetchone()[0])
+
     def of_turn(self, turn: str, *, owner: str) -> list[Experience]:
         """What a turn added."""
         with self._store.reading() as db:

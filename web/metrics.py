@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from consolidation.journal import Tally
 from memory.alarms import Alarm
 from models.engine import EngineStats
 from models.generation import Timings
@@ -48,15 +49,43 @@ class _MemoryAlarms(Collector):
         yield gauge
 
 
+class _House(Collector):
+    """What lies on the disk: nights, and the database's log."""
+
+    def __init__(self, nights: Callable[[], Tally], log_bytes: Callable[[], int], rows: Callable[[], int]) -> None:
+        self._nights, self._log_bytes, self._rows = nights, log_bytes, rows
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        nights = self._nights()
+        ended = CounterMetricFamily("slowwave_sleep_runs", "Nights that ended, by how.", labels=["outcome"])
+        for outcome, n in nights.by_outcome.items():
+            ended.add_metric([outcome], n)
+        yield ended
+        if nights.promoted_at is not None:
+            told = "When a night was promoted last, in seconds since 1970."
+            yield GaugeMetricFamily("slowwave_sleep_promoted_timestamp_seconds", told, nights.promoted_at.timestamp())
+        yield GaugeMetricFamily("slowwave_wal_bytes", "The database's write-ahead log.", self._log_bytes())
+        yield GaugeMetricFamily("slowwave_memory_rows", "Memories of all users.", self._rows())
+
+
 class Metrics:
     """One process's counters."""
 
-    def __init__(self, stats: Callable[[], EngineStats], sounding: Callable[[], Sequence[Alarm]]) -> None:
+    def __init__(
+        self,
+        stats: Callable[[], EngineStats],
+        sounding: Callable[[], Sequence[Alarm]],
+        *,
+        nights: Callable[[], Tally],
+        log_bytes: Callable[[], int],
+        rows: Callable[[], int],
+    ) -> None:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self.registry.register(_EngineGauges(stats))
         self.registry.register(_MemoryAlarms(sounding))
+        self.registry.register(_House(nights, log_bytes, rows))
         self._first = self._histogram("time_to_first_token_seconds", "From the request to its first token.", _LATENCY)
         self._between = self._histogram("inter_token_latency_seconds", "Between two tokens of a reply.", _PER_TOKEN)
         self._whole = self._histogram("e2e_request_latency_seconds", "From the request to its last token.", _LATENCY)
