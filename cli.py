@@ -51,16 +51,22 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="All state of o
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any other setting, as NAME=VALUE. May be repeated.")]
 
 
-@app.callback()
-def _global(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         from importlib import metadata
 
         out.print(metadata.version("slowwave"))
         raise typer.Exit
+
+
+@app.callback()
+def _global(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What every command takes."""
 
 
 @app.command()

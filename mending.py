@@ -23,6 +23,8 @@ from memory.errors import CoreRefused, MemoryFault
 from memory.store import Store
 from models.state_file import BrokenStateFile, opened
 
+NOTHING_READ = "nothing of it could be read"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
@@ -111,6 +113,9 @@ def _database(folder: Path, at: datetime) -> Iterator[Mended]:
         _flush(folder)
         lost = ", ".join(f"{n} of {table}" for table, n in saved.lost.items()) or "none"
         done = f"{sum(saved.rows.values())} rows read into a new one; not readable: {lost}; the broken one is in {kept}"
+        backup = folder / "backups" / "core-self.slowwave"
+        if not any(saved.rows.values()) and backup.exists():  # its first page, which says where the others are
+            done += f"; {NOTHING_READ}: 'slowwave backup restore {backup} --data-dir ANOTHER' brings back the core self"
         yield Mended(what=what, done=done)
     else:
         integrity.mend(database)

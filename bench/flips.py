@@ -7,7 +7,7 @@ states, a core self. Then it is killed, so that its log is still there. Each fli
 one bit, a run of bytes or the length of one file, and `mending.broken` looks at it. What it does not name must be the
 same by what it holds: every row of every table, every tensor, every value. Every eighth flip that was seen is mended
 (`slowwave doctor --repair`) and opened: the service must answer, with the adapter that may serve, and what can be read
-of the database must still be there.
+of the database must still be there; where nothing can (its first page is gone), the backup must be named.
 
 `unseen` counts, by table, flips of the database that changed a row and that nothing noticed: numbers, dates and vectors
 carry no digest of their own. Text of memories and messages does; one unseen there is a violation. `log, its end lost`:
@@ -146,10 +146,13 @@ def run(flips: int, seed: int, folder: Path, *, mended: int = _MENDED) -> dict[s
             named = any(b.path in (file, file.parent, database_path(data)) for b in found)
             counts[f"{kind}, seen"] += named
             counts["seen"] += named
+            before_these = len(problems)
             if not named:
                 problems += _same(kind, data, whole, unseen, counts)
             elif counts["seen"] % mended == 0:
                 problems += [f"{n}, {kind}: {p}" for p in _mended(data, model, whole, known, counts)]
+            for problem in problems[before_these:]:
+                sys.stderr.write(f"\n{n}, {kind}: {problem}\n")
         sys.stderr.write(f"\r{n + 1} of {flips}, {len(problems)} problems, {dict(unseen)} unseen   ")
     return {"flips": flips, "seed": seed, **counts, "unseen": dict(unseen), "problems": problems[:20]}
 
@@ -182,7 +185,7 @@ def _words(rows: dict[str, list[Any]], table: str) -> list[str]:
 
 def _mended(data: Path, model: Path, whole: dict[str, list[Any]], known: Known, counts: Counter[str]) -> list[str]:
     """Mend, look, open."""
-    from mending import broken, mend
+    from mending import NOTHING_READ, broken, mend
 
     done = list(mend(data, at=datetime.now(UTC)))
     counts["mended"] += 1
@@ -192,7 +195,9 @@ def _mended(data: Path, model: Path, whole: dict[str, list[Any]], known: Known, 
     now = contents(database_path(data))
     kept, all_rows = sum(map(len, now.values())), sum(map(len, whole.values()))
     counts["rows lost at most"] = max(counts["rows lost at most"], all_rows - kept)
-    if kept < all_rows * (1 - _MOST_LOST):
+    if not any(now[table] for table in _WORDS) and any(NOTHING_READ in d.done for d in done):
+        counts["nothing could be read, and the backup was named"] += 1
+    elif kept < all_rows * (1 - _MOST_LOST):
         found.append(f"{all_rows - kept} of {all_rows} rows are lost: {[d.done for d in done][:2]}")
     home = data.parent
     with _service(home, model) as (http, runtime):

@@ -192,3 +192,8 @@ def test_sigterm_lets_a_reply_finish_and_ends_cleanly(tmp_path: Path) -> None:
     out, _ = talking.communicate(timeout=60)
     assert json.loads(out)["text"] == "You said: " + "x" * 3500
     assert server.process.wait(60) == 0
+
+
+def test_it_says_its_version() -> None:
+    done = run("--version")
+    assert done.returncode == 0 and done.stdout.strip().count(".") == 2, done.stderr
