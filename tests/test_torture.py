@@ -28,9 +28,9 @@ def tortured(module: str, *options: str) -> Any:
 
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler to make steps fail with")
 def test_whatever_step_is_the_last_nothing_acknowledged_is_lost() -> None:
-    found = tortured("steps", "--kills", "6", "--failures", "4")
-    assert found["kills"]["killed"] >= 1 and found["kills"]["acts answered"] > 10
-    assert found["failures"]["acts answered"] > 10
+    found = tortured("steps", "--kills", "4", "--failures", "2")
+    assert found["kills"]["killed"] >= 1 and found["kills"]["acts answered"] > 6
+    assert found["failures"]["acts answered"] > 6
 
 
 def test_a_full_disk_is_said_and_loses_nothing() -> None:
