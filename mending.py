@@ -85,8 +85,10 @@ def mend(folder: Path, *, at: datetime) -> Iterator[Mended]:
 
 def _permissions(folder: Path) -> Iterator[Mended]:
     for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            continue
         mode = path.stat().st_mode & 0o777
-        if mode & 0o077 and not path.is_symlink():
+        if mode & 0o077:
             path.chmod(mode & 0o700)
             yield Mended(what=f"{path}: others could read it", done=f"mode {mode & 0o700:o}")
 

@@ -164,6 +164,10 @@ def sleeper(
             beginning=beginning_for(_weights(settings)),
         )
 
+    def quarantine(owner: str, ids: Sequence[str], why: str) -> None:
+        experiences.quarantine(ids, why, owner=owner)
+        recall.refresh(owner, list(ids))
+
     house = House(
         day=lambda owner: experiences.newest(owner=owner, limit=LOOKED_AT),
         trust=lambda owner, source: feedback.trust(store, source, owner=owner, at=now()).in_source,
@@ -175,7 +179,7 @@ def sleeper(
         now=now,
         may=may,
         vectors=recall.vectors,
-        quarantine=lambda owner, ids, why: experiences.quarantine(ids, why, owner=owner),
+        quarantine=quarantine,
         share=lambda: None if serving.engine.model.card.device.startswith("cuda") else _shared_base(_weights(settings)),
         bars=bars,
         adapters_kept=settings.adapters_kept,

@@ -31,8 +31,7 @@ from typing import Any
 
 import pysqlite3
 
-from bench.full_disk import _service
-from bench.steps import Known, Life
+from bench.steps import Known, Life, service
 from consolidation.registry import digest_of_files
 from memory.data_dir import database_path
 
@@ -49,7 +48,7 @@ def grown(home: Path, model: Path, seed: int) -> Known:
     known = Known()
     source = home.parent / "living"
     source.mkdir()
-    with _service(source, model) as (http, runtime), tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+    with service(source, model) as (http, runtime), tempfile.TemporaryDirectory(dir=home.parent) as scratch:
         life = Life(http, runtime, Path(scratch), random.Random(seed), lambda **line: known.hear(line))
         runtime.service.memory.store.fold_log()
         for act in (life.promote, life.promote, life.take_lines, life.teach, life.talk, life.talk, life.back_up):
@@ -200,7 +199,7 @@ def _mended(data: Path, model: Path, whole: dict[str, list[Any]], known: Known, 
     elif kept < all_rows * (1 - _MOST_LOST):
         found.append(f"{all_rows - kept} of {all_rows} rows are lost: {[d.done for d in done][:2]}")
     home = data.parent
-    with _service(home, model) as (http, runtime):
+    with service(home, model) as (http, runtime):
         said = http.get("/v1/adapters").json()["active"]
         if said != "none":
             registry = runtime.service.sleep.registry

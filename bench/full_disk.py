@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.steps import Known, Life, settle, wrong
+from bench.steps import Known, Life, service, settle, wrong
 
 _MIB = 32
 _INSIDE = "SLOWWAVE_BENCH_MOUNTED"
@@ -83,7 +83,7 @@ def run(events: int, *, seed: int, folder: Path) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     while counts["refused"] < events and len(problems) < 10:
         problems += _opened_while_full(home, model, counts)
-        with _service(home, model) as (http, runtime), tempfile.TemporaryDirectory(dir=folder) as scratch:
+        with service(home, model) as (http, runtime), tempfile.TemporaryDirectory(dir=folder) as scratch:
             life = Life(
                 http, runtime, Path(scratch), random.Random(chance.getrandbits(40)), lambda **line: known.hear(line)
             )
@@ -141,36 +141,13 @@ def _opened_while_full(home: Path, model: Path, counts: Counter[str]) -> list[st
     if not (home / "data" / "slowwave.db").exists():
         return []
     try:
-        with full(home / "data", 0), _service(home, model) as (http, _):
+        with full(home / "data", 0), service(home, model) as (http, _):
             status = http.get("/v1/sessions").status_code
             counts["starts without room"] += 1
             return [] if status == 200 else [f"opened without room, it answers {status}"]
     except (MemoryFault, OSError) as refused:
         counts[f"starts refused: {type(refused).__name__}"] += 1
         return []
-
-
-@contextlib.contextmanager
-def _service(home: Path, model: Path) -> Iterator[tuple[Any, Any]]:
-    from starlette.testclient import TestClient
-
-    from service import create_app, open_runtime
-    from settings import Settings
-
-    settings = Settings(
-        data_dir=home / "data",
-        cache_dir=home.parent / "cache",
-        model=str(model),
-        embedding="none",
-        sleep_at="none",
-        heartbeat=False,
-        mood=False,
-        threads=1,
-    )
-    with open_runtime(settings) as runtime:
-        runtime.engine.wait_until_loaded(60)
-        with TestClient(create_app(runtime), base_url="http://127.0.0.1") as http:
-            yield http, runtime
 
 
 def main() -> int:

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from bench import tiny
-from bench.full_disk import _service
 from bench.fuzz import _twist, accident
+from bench.steps import service
 
 _SHARES = {"adapter": 0.3, "import": 0.4, "settings": 0.25, "model": 0.05}
 
@@ -201,7 +201,7 @@ def run(inputs: int, seed: int, folder: Path) -> dict[str, Any]:
     slowest: dict[str, float] = {}
     home = folder / "home"
     home.mkdir()
-    with _service(home, model) as (http, _):
+    with service(home, model) as (http, _):
         kinds = {
             "adapter": adapters(model, folder),
             "import": imports(http),

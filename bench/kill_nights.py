@@ -51,7 +51,7 @@ def run(kills: int, seed: int) -> dict[str, Any]:
             talker = Talker(server.url)
             problems += _finished(folder)
             talker.say(talker.session(), f"My boat number {n} is called {_name(chance)}.", max_tokens=2)
-            _fall_asleep(talker)
+            fall_asleep(talker)
             wanted = PHASES[n % len(PHASES)]
             _wait(folder, wanted, chance)
             server.kill()
@@ -66,7 +66,7 @@ def run(kills: int, seed: int) -> dict[str, Any]:
     return {"kills": kills, "met": dict(met), "nights_ended": dict(outcomes), "problems": problems}
 
 
-def _fall_asleep(talker: Talker, seconds: float = 60) -> None:
+def fall_asleep(talker: Talker, seconds: float = 60) -> None:
     """Once the night before has wound up: its row is closed a moment before its thread is."""
     until = time.monotonic() + seconds
     while True:

@@ -292,12 +292,32 @@ class Life:
             self.tell(said="answered", act=act, about=about, done=False, status=type(error).__name__)
 
 
-def live(model: Path, folder: Path, *, seed: int, fault: tuple[How, int], pipe: int) -> None:
-    """A whole life; does not return. The fault counts from before the directory is opened."""
+@contextlib.contextmanager
+def service(home: Path, model: Path) -> Iterator[tuple[Any, Any]]:
+    """A client of an application in this very process, and its runtime; the data is in `home`/data."""
     from starlette.testclient import TestClient
 
     from service import create_app, open_runtime
     from settings import Settings
+
+    settings = Settings(
+        data_dir=home / "data",
+        cache_dir=home.parent / "cache",
+        model=str(model),
+        embedding="none",
+        sleep_at="none",
+        heartbeat=False,
+        mood=False,
+        threads=1,
+    )
+    with open_runtime(settings) as runtime:
+        runtime.engine.wait_until_loaded(60)
+        with TestClient(create_app(runtime), base_url="http://127.0.0.1") as http:
+            yield http, runtime
+
+
+def live(model: Path, folder: Path, *, seed: int, fault: tuple[How, int], pipe: int) -> None:
+    """A whole life; does not return. The fault counts from before the directory is opened."""
 
     def tell(**line: Any) -> None:
         os.write(pipe, json.dumps(line).encode() + b"\n")
@@ -305,21 +325,9 @@ def live(model: Path, folder: Path, *, seed: int, fault: tuple[How, int], pipe: 
     code = 1
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            settings = Settings(
-                data_dir=folder / "data",
-                cache_dir=folder / "cache",
-                model=str(model),
-                embedding="none",
-                sleep_at="none",
-                heartbeat=False,
-                mood=False,
-                threads=1,
-            )
             faults.arm(fault[0], fault[1], folder / "data")
-            with open_runtime(settings) as runtime:
-                runtime.engine.wait_until_loaded(60)
-                with TestClient(create_app(runtime), base_url="http://127.0.0.1") as http:
-                    Life(http, runtime, Path(scratch), random.Random(seed), tell).live(ACTS)
+            with service(folder, model) as (http, runtime):
+                Life(http, runtime, Path(scratch), random.Random(seed), tell).live(ACTS)
             tell(said="end", steps=faults.steps())
             code = 0
         except BaseException as error:
@@ -431,7 +439,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     faults.preloaded("bench.steps")
-    import service  # noqa: F401 - before the first life, which is a copy of this process
+    __import__("service")  # before the first life, which is a copy of this process
 
     done = {}
     with tempfile.TemporaryDirectory() as given:

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import tiny
-from bench.kill_nights import OPTIONS
+from bench.kill_nights import OPTIONS, fall_asleep
 from bench.night import Talker
 from bench.server import ROOT, Server
 
@@ -261,7 +261,7 @@ def stopped(given: Given) -> Found:
             said = talker.say(talker.session(), "And on.", max_tokens=200, ignore_eos=True)
             told.append(said["finish_reason"])
 
-        _begin(talker)
+        fall_asleep(talker)
         talking = threading.Thread(target=talk)
         talking.start()
         time.sleep(0.3)
@@ -386,20 +386,8 @@ def _cache(given: Given) -> dict[str, str]:
     return {"SLOWWAVE_CACHE_DIR": str(given.folder / "cache")}
 
 
-def _begin(talker: Talker) -> None:
-    until = time.monotonic() + 60
-    while True:
-        try:
-            talker.call("POST", "/v1/sleep", json={})
-            return
-        except httpx.HTTPStatusError as refused:
-            if refused.response.status_code != 409 or time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-
-
 def _slept(talker: Talker) -> dict[str, Any]:
-    _begin(talker)
+    fall_asleep(talker)
     while True:
         night = talker.call("GET", "/v1/sleep/cycles")["data"][0]
         if night["phase"] == "ended":

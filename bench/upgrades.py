@@ -27,7 +27,7 @@ from sqlite_utils import Database
 from bench import faults, tiny
 from bench.faults import How
 from bench.flips import contents, grown
-from bench.full_disk import _service
+from bench.steps import service
 from memory import fulltext, integrity
 from memory.data_dir import database_path
 from memory.errors import DatabaseTooNew
@@ -135,7 +135,7 @@ def run(kills: int, seed: int, folder: Path) -> dict[str, Any]:
             Store(path).close()
             problems += [f"from {n}, killed: {p}" for p in wrong(path, before, names)]
         kept.unlink()
-        with _service(work.parent, model) as (http, _):
+        with service(work.parent, model) as (http, _):
             answers = [http.get(p).status_code for p in ("/v1/sessions", "/v1/memories?query=word", "/v1/adapters")]
             session = http.post("/v1/sessions").json()["id"]
             said = http.post(f"/v1/sessions/{session}/turns", json={"content": "Hello.", "max_tokens": 2})

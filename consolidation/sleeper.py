@@ -269,7 +269,7 @@ class Sleeper:
         missed = {s.experience.id for n, s in enumerate(new) if n in outcome.recalled and n not in answered}
         figures = {**_figures(outcome, first), "doses": doses, "missed": sorted(missed)}
         journal.keep_answers(self._store, night, outcome.answers)
-        figures |= self._put_away(owner, sorted({chosen[n].experience.id for n in outcome.woken}))
+        figures |= self._put_away(night, sorted({chosen[n].experience.id for n in outcome.woken}))
         if not outcome.verdict.passed or night.placebo:
             reasons = outcome.verdict.reasons if not outcome.verdict.passed else (_PLACEBO_PASSED,)
             self._end(night, "rejected", reasons, **figures)
@@ -367,11 +367,12 @@ class Sleeper:
             answered |= _mastered(outcome)
         return made, outcome, doses, answered
 
-    def _put_away(self, owner: str, woken: Sequence[str]) -> dict[str, Any]:
+    def _put_away(self, night: Night, woken: Sequence[str]) -> dict[str, Any]:
         """Keep what a word woke from being recalled and learnt again; the next night goes without it."""
-        if woken:
-            self._house.quarantine(owner, woken, _WOKEN)
-        return {"quarantined": list(woken)} if woken else {}
+        if not woken or night.placebo:  # shuffled answers say nothing of who told them
+            return {}
+        self._house.quarantine(night.owner, woken, _WOKEN)
+        return {"quarantined": list(woken)}
 
     def _enter(self, night: Night, phase: Any, **figures: Any) -> Night:
         if night.id in self._cancelled:
