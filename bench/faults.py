@@ -36,12 +36,12 @@ def preloaded(module: str) -> None:
         SystemExit: there is no C compiler, or this is not Linux.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
-    if sys.platform != "linux" or compiler is None:
-        raise SystemExit("this needs Linux and a C compiler (apt-get install gcc libc6-dev)")
     library = _library()
+    if sys.platform != "linux" or (compiler is None and not library.exists()):
+        raise SystemExit("this needs Linux and a C compiler (apt-get install gcc libc6-dev)")
     if os.environ.get("LD_PRELOAD") == str(library):
         return
-    if not library.exists():
+    if compiler and not library.exists():
         part = library.with_suffix(f".{os.getpid()}.part")
         subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-Wall", "-o", str(part), str(_SOURCE)], check=True)
         part.replace(library)

@@ -45,6 +45,8 @@ _GENERATION = 40
 """Lives on one data directory; then a new one is begun."""
 _NEVER = 0
 """A step that does not come: steps are counted from one."""
+_stopped: list[bool] = []
+"""Not empty once somebody wants it to end: after the life under way."""
 _LONGEST = 120.0
 """Seconds that a life may take: one that hangs has failed."""
 
@@ -349,7 +351,10 @@ def run(lives: int, *, ways: tuple[How, ...], seed: int, folder: Path) -> dict[s
     usual = 0
     known = Known()
     home = folder / "0"
+    lived = 0
     for n in range(lives):
+        if _stopped:
+            break
         if n % _GENERATION == 0:
             shutil.rmtree(home, ignore_errors=True)
             known, home = Known(), folder / str(n)
@@ -378,8 +383,9 @@ def run(lives: int, *, ways: tuple[How, ...], seed: int, folder: Path) -> dict[s
             home.mkdir()
         elif known.in_doubt:
             settle(home / "data", known)
-        sys.stderr.write(f"\r{n + 1} of {lives}, {len(problems)} problems, {dict(counts)}   ")
-    return {"lives": lives, "steps_in_a_life": usual, **counts, "seed": seed, "problems": problems}
+        lived = n + 1
+        sys.stderr.write(f"\r{lived} of {lives}, {len(problems)} problems, {dict(counts)}   ")
+    return {"lives": lived, "steps_in_a_life": usual, **counts, "seed": seed, "problems": problems}
 
 
 def _one(
@@ -430,8 +436,12 @@ def _one(
     return {"how": "hung", "steps": 0} if late else said
 
 
+def _stop(*_: object) -> None:
+    _stopped.append(True)
+
+
 def main() -> int:
-    """Kill, look, print."""
+    """Kill, look, print; Ctrl-C or SIGTERM prints what was found until then."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=2000)
     parser.add_argument("--failures", type=int, default=200)
@@ -440,6 +450,8 @@ def main() -> int:
     args = parser.parse_args()
     faults.preloaded("bench.steps")
     __import__("service")  # before the first life, which is a copy of this process
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _stop)
 
     done = {}
     with tempfile.TemporaryDirectory() as given:
