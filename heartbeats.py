@@ -326,9 +326,8 @@ def _folded(store: Store) -> str:
 
 
 def _checked(store: Store) -> str:
-    with store.reading() as db:
-        problems = [str(row[0]) for row in db.execute("PRAGMA quick_check(5)").fetchall()]
-    if problems != ["ok"]:
+    problems = store.problems()
+    if problems:
         log.error("database_damaged: %s", "; ".join(problems))
         return f"damaged: {'; '.join(problems)}; run slowwave doctor"
     return "the database is whole"

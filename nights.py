@@ -9,10 +9,12 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, time, timedelta, tzinfo
 from functools import cache
 from pathlib import Path
+from time import sleep
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -33,7 +35,7 @@ from memory.recall import Recall
 from memory.store import Store
 from memory.words import words
 from models.engine import Engine
-from models.errors import AdapterRefused, ModelError, WeightsNotFound
+from models.errors import AdapterRefused, EngineClosed, ModelError, WeightsNotFound
 from models.language import BASE
 from settings import Settings, SettingsError
 
@@ -43,6 +45,8 @@ _LOOK_SECONDS = 20
 _PROOF = "proof"
 """What an adapter is called while it is proved; never one of the registry's names."""
 _MIB = 1 << 20
+_LOOK_AGAIN = 0.05
+"""Seconds until an adapter that replies still need is looked at again."""
 _WAKING_SECONDS = 60.0
 """That a first message waits for the adapter which is to answer it; then the base does."""
 
@@ -77,8 +81,7 @@ class Serving:
     def load(self, id: str) -> None:
         """Have the engine know an adapter. Raises: AdapterRefused, EngineClosed."""
         with self.lock:
-            if id not in self.engine.model.adapters:
-                self.engine.adopt(self.registry.folder_of(id), id)
+            self._load(id)
 
     def prove(self, folder: Path) -> None:
         """Have the engine take an adapter and let it go again. Raises: AdapterRefused, EngineClosed."""
@@ -87,12 +90,26 @@ class Serving:
 
     def wake(self, owner: str, adapter: Registered | None) -> None:
         """From the next reply on; replies under way end as they began."""
-        if adapter is not None:
-            self.load(adapter.id)
-        before = self.by_owner.get(owner, BASE)
-        self.by_owner[owner] = BASE if adapter is None else adapter.id
+        with self.lock:
+            if adapter is not None:
+                self._load(adapter.id)
+            before = self.by_owner.get(owner, BASE)
+            self.by_owner[owner] = BASE if adapter is None else adapter.id
         if before not in (BASE, self.by_owner[owner]):
-            threading.Thread(target=self.engine.let_go, args=(before,), daemon=True).start()
+            threading.Thread(target=self._let_go, args=(before,), daemon=True).start()
+
+    def _load(self, id: str) -> None:
+        if id not in self.engine.model.adapters:
+            self.engine.adopt(self.registry.folder_of(id), id)
+
+    def _let_go(self, id: str) -> None:
+        """Once no reply needs it; unless it was woken again meanwhile."""
+        with suppress(EngineClosed):
+            while True:
+                with self.lock:
+                    if id in self.by_owner.values() or self.engine.let_go(id):
+                        return
+                sleep(_LOOK_AGAIN)
 
     def wake_all(self, store: Store) -> None:
         """At a start: whoever served, serves again. An adapter that is broken is left out, and the base answers."""

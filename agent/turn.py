@@ -36,6 +36,7 @@ from memory.salience import Raw, Salience
 from memory.transcripts import COMPACTION, NOTE, Entry, Status, Transcripts, TurnRow
 from memory.underway import Underway
 from models.engine import Engine
+from models.errors import AdapterRefused
 from models.generation import Delta, Prompt, Reply, Timings
 from models.language import BASE, FinishReason, Message
 from models.sampling import Choice, Sampling
@@ -177,17 +178,24 @@ def take_turn(
                 return plan, _prompt(awake, request, opening, plan, speaker.adapter, bearing=plainly)
 
             aloud = Aloud(on_delta)
-            answered = answer(
-                awake.engine,
-                _speakers(awake, request, opening),
-                prepare,
-                said=opening.new[-1].content,
-                before=[*opening.window.messages, *opening.new[:-1]],
-                drafts=_drafts(awake, request, opening),
-                control=control,
-                started=lambda: on_start(turn, session),
-                on_delta=aloud,
-            )
+            while True:
+                who = _speakers(awake, request, opening)
+                try:
+                    answered = answer(
+                        awake.engine,
+                        who,
+                        prepare,
+                        said=opening.new[-1].content,
+                        before=[*opening.window.messages, *opening.new[:-1]],
+                        drafts=_drafts(awake, request, opening),
+                        control=control,
+                        started=lambda: on_start(turn, session),
+                        on_delta=aloud,
+                    )
+                    break
+                except AdapterRefused:  # another was woken between the look and the line: nothing has been said yet
+                    if request.adapter is not None or awake.serving(request.owner) == who[0].adapter:
+                        raise
             speaker, plan = answered.speaker, answered.plan
             goes_on = answered.reply.finish_reason == "suspended"
             aloud.end(goes_on=goes_on)

@@ -49,7 +49,9 @@ class Talker:
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         answer = self._client.request(method, path, **options)
-        answer.raise_for_status()
+        if answer.is_error:
+            said = f"{method} {path}: {answer.status_code} {answer.text[:300]}"
+            raise httpx.HTTPStatusError(said, request=answer.request, response=answer)
         return answer.json()
 
     def session(self) -> str:

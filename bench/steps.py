@@ -450,8 +450,8 @@ def main() -> int:
     args = parser.parse_args()
     faults.preloaded("bench.steps")
     __import__("service")  # before the first life, which is a copy of this process
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, _stop)
+    for caught in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(caught, _stop)
 
     done = {}
     with tempfile.TemporaryDirectory() as given:

@@ -42,8 +42,6 @@ from models.text_stream import TextStream
 log = logging.getLogger("slowwave.engine")
 
 T = TypeVar("T")
-_LOOK_AGAIN = 0.05
-"""Seconds between two looks whether an adapter is still needed."""
 _TELLING = 64
 """Tokens read at once that tell how fast reading is."""
 _TIDY_EVERY = 20.0
@@ -213,8 +211,8 @@ class Engine:
         """
         self.run(lambda: self.model.adopt(folder, id))
 
-    def let_go(self, id: str) -> None:
-        """Forget an adapter, and what it has read, once no reply needs it.
+    def let_go(self, id: str) -> bool:
+        """Forget an adapter, and what it has read; False: a reply still needs it.
 
         Raises:
             EngineClosed: nothing is left to forget it.
@@ -228,8 +226,7 @@ class Engine:
             self.model.let_go(id)
             return True
 
-        while not self.run(work):
-            time.sleep(_LOOK_AGAIN)
+        return self.run(work)
 
     def drop_states(self, namespace: str) -> int:
         """Let go of the states at rest of a namespace: what they have read is to be forgotten. Returns how many.

@@ -106,8 +106,9 @@ def test_an_adapter_is_let_go_only_when_no_reply_needs_it(
     engine.adopt(trained[1], "night-1")
     long = Prompt(token_ids=prompt_ids(tiny, "My dog?"), max_tokens=300, adapter="night-1", ignore_eos=True)
     running = engine.submit(long)
-    engine.let_go("night-1")
+    assert not engine.let_go("night-1")
     assert len(running.wait().token_ids) == 300
+    assert engine.let_go("night-1")
 
 
 def _changed(folder: Path, tmp_path: Path, **changes: Any) -> Path:
