@@ -1,8 +1,8 @@
 """Seven nights of fifteen facts by the running service: what is still known of each, and what it cost.
 
-    python -m bench.week --json [--nights 7] [--forget-on 7] [--folder DIR]
+    python -m bench.week --json [--nights 7] [--forget-on 7] [--folder DIR] [--week second_week]
 
-Every day 15 facts of bench/nights/week.json are told over HTTP in chat, small talk around them; on day 4 one of day 1
+Every day 15 facts of bench/nights/week.json, or of another week there, are told over HTTP in chat, small talk around them; on day 4 one of day 1
 is corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in wordings that nothing of the
 product was made from, in new sessions and with `recall: false`: row n of the matrix is what is known after night n.
 On one day, with --forget-on, a fact is forgotten before the night: after it, it and all others of before are asked for
@@ -25,16 +25,17 @@ from bench.night import Talker, holds, invents, settle, sleep
 from bench.server import Server
 from memory.not_told import abstains
 
-WEEK = Path(__file__).parent / "nights" / "week.json"
+WEEKS = Path(__file__).parent / "nights"
+WEEK = WEEKS / "week.json"
 _A_SESSION = 5
 """Facts told in one session."""
 _FORGOTTEN = (2, 0)
 """Day and place of the fact that is forgotten."""
 
 
-def run(*, nights: int, forget_on: int | None, seed: int, folder: Path) -> dict[str, Any]:
+def run(*, nights: int, forget_on: int | None, seed: int, folder: Path, week: str = "week") -> dict[str, Any]:
     """The week, or the rest of it."""
-    data = json.loads(WEEK.read_text(encoding="utf-8"))
+    data = json.loads((WEEKS / f"{week}.json").read_text(encoding="utf-8"))
     days, correction = data["days"][:nights], data["correction"]
     folder.mkdir(parents=True, exist_ok=True)
     sofar = folder / "week.json"
@@ -75,6 +76,7 @@ def run(*, nights: int, forget_on: int | None, seed: int, folder: Path) -> dict[
         guesses = talker.ask_all(data["never_told"])
         corrected = talker.ask_all(correction["ask"]) if nights >= correction_day(correction) else []
     return {
+        "week": week,
         "recall_of_first": matrix[-1][0],
         "recall_of_all": statistics.mean(matrix[-1]),
         "drift": made[-1]["drift"],
@@ -157,11 +159,13 @@ def main() -> int:
     parser.add_argument("--forget-on", type=int, metavar="DAY", help="forget one of the facts before that day's night")
     parser.add_argument("--json", action="store_true", help="one line")
     parser.add_argument("--folder", type=Path, help="keep the week here, to go on with it later")
+    parser.add_argument("--week", default="week", choices=["week", "second_week"], help="whose facts")
     args = parser.parse_args()
     if args.forget_on is not None and not _FORGOTTEN[0] + 1 < args.forget_on <= args.nights + 1:
         parser.error(f"--forget-on: the fact is told on day {_FORGOTTEN[0] + 1}, and the week has {args.nights}")
     with tempfile.TemporaryDirectory() as passing:
-        done = run(nights=args.nights, forget_on=args.forget_on, seed=args.seed, folder=args.folder or Path(passing))
+        folder = args.folder or Path(passing)
+        done = run(nights=args.nights, forget_on=args.forget_on, seed=args.seed, folder=folder, week=args.week)
     sys.stdout.write(json.dumps(done, indent=None if args.json else 2) + "\n")
     return 0
 

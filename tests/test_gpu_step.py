@@ -21,7 +21,7 @@ from models.llama import LlamaForward, _acting_on_all, _rotary, sizes_of
 from models.ragged import Ragged
 from models.steering import Steering, adding
 
-LAYERS, HIDDEN = 3, 96
+LAYERS, HIDDEN = 2, 96
 LENGTHS = (1, 200, 70)
 """Held before: less than a block of keys, several, and with a rest."""
 
@@ -51,7 +51,7 @@ def prompts() -> list[list[int]]:
     return [torch.randint(3, 259, (length,), generator=chance).tolist() for length in LENGTHS]
 
 
-STEERING = Steering(first=1, vectors=torch.linspace(-1, 1, 2 * HIDDEN).view(2, HIDDEN))
+STEERING = Steering(first=1, vectors=torch.linspace(-1, 1, HIDDEN).view(1, HIDDEN))
 
 
 @torch.inference_mode()
@@ -63,7 +63,7 @@ def by_interpreter(folder: Path, adapter: Path) -> None:
     assert isinstance(forward, LlamaForward)
     own = LlamaForCausalLM.from_pretrained(folder)
     step = forward.gpu_step_of(sizes_of(own), *_rotary(own.model, 16, 512))
-    for name, steering in ((BASE, None), (BASE, STEERING), ("taught", None), ("taught", STEERING)):
+    for name, steering in ((BASE, None), ("taught", STEERING)):
         states = [model.new_state() for _ in LENGTHS]
         model.read([Chunk(token_ids=p, state=s, adapter=name) for p, s in zip(prompts(), states, strict=True)])
         forks = [state.fork(state.length) for state in states]
