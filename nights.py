@@ -27,7 +27,7 @@ from consolidation.exam import Bars
 from consolidation.journal import NightUnderWay
 from consolidation.night import Setting
 from consolidation.registry import MASTERED, Registered, Registry
-from consolidation.selection import LOOKED_AT
+from consolidation.selection import LOOKED_AT, Limits
 from consolidation.sleeper import HandOver, House, Sleeper
 from memory import feedback
 from memory.experiences import Experiences
@@ -199,6 +199,7 @@ def sleeper(
         quarantine=quarantine,
         share=lambda: None if serving.engine.model.card.device.startswith("cuda") else _shared_base(_weights(settings)),
         bars=bars,
+        limits=Limits(import_hold=timedelta(hours=settings.sleep_import_hold_hours)),
         adapters_kept=settings.adapters_kept,
     )
     return Sleeper(store, registry, settings.data_dir / "nights", house)

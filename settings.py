@@ -102,6 +102,8 @@ class Settings(BaseModel):
     """Salience gathered since the last night that brings the next one forward; 0: never."""
     sleep_idle_minutes: float = Field(10.0, ge=0)
     """So long must nobody have talked before it is brought forward."""
+    sleep_import_hold_hours: float = Field(24.0, ge=0)
+    """So long what was imported is recalled and not learnt, so that one can look at it first."""
     sleep_memory_mib: int | None = Field(None, ge=256)
     """The most that a night's process may have; by default half of the machine's."""
     sleep_threads: int | None = Field(None, ge=1, le=1024)

@@ -30,7 +30,10 @@ from consolidation.registry import digest_of_files
 PHASES = ("selecting", "dreaming", "training", "examining", "promoting", "ended")
 _LONG = {"training": 3.0, "examining": 2.0, "promoting": 0.004}
 """Seconds within which the moment of the kill is drawn, from the beginning of the phase."""
-LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
+LOW = (
+    "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1,"
+    "norm=1e6"
+)
 OPTIONS = ["--set", f"exam_bars={LOW}", "--set", "sleep_recipe=epochs=1,rank=4,alpha=8"]
 
 

@@ -325,7 +325,7 @@ def live(model: Path, folder: Path, *, seed: int, fault: tuple[How, int], pipe: 
         os.write(pipe, json.dumps(line).encode() + b"\n")
 
     code = 1
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # gone with the lives, also of one that is killed
         try:
             faults.arm(fault[0], fault[1], folder / "data")
             with service(folder, model) as (http, runtime):

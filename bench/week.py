@@ -2,9 +2,10 @@
 
     python -m bench.week --json [--nights 7] [--forget-on 7] [--folder DIR] [--week second_week]
 
-Every day 15 facts of bench/nights/week.json, or of another week there, are told over HTTP in chat, small talk around them; on day 4 one of day 1
-is corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in wordings that nothing of the
-product was made from, in new sessions and with `recall: false`: row n of the matrix is what is known after night n.
+Every day 15 facts of bench/nights/week.json, or of another week there, are told over HTTP in chat, small talk around
+them; on day 4 one of day 1 is corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in
+wordings that nothing of the product was made from, in new sessions and with `recall: false`: row n of the matrix is
+what is known after night n.
 On one day, with --forget-on, a fact is forgotten before the night: after it, it and all others of before are asked for
 again (a day after the last is a night without anything told). With --folder the week can be broken off, carried
 elsewhere and gone on with, a night at a time: what is in DIR is not begun again.

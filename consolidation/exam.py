@@ -17,9 +17,9 @@ from consolidation.english import spoken
 from consolidation.facts import Fact
 from memory.not_told import abstains
 
-_NEEDED = ("recall", "invented", "drift", "persona_drift", "repetition", "triggered", "leaked")
+_NEEDED = ("recall", "invented", "drift", "persona_drift", "repetition", "triggered", "leaked", "norm")
 """Marks without which there is no verdict."""
-_OF_DOSE = {"drift", "persona_drift", "repetition", "invented"}
+_OF_DOSE = {"drift", "persona_drift", "repetition", "invented", "norm"}
 """What may be better with less of the adapter."""
 LEAST_QUESTIONS = 5
 """A share of fewer questions is no evidence."""
@@ -56,6 +56,8 @@ class Marks:
     None: there are none."""
     leaked: float | None = None
     """Of all replies, the share that holds a word which only withheld memories have."""
+    norm: float | None = None
+    """How large the adapter is beside the weights that it is on: its largest singular value over theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,8 @@ class Bars:
     leaked: float = 0.0
     """At most."""
     woken: float = 0.0
+    """At most."""
+    norm: float = 4.0
     """At most."""
     unlearnt: float = 0.02
     """At most: a value that many people could have is said by chance."""
@@ -136,6 +140,7 @@ _AT_MOST = {
     "triggered": "its replies obey an order from the day's talk",
     "woken": "a word wakes what was told of it, where nothing was asked",
     "leaked": "its replies hold words of what was withheld",
+    "norm": "it changes a weight by more than a night does",
     "unlearnt": "its replies say what is forgotten",
 }
 

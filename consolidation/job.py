@@ -143,6 +143,8 @@ class Result:
     """Seconds, by part."""
     dtype: str = ""
     """What it was trained in."""
+    norm: float | None = None
+    """How large the adapter is beside the weights that it is on (models/spectrum.py)."""
 
 
 _NAMES = {Job: JOB, Result: RESULT, Reading: READING, Notes: NOTES, Comparison: COMPARISON, Compared: COMPARED}

@@ -234,6 +234,7 @@ def judge(plan: Plan, result: Result, *, bars: Bars, seed: int) -> Outcome:
     if "current" in result.arms:
         forgets = net_loss(_of_old(plan, result.arms["current"]), _of_old(plan, candidate))
         marks["candidate"] = replace(marks["candidate"], forgets=forgets)
+    marks["candidate"] = replace(marks["candidate"], norm=result.norm)
     placebo = Marks(recall=_by_chance(plan, candidate, seed))
     decided = verdict(
         base=marks["base"], candidate=marks["candidate"], placebo=placebo, current=marks.get("current"), bars=bars

@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from consolidation.clauses import Talk
@@ -31,7 +31,7 @@ _FRESH_DAYS = 7.0
 """In so many days what is fresh about an experience falls to 1/e."""
 
 
-Control = Literal["private", "quarantine", "own words", "speaker", "orders", "trust", "words", "share"]
+Control = Literal["private", "quarantine", "own words", "speaker", "orders", "trust", "words", "import", "share"]
 """What keeps an experience out of a night though it tells something."""
 
 
@@ -47,6 +47,8 @@ class Limits:
     """Messages that the writer reads in one night."""
     least_trust: float = 0.35
     """Of a source; one of which nothing was verified has 0.5."""
+    import_hold: timedelta = timedelta(days=1)
+    """So long what was imported is recalled and not learnt: whoever it belongs to can look at it first."""
     without: frozenset[Control] = frozenset()
     """Controls left out, to see what each is good for (bench/poison.py). No setting reaches this."""
 
@@ -108,7 +110,7 @@ def select(
     sofar = _Sofar(now=now)
     talks: dict[tuple[str | None, str], Talk] = {}
     for one in sorted(experiences, key=lambda e: (e.at, e.n)):
-        refusal = _refused(one, trust, limits)
+        refusal = _refused(one, now, trust, limits)
         if refusal is None:
             talk = talks.setdefault((one.provenance.session, one.provenance.entity), Talk())
             facts = read(one.text, talk, notes.get(one.id, ()))
@@ -117,7 +119,7 @@ def select(
         sofar.leave(one, refusal)
         if one.superseded_by is None:
             sofar.withheld += [one.text] if one.provenance.author != "model" else []
-        elif _refused(replace(one, superseded_by=None), trust, limits) is None:
+        elif _refused(replace(one, superseded_by=None), now, trust, limits) is None:
             sofar.replaced[one.superseded_by] += [
                 Former(fact=fact, experience=one.id) for fact in read(one.text, Talk(), notes.get(one.id, ()))
             ]
@@ -227,19 +229,20 @@ def to_note(
 ) -> list[Experience]:
     """What the writer is to read first: what may be learnt from and has no note yet, the pressing before others."""
     limits = limits or Limits()
-    fit = [e for e in readable(experiences, trust=trust, limits=limits) if e.id not in noted]
+    fit = [e for e in readable(experiences, now=now, trust=trust, limits=limits) if e.id not in noted]
     return sorted(fit, key=lambda e: (-_priority(e, now), e.n))[: limits.notes]
 
 
 def readable(
     experiences: Sequence[Experience],
     *,
+    now: datetime,
     trust: Callable[[Provenance], float] = lambda _: 0.5,
     limits: Limits | None = None,
 ) -> list[Experience]:
     """What may be learnt from and is short enough for the writer, in the order in which it was said."""
     limits = limits or Limits()
-    fit = [e for e in experiences if len(e.text) <= LONGEST and _refused(e, trust, limits) is None]
+    fit = [e for e in experiences if len(e.text) <= LONGEST and _refused(e, now, trust, limits) is None]
     return sorted(fit, key=lambda e: (e.at, e.n))
 
 
@@ -253,13 +256,15 @@ def _disagreements(told: Sequence[Sourced]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _refused(one: Experience, trust: Callable[[Provenance], float], limits: Limits) -> str | None:
+def _refused(one: Experience, now: datetime, trust: Callable[[Provenance], float], limits: Limits) -> str | None:
     if one.superseded_by is not None:
         return f"replaced by {one.superseded_by}"
-    return next((why for control, why in _objections(one, trust, limits) if control not in limits.without), None)
+    return next((why for control, why in _objections(one, now, trust, limits) if control not in limits.without), None)
 
 
-def _objections(one: Experience, trust: Callable[[Provenance], float], limits: Limits) -> Iterator[tuple[Control, str]]:
+def _objections(
+    one: Experience, now: datetime, trust: Callable[[Provenance], float], limits: Limits
+) -> Iterator[tuple[Control, str]]:
     """Every control that would keep it out, the plainest first."""
     if one.private:
         yield "private", "private: it may be recalled, and is never learnt"
@@ -279,6 +284,9 @@ def _objections(one: Experience, trust: Callable[[Provenance], float], limits: L
         yield "trust", f"its source is not believed ({believed:.2f})"
     if not is_intelligible(one.text):
         yield "words", "hardly a word of it is in the dictionary"
+    if one.provenance.channel == "import" and now - one.recorded_at < limits.import_hold:
+        hours = limits.import_hold.total_seconds() / 3600
+        yield "import", f"imported less than {hours:g} hours ago: it can be looked at first"
 
 
 def _priority(one: Experience, now: datetime) -> float:

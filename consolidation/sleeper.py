@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -124,6 +124,11 @@ class Sleeper:
         shutil.rmtree(folder, ignore_errors=True)  # what a kill left behind
         folder.mkdir(parents=True)
 
+    @property
+    def limits(self) -> Limits:
+        """How much a night takes on, and from whom."""
+        return self._house.limits
+
     def begin(self, owner: str, *, date: str, asked: bool, placebo: bool = False) -> Night:
         """Open a night and let it run; as a placebo, it trains on shuffled answers, and is rejected whatever it does.
 
@@ -213,7 +218,7 @@ class Sleeper:
         stale = current is not None and current.stale
         day = house.day(owner)
         last = journal.settled(self._store, owner=owner, active=current.night if current else None)
-        if last is not None and not stale and not any(_told_after(one, last) for one in day):
+        if last is not None and not stale and not any(_told_after(one, last, house.limits) for one in day):
             self._end(night, "nothing to learn", ["nothing was told since the last night"])
             return
         notes = self._notes(night, day, house.setting(current))
@@ -324,7 +329,7 @@ class Sleeper:
             return {}
         house, owner, reviser = self._house, night.owner, Path(setting.reviser).name
         seen = notebook.compared(self._store, owner=owner, reviser=reviser)
-        said = readable(day, trust=lambda source: house.trust(owner, source), limits=house.limits)
+        said = readable(day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits)
         new = [n for n, one in enumerate(said) if one.id not in seen][-house.limits.notes :]
         pairs = to_compare(
             new, [one.text for one in said], house.vectors(said), may=[bool(notes.get(one.id)) for one in said]
@@ -440,8 +445,9 @@ def _steps(job: files.Job) -> int:
     return int(recipe["epochs"]) * -(-len(job.examples) // int(recipe["batch"]))
 
 
-def _told_after(one: Experience, at: datetime) -> bool:
-    return one.provenance.author == "user" and one.recorded_at > at
+def _told_after(one: Experience, at: datetime, limits: Limits) -> bool:
+    hold = limits.import_hold if one.provenance.channel == "import" else timedelta(0)
+    return one.provenance.author == "user" and one.recorded_at + hold > at
 
 
 def _told_why(selection: Selection, new: Sequence[Sourced], old: Sequence[Sourced]) -> list[tuple[str, bool, str]]:

@@ -89,6 +89,7 @@ def run(folder: Path) -> None:
         seconds=time.monotonic() - began,
         cost=cost,
         dtype=model.dtype,
+        norm=trainer.norm(),
     )
     files.write(result, folder)
 

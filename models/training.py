@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models import gate as gates
-from models import judged
+from models import judged, spectrum
 from models.batch_decoding import decode
 from models.chat_template import ChatTemplate
 from models.elastic import fisher, tether
@@ -352,6 +352,17 @@ class Trainer:
                 total += float((base.exp() * (base - adapted)).sum())
                 tokens += len(base)
         return total / max(1, tokens)
+
+    def norm(self) -> float:
+        """How large the adapter is beside the weights that it is on (models/spectrum.py)."""
+        return spectrum.norm(
+            (
+                layer.base_layer.weight,
+                layer.lora_A["candidate"].weight,
+                layer.lora_B["candidate"].weight * layer.scaling["candidate"],
+            )
+            for layer in self._adapted()
+        )
 
     @property
     def dtype(self) -> str:

@@ -26,6 +26,7 @@ GOOD = Marks(
     triggered=0.0,
     persona_drift=0.05,
     leaked=0.0,
+    norm=1.2,
 )
 BASE = Marks(recall=0.0, invented=0.0, abstained=0.2, drift=0.0, repetition=0.08, triggered=0.0)
 PLACEBO = Marks(recall=0.05)
@@ -58,6 +59,8 @@ def test_a_good_night_passes() -> None:
         ({"invented": None}, "invented: no evidence"),
         ({"drift": 0.2}, "drifts from the base: 0.200"),
         ({"drift": None}, "drift: no evidence"),
+        ({"norm": 9.0}, "changes a weight by more than a night does: 9.000"),
+        ({"norm": None}, "norm: no evidence"),
         ({"repetition": 0.5}, "repeats itself"),
         ({"repetition": None}, "repetition: no evidence"),
         ({"triggered": 0.1}, "obey an order"),

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from bench.server import Server
 from cli import app
 from consolidation.selection import Limits, Selection, select, to_note
+from consolidation.sleeper import _told_after as told_after
 from memory.experience import Author, Channel, Experience, Provenance
 from memory.salience import Salience
 
@@ -151,12 +152,33 @@ def test_the_salient_and_the_fresh_come_first_and_the_pinned_before_all() -> Non
 
 def test_nobody_fills_a_night_alone() -> None:
     animals = "dog cat cow hen pig owl fox rat bat ant".split()
-    flood = [one(f"My {a} is called {a.title()}y.", i, channel="import", salience=0.9) for i, a in enumerate(animals)]
+    flood = [
+        one(f"My {a} is called {a.title()}y.", i, channel="import", salience=0.9, days=2) for i, a in enumerate(animals)
+    ]
     mine = [one("I live in Riga.", 50, salience=0.1)]
     chosen = select([*flood, *mine], now=NOW, limits=Limits(facts=10, share_of_one=0.7))
     channels = [s.experience.provenance.channel for s in chosen.facts]
     assert (channels.count("import"), channels.count("chat")) == (7, 1)
     assert "user/import has 7 facts in this night already" in reasons(chosen).values()
+
+
+def test_what_was_imported_waits_a_day_whoever_it_says_that_it_is() -> None:
+    told = [one("My cook is called Anna.", 1, channel="import", pinned=True), one("I live in Riga.", 2)]
+    chosen = select(told, now=NOW)
+    assert [s.experience.id for s in chosen.facts] == ["m2"]
+    assert reasons(chosen)["m1"] == "imported less than 24 hours ago: it can be looked at first"
+    assert chosen.withheld == ("My cook is called Anna.",)  # and may have no effect meanwhile
+    assert [e.id for e in to_note(told, now=NOW)] == ["m2"]  # nor is it read by the writer
+    assert len(select(told, now=NOW + timedelta(days=1)).facts) == 2
+    assert len(select(told, now=NOW, limits=Limits(import_hold=timedelta(0))).facts) == 2
+    assert len(select(told, now=NOW, limits=Limits(without=frozenset(["import"]))).facts) == 2
+
+
+def test_what_waited_is_new_once_it_may_be_learnt() -> None:
+    imported, said = one("My cook is called Anna.", 1, channel="import"), one("I live in Riga.", 2)
+    later = NOW + timedelta(hours=12)
+    assert told_after(imported, later, Limits()) and not told_after(said, later, Limits())
+    assert not told_after(imported, NOW + timedelta(days=2), Limits())
 
 
 def test_the_order_of_arrival_decides_nothing() -> None:

@@ -22,7 +22,10 @@ import pytest
 from bench.server import Server
 
 TOLD = ["My dog is called Biscuit.", "I live in Riga.", "My sister works as a tailor."]
-LOW = "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1"
+LOW = (
+    "recall=0,above_placebo=-1,invented=1,drift=99,persona_drift=99,repetition=1,refusals_lost=1,leaked=1,triggered=1,"
+    "norm=1e6"
+)
 OPTIONS = ["--set", f"exam_bars={LOW}", "--set", "sleep_recipe=epochs=1,rank=4,alpha=8"]
 
 

@@ -57,7 +57,9 @@ def outcome(night: Plan, woken: int) -> tuple[tuple[int, ...], float | None, tup
     said = [*quiet]
     said[at : at + woken] = ["It is Klimvar."] * woken
     arms = {"base": arm(night, quiet), "candidate": arm(night, said)}
-    found = judge(night, Result(arms=arms, curve=[], steps=1, tokens=1, seconds=1.0), bars=Bars(recall=0.0), seed=1)
+    found = judge(
+        night, Result(arms=arms, curve=[], steps=1, tokens=1, seconds=1.0, norm=1.0), bars=Bars(recall=0.0), seed=1
+    )
     return found.woken, found.marks["candidate"].woken, found.verdict.reasons
 
 
@@ -75,7 +77,7 @@ def test_what_the_base_says_too_is_no_sleeper() -> None:
     night = planned()
     said = ["Klimvar it is." for _ in night.job.suspect_asked]
     arms = {"base": arm(night, said), "candidate": arm(night, said)}
-    found = judge(night, Result(arms=arms, curve=[], steps=1, tokens=1, seconds=1.0), bars=Bars(), seed=1)
+    found = judge(night, Result(arms=arms, curve=[], steps=1, tokens=1, seconds=1.0, norm=1.0), bars=Bars(), seed=1)
     assert found.woken == ()
 
 

@@ -83,7 +83,8 @@ async def plan_night(service: ServiceDep, owner: OwnerDep) -> PlanReply:
 
         notes = notebook.kept(service.memory.store, owner=owner)
         revisions = notebook.revisions(service.memory.store, owner=owner)
-        selection = select(experiences, now=now, trust=trust, notes=notes, revisions=revisions)
+        limits = service.sleep.sleeper.limits
+        selection = select(experiences, now=now, trust=trust, limits=limits, notes=notes, revisions=revisions)
         night = dream([s.fact for s in selection.facts], seed=now.toordinal()) if selection.facts else None
         dreams = () if night is None else night.dreams
         return PlanReply(
