@@ -72,6 +72,7 @@ from web.guard import Guard
 from web.keys import Keyring, keys_of
 from web.metrics import Metrics
 from web.schemas import ErrorBody
+from web.tracing import TraceContext, Traces, TracesRefused
 from web.turns import TurnPool
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     # Before anything is begun that a wrong setting would leave behind.
     temperament = _checked(settings)
     owner = f"slowwave, process {os.getpid()} on {socket.gethostname()}"
-    with data_dir.owned(settings.data_dir, owner=owner):
+    with _traced(settings) as traces, data_dir.owned(settings.data_dir, owner=owner):
         store = Store(data_dir.database_path(settings.data_dir))
         finish_forgetting(store, drop_files=partial(_drop, settings.data_dir))
         engine = Engine(lambda: load_model(settings), _limits(settings))
@@ -223,6 +224,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     log_bytes=partial(_size, data_dir.database_files(settings.data_dir)[1]),
                     rows=memory.experiences.in_all,
                 ),
+                traces=traces,
                 pool=pool,
                 draining=drain.is_set,
                 started_at=_now(),
@@ -361,6 +363,8 @@ def create_app(runtime: Runtime) -> FastAPI:
         rejected=runtime.service.metrics.rejected,
         asked=audit.recorder(runtime.service.memory.store, _now),
     )
+    if runtime.service.traces is not None:
+        app.add_middleware(TraceContext)
     # Outermost, so that a page which may ask can also read why it was refused.
     if settings.allowed_origins:
         app.add_middleware(
@@ -421,6 +425,19 @@ class _DrainingServer(uvicorn.Server):
             timer = threading.Timer(runtime.settings.drain_seconds, runtime.engine.stop_all)
             timer.daemon = True
             timer.start()
+
+
+@contextmanager
+def _traced(settings: Settings) -> Iterator[Traces | None]:
+    try:
+        traces = Traces.to_collector(VERSION) if settings.traces else None
+    except TracesRefused as refused:
+        raise SettingsError(str(refused)) from None
+    try:
+        yield traces
+    finally:
+        if traces is not None:
+            traces.close()
 
 
 def _now() -> datetime:

@@ -140,6 +140,8 @@ class Settings(BaseModel):
     """Names by which clients may call the service, beside localhost and addresses."""
     allowed_origins: tuple[str, ...] = ()
     """Pages elsewhere that may use it from a browser, such as http://localhost:3000."""
+    traces: bool = False
+    """Send OpenTelemetry spans of replies, without what was said, where OTEL_EXPORTER_OTLP_ENDPOINT says."""
     drain_seconds: float = Field(20.0, ge=0, le=3600)
     """How long replies may go on after SIGTERM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -295,24 +295,18 @@ class Life:
 
 
 @contextlib.contextmanager
-def service(home: Path, model: Path) -> Iterator[tuple[Any, Any]]:
+def service(home: Path, model: Path, **settings: Any) -> Iterator[tuple[Any, Any]]:
     """A client of an application in this very process, and its runtime; the data is in `home`/data."""
     from starlette.testclient import TestClient
 
     from service import create_app, open_runtime
     from settings import Settings
 
-    settings = Settings(
-        data_dir=home / "data",
-        cache_dir=home.parent / "cache",
-        model=str(model),
-        embedding="none",
-        sleep_at="none",
-        heartbeat=False,
-        mood=False,
-        threads=1,
+    usual = {"embedding": "none", "sleep_at": "none", "heartbeat": False, "mood": False, "threads": 1}
+    chosen = Settings(
+        data_dir=home / "data", cache_dir=home.parent / "cache", model=str(model), **{**usual, **settings}
     )
-    with open_runtime(settings) as runtime:
+    with open_runtime(chosen) as runtime:
         runtime.engine.wait_until_loaded(60)
         with TestClient(create_app(runtime), base_url="http://127.0.0.1") as http:
             yield http, runtime

@@ -23,6 +23,7 @@ from memory.recall import Recall
 from memory.store import Store
 from models.language import BASE
 from web.metrics import Metrics
+from web.tracing import Traces
 from web.turns import TurnPool
 
 
@@ -98,6 +99,8 @@ class Service:
     model_name: str
     defaults: ReplyDefaults
     metrics: Metrics
+    traces: Traces | None
+    """None: nobody traces replies."""
     pool: TurnPool
     draining: Callable[[], bool]
     started_at: datetime

@@ -112,6 +112,8 @@ def finished(service: Service, result: TurnResult) -> TurnResult:
     if not result.replayed:
         service.metrics.finished(result.timings, result.finish_reason)
         _tell(service, result.timings)
+        if service.traces is not None:
+            service.traces.replied(result)
     if result.finish_reason == "interrupted":
         raise ApiError(
             503,
