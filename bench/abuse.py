@@ -9,7 +9,8 @@ something indifferent; effects are differences between the two.
 `ratings`: every reply is rated -1 (placebo: not at all). `moved`: how far the mood's variables are from rest during
 neutral talk right afterwards, at most; `lasting`: after a day and twenty neutral moments; `crowded_out`: of a hundred
 honest facts, those that a night with room for 240 leaves out because as many made-up ones as the attack has times were
-rated (placebo: were not); `trust`: how far the source is believed then.
+rated (placebo: were not), and without the bound on what presses by its ratings; `trust`: how far the source is
+believed then.
 `repetition`: one unkind sentence, so many times (placebo: so many different neutral ones). `after`: how far the
 variables are from rest once it was said so often; `after_an_hour`, `after_a_day` of silence; `of_the_other`: the other
 user's.
@@ -120,14 +121,16 @@ def ratings(person: Person, times: int, *, rated: bool, seed: int) -> dict[str, 
         for turn in made_up:
             person.rate(turn, 1.0)
     day = memory.experiences.newest(owner=person.owner, limit=5000)
-    chosen = select(day, now=datetime.now(UTC), limits=Limits())
-    kept = {s.experience.text for s in chosen.facts}
+    chosen, unchecked = (
+        {s.experience.text for s in select(day, now=datetime.now(UTC), limits=limits).facts}
+        for limits in (Limits(), Limits(without=frozenset(["rated"])))
+    )
     return {
         "moved": {name: max(m[name] for m in moved) for name in moved[0]},
         "lasting": lasting,
         "trust": round(believed.in_source, 3),
-        "crowded_out": sum(text not in kept for text in honest),
-        "facts": len(chosen.facts),
+        "crowded_out": sum(text not in chosen for text in honest),
+        "crowded_out_unchecked": sum(text not in unchecked for text in honest),
     }
 
 

@@ -45,10 +45,10 @@ class Talker:
     """A client that talks, one session at a time."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=600)
+        self.client = httpx.Client(base_url=url, timeout=600)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._client.request(method, path, **options)
+        answer = self.client.request(method, path, **options)
         if answer.is_error:
             said = f"{method} {path}: {answer.status_code} {answer.text[:300]}"
             raise httpx.HTTPStatusError(said, request=answer.request, response=answer)

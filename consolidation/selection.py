@@ -27,11 +27,15 @@ LOOKED_AT = 20_000
 """The latest experiences that a night chooses from."""
 _UNSCORED = 0.3
 """The salience of what is not scored yet."""
+_RATED = 0.5
+"""Of reward, in [0, 1]."""
 _FRESH_DAYS = 7.0
 """In so many days what is fresh about an experience falls to 1/e."""
 
 
-Control = Literal["private", "quarantine", "own words", "speaker", "orders", "trust", "words", "import", "share"]
+Control = Literal[
+    "private", "quarantine", "own words", "speaker", "orders", "trust", "words", "import", "share", "rated"
+]
 """What keeps an experience out of a night though it tells something."""
 
 
@@ -43,6 +47,9 @@ class Limits:
     """Old and new alike: what has no room tonight is not in the next adapter, however well it was known."""
     share_of_one: float = 0.7
     """Of the facts, for one source (who speaks, by which channel) where there are several."""
+    share_of_rated: float = 0.5
+    """Of the facts, for what somebody rated highly or badly, where there is other: whoever may talk can make things
+    salient by rating them (bench/abuse.py)."""
     notes: int = 120
     """Messages that the writer reads in one night."""
     least_trust: float = 0.35
@@ -302,16 +309,27 @@ def _within(told: Sequence[Sourced], limits: Limits) -> tuple[list[Sourced], lis
     """What the night has room for, and the rest with the reason."""
     several = len({s.experience.provenance.source for s in told}) > 1 and "share" not in limits.without
     most = math.ceil(limits.facts * limits.share_of_one) if several else limits.facts
+    mixed = len({_rated(s.experience) for s in told}) > 1 and "rated" not in limits.without
+    most_rated = math.ceil(limits.facts * limits.share_of_rated) if mixed else limits.facts
     kept: list[Sourced] = []
     out: list[tuple[Sourced, str]] = []
     of_one: Counter[str] = Counter()
+    rated = 0
     for sourced in sorted(told, key=lambda s: (-s.priority, s.experience.n)):
         source = sourced.experience.provenance.source
         if len(kept) >= limits.facts:
             out.append((sourced, f"the night has room for {limits.facts} facts, and others press more"))
         elif of_one[source] >= most:
             out.append((sourced, f"{source} has {most} facts in this night already"))
+        elif _rated(sourced.experience) and rated >= most_rated:
+            out.append((sourced, f"{most_rated} facts of this night press by their ratings already"))
         else:
             of_one[source] += 1
+            rated += _rated(sourced.experience)
             kept.append(sourced)
     return kept, out
+
+
+def _rated(one: Experience) -> bool:
+    """Whether somebody's word on it is what makes it press; what is pinned presses by itself."""
+    return not one.pinned and one.salience is not None and one.salience.reward >= _RATED

@@ -25,7 +25,7 @@ from settings import Settings
 from tests.test_going_on import call
 from tests.test_moving import begun, exported, say
 
-ROUNDS = 2
+ROUNDS = 1
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from agent.core_self import Backups, create, prove, restore, verify
 from agent.mood import Feeling, Mood
 from agent.mood_file import packed, unpacked
 from agent.senses import SENSES, Senses
-from bench.server import Server
+from bench.server import Here, Server
 from memory import core, data_dir, moods
 from memory.binding import Binder
 from memory.errors import CoreRefused
@@ -254,7 +254,7 @@ def test_one_that_does_not_come_back_the_same_does_not_replace_the_one_before(
 
 
 def test_forgetting_takes_the_backups_too(tmp_path: Path) -> None:
-    with Server(tmp_path / "data", model="scripted") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with Here(tmp_path / "data", model="scripted") as server, httpx.Client(base_url=server.url, timeout=60) as client:
         id = client.post("/v1/memories", json={"text": "The safe opens with 4711."}).json()["id"]
         made = client.post("/v1/backups")
         assert made.status_code == 201

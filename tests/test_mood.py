@@ -23,7 +23,7 @@ from agent.reservoir import FELT_SECONDS, POOLS, Echo, Pool
 from agent.senses import SENSES, Senses, pressure, tension
 from agent.steering import Steerer
 from agent.temperament import VARIABLES, Temperament, resting
-from bench.server import Server
+from bench.server import Here, Server
 from causality import gauged, replayed
 from models.errors import SteeringRefused
 from tests.test_cli import run
@@ -282,8 +282,8 @@ def test_a_mood_travels_bit_for_bit_to_where_there_is_none_yet(tiny_folder: Path
         "SLOWWAVE_MOOD": "true",
     }
 
-    def server(name: str, **more: str) -> Server:
-        return Server(tmp_path / name, model=str(tiny_folder), environment=environment | more)
+    def server(name: str, **more: str) -> Here:
+        return Here(tmp_path / name, model=str(tiny_folder), environment=environment | more)
 
     def kept(name: str) -> list[tuple[bytes, bytes | None]]:
         db = pysqlite3.connect(tmp_path / name / "slowwave.db")

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.server import Server
+from bench.server import Here, Server
 from models.state_file import FORMAT
 from tests.test_going_on import ASK, call, cut, session_of
 
@@ -164,9 +164,7 @@ def test_only_known_signers_where_that_is_asked_for(a: Http, tiny_folder: Path, 
     raw = exported(a, begun(a))
     signer = call(a, "POST", f"/v1/checkpoints/look?bytes={len(raw)}", content=raw[: 1 << 20])["signer"]
     with (
-        Server(
-            tmp_path / "strict", model=str(tiny_folder), environment={"SLOWWAVE_REQUIRE_SIGNATURE": "true"}
-        ) as strict,
+        Here(tmp_path / "strict", model=str(tiny_folder), environment={"SLOWWAVE_REQUIRE_SIGNATURE": "true"}) as strict,
         httpx.Client(base_url=strict.url, timeout=60) as http,
     ):
         answer = sent(http, raw)
@@ -176,7 +174,7 @@ def test_only_known_signers_where_that_is_asked_for(a: Http, tiny_folder: Path, 
         assert not call(http, "GET", "/v1/sessions")["data"]
     env = {"SLOWWAVE_REQUIRE_SIGNATURE": "true", "SLOWWAVE_TRUSTED_SIGNERS": signer}
     with (
-        Server(tmp_path / "trusting", model=str(tiny_folder), environment=env) as trusting,
+        Here(tmp_path / "trusting", model=str(tiny_folder), environment=env) as trusting,
         httpx.Client(base_url=trusting.url, timeout=60) as http,
     ):
         assert taken_in(http, raw)["signature"] == "trusted"
@@ -325,7 +323,7 @@ def test_another_tokenizers_session_is_read_anew(a: Http, b: Http) -> None:
 def test_too_large_and_cut_off(a: Http, tiny_folder: Path, tmp_path: Path) -> None:
     raw = exported(a, begun(a), "none")
     with (
-        Server(tmp_path / "small", model=str(tiny_folder), environment={"SLOWWAVE_CHECKPOINT_MOST_MIB": "1"}) as small,
+        Here(tmp_path / "small", model=str(tiny_folder), environment={"SLOWWAVE_CHECKPOINT_MOST_MIB": "1"}) as small,
         httpx.Client(base_url=small.url, timeout=60) as http,
     ):
         assert sent(http, raw + bytes(1 << 20)).status_code == 413

@@ -15,7 +15,7 @@ from agent.errors import UnknownVariable
 from agent.manner import MANNERS
 from agent.persona import Found, Persona
 from agent.steering import ENDINGS, REACHES, VARIABLES, Reach, Steerer, contrasts
-from bench.server import Server
+from bench.server import Here, Server
 from causality import effect, interval, spearman
 from models.causal_lm import CausalLM
 from models.sampling import Sampling, choose
@@ -152,7 +152,7 @@ def test_the_suite_runs_on_any_model_and_says_what_does_not_act(tiny_folder: Pat
     found = told["variables"]["pleasure"]
     assert not found["kept"] and list(found["levels"]) == ["-1.0", "-0.5", "0.0", "0.5", "1.0"]
     assert {"deviation", "follows", "by the clock"} == set(told["replayed"]["pleasure"])
-    with Server(tmp_path / "data", model=str(tiny_folder), environment=here) as server:
+    with Here(tmp_path / "data", model=str(tiny_folder), environment=here) as server:
         shown = httpx.get(f"{server.url}/v1/persona").json()["causality"]
     assert list(shown) == ["pleasure"] and not shown["pleasure"]["kept"] and shown["pleasure"]["prompts"] == 20
     assert shown["pleasure"]["effect"] == found["effect"] and [shown["pleasure"][n] for n in ("low", "high")] == list(

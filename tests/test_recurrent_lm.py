@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.server import Server
+from bench.server import Here
 from models.corpus import build, carry_vocabulary, open_corpus
 from models.errors import TemplateRefused, UnsupportedModel, WeightsNotFound
 from models.language import PIECE, Chunk, Message, SequenceState
@@ -94,7 +94,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_served_streams_suspends_and_goes_on(trained_run: Path, tmp_path: Path) -> None:
-    with Server(tmp_path / "data", model=str(trained_run)) as server, httpx.Client(base_url=server.url) as http:
+    with Here(tmp_path / "data", model=str(trained_run)) as server, httpx.Client(base_url=server.url) as http:
         said = {"content": "KING:\nWhat say the lords", "max_tokens": 12, "temperature": 0}
         options = {"recall": False}
         session = http.post("/v1/sessions").json()["id"]

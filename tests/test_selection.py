@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 from typer.testing import CliRunner
 
-from bench.server import Server
+from bench.server import Here
 from cli import app
 from consolidation.selection import Limits, Selection, select, to_note
 from consolidation.sleeper import _told_after as told_after
@@ -27,6 +27,7 @@ def one(
     speaker: str = "user",
     channel: Channel = "chat",
     salience: float | None = None,
+    reward: float = 0.0,
     pinned: bool = False,
     private: bool = False,
     quarantined: str | None = None,
@@ -51,7 +52,7 @@ def one(
             surprise=salience,
             novelty=salience,
             arousal=salience,
-            reward=0.0,
+            reward=reward,
             conflict=0.0,
             sign=0,
             gate=1.0,
@@ -162,6 +163,19 @@ def test_nobody_fills_a_night_alone() -> None:
     assert "user/import has 7 facts in this night already" in reasons(chosen).values()
 
 
+def test_ratings_do_not_fill_a_night() -> None:
+    animals = "dog cat cow hen pig owl fox rat bat ant".split()
+    rated = [one(f"My {a} is called {a.title()}y.", n, salience=0.9, reward=1.0) for n, a in enumerate(animals)]
+    plain = [one(f"My {a} likes pears.", 50 + n, salience=0.1) for n, a in enumerate(animals[:4])]
+    chosen = select([*rated, *plain], now=NOW, limits=Limits(facts=8))
+    by_rating = [s.experience.id for s in chosen.facts if s.experience.salience and s.experience.salience.reward]
+    assert len(by_rating) == len(chosen.facts) - len(by_rating) == 4
+    assert "4 facts of this night press by their ratings already" in reasons(chosen).values()
+    assert len(select(rated, now=NOW, limits=Limits(facts=8)).facts) == 8  # where there is nothing else
+    unchecked = select([*rated, *plain], now=NOW, limits=Limits(facts=8, without=frozenset(["rated"])))
+    assert not any(s.experience.text.endswith("likes pears.") for s in unchecked.facts)
+
+
 def test_what_was_imported_waits_a_day_whoever_it_says_that_it_is() -> None:
     told = [one("My cook is called Anna.", 1, channel="import", pinned=True), one("I live in Riga.", 2)]
     chosen = select(told, now=NOW)
@@ -193,7 +207,7 @@ def test_an_empty_day_and_a_day_of_noise_teach_nothing() -> None:
 
 
 def test_a_dry_run_over_http_and_in_the_terminal(tmp_path: Path) -> None:
-    with Server(tmp_path / "data", model="scripted") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with Here(tmp_path / "data", model="scripted") as server, httpx.Client(base_url=server.url, timeout=60) as client:
         assert client.post("/v1/sleep/dry-run").json() == {
             "facts": [],
             "choices": [],
