@@ -154,7 +154,10 @@ class Checkpoints:
                 return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
             blocks, codec = self._coded(to_blocks(best.tensors), self.codec)
             path = self.path(session, owner)
-            nbytes = self.write(path, ids[: best.tokens], blocks, codec, asdict(self.identity(adapter)))
+            try:
+                nbytes = self.write(path, ids[: best.tokens], blocks, codec, asdict(self.identity(adapter)))
+            except FileNotFoundError:  # the folder was removed under it: something is being forgotten
+                return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
             if ids[: best.tokens] != self.tokens_of(session, owner)[: best.tokens]:  # forgotten meanwhile
                 path.unlink(missing_ok=True)
                 return Suspended(tokens=0, nbytes=0, seconds=time.monotonic() - began)
