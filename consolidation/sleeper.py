@@ -401,7 +401,7 @@ class Sleeper:
             self._progress[night.id] = {}
             if night.id in self._cancelled:
                 worker.kill()
-        yielding = threading.Thread(target=self._yield_to_talk, args=(worker,), daemon=True)
+        yielding = threading.Thread(target=self._yield_to_talk, args=(worker, night.id), daemon=True)
         yielding.start()
         try:
             assert worker.stdout is not None
@@ -423,10 +423,11 @@ class Sleeper:
             raise WorkerFailed(f"the night's process ended with {code}: {' '.join(last)}")
         return night
 
-    def _yield_to_talk(self, worker: subprocess.Popen[str]) -> None:
+    def _yield_to_talk(self, worker: subprocess.Popen[str], id: str) -> None:
+        """Not before it has said that it dies with this process: stopped earlier, it would outlive a kill of it."""
         stopped, quiet_since = False, 0.0
         while worker.poll() is None:
-            if self._house.busy():
+            if self._house.busy() and self._progress.get(id):
                 quiet_since = time.monotonic()
                 if not stopped:
                     worker.send_signal(signal.SIGSTOP)

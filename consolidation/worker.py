@@ -4,8 +4,8 @@
 
 Has FOLDER a reading.json, it notes what the messages in it tell and writes FOLDER/notes.json. Has it a comparison.json,
 it says which of them take back others and writes FOLDER/compared.json. Otherwise it reads FOLDER/job.json, writes a
-line of JSON to standard output after every step, then FOLDER/adapter and, last, FOLDER/result.json. Touches nothing
-else but the kept replies of the base. It does not judge: see exam.py.
+line of JSON to standard output once it may be stopped and after every step, then FOLDER/adapter and, last,
+FOLDER/result.json. Touches nothing else but the kept replies of the base. It does not judge: see exam.py.
 """
 
 from __future__ import annotations
@@ -298,6 +298,7 @@ def _die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     _die_with(int(sys.argv[2]))
+    _tell(ready=True)
     os.nice(10)
     given = Path(sys.argv[1])
     if (given / files.READING).exists():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from bench.server import Server
+from bench.server import ROOT, Server
 
 TOLD = ["My dog is called Biscuit.", "I live in Riga.", "My sister works as a tailor."]
 LOW = (
@@ -167,6 +169,29 @@ def test_nights_over_http(http: httpx.Client) -> None:
     again = http.get(f"/v1/sleep/cycles/{rebuilt['id']}").json()
     found = [p for p in again["report"]["patterns"] if "marathon" in p["words"]]
     assert [(p["days"], len(p["memories"])) for p in found] == ([] if again["rhythm"] == "daily" else [(6, 6)])
+
+
+_SERVICE = """
+import os, signal, subprocess, sys, time
+command = [sys.executable, "-m", "consolidation.worker", sys.argv[1], str(os.getpid())]
+worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+worker.stdout.readline()
+worker.send_signal(signal.SIGSTOP)
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_nights_process_that_is_stopped_as_early_as_it_may_be_dies_with_the_service(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _SERVICE, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as service:
+        assert service.stdout is not None
+        worker = psutil.Process(int(service.stdout.readline()))
+        service.kill()
+    until = time.monotonic() + 5
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 def test_killed_and_begun_again(server: Server, http: httpx.Client) -> None:
