@@ -1,11 +1,13 @@
 """Every fault that a long-lived service meets, one suite: `make torture`, or
 
-    python -m bench.torture [--json] [--scale 1.0] [--only 1 4 ...] [--seed 1]
+    python -m bench.torture [--json] [--scale 1.0] [--only 1 4 ...] [--seed 1] [--at-once 1]
 
 A row of the table is a fault, how often it was injected, and how often a promise was broken: nothing acknowledged is
 lost, nothing half done is adopted, the last promoted adapter (or one that may serve) answers, what is refused says so.
-With --scale a fraction of it. Rows that are benches of their own are run as such; each prints its seed. Two rows are
-apart, since they train: `bench.poison` (10, 11) and `bench.alone` (thirty nights of ordinary life).
+With --scale a fraction of it. Rows that are benches of their own are run as such. Long rows are done in parts, the
+first by the seed that is given, each other by the next; with --at-once so many parts run beside each other, a processor
+core and a half each. Two rows are apart, since they train: `bench.poison` (10, 11) and `bench.month` (thirty nights of
+ordinary life).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import random
 import subprocess
@@ -20,7 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from datetime import time as hour
@@ -395,42 +399,100 @@ def _slept(talker: Talker) -> dict[str, Any]:
         time.sleep(0.2)
 
 
-ROWS: dict[str, tuple[str, Callable[[Given], Found]]] = {
-    "1": ("killed at any durable step; a flush or write that fails", steps),
-    "1b": ("the service killed among chatting clients", server_killed),
-    "2": ("a night killed in each phase and in promotion", nights_killed),
-    "3": ("a night's process out of memory", worker_out_of_memory),
-    "4": ("disk full", disk_full),
-    "5": ("flipped bits, zeroed and cut files", flipped),
-    "6": ("clock jumps, summer time, zones", clocks),
-    "7": ("a second service on the directory", second_server),
-    "9": ("hostile checkpoint files", hostile_files),
-    "9b": ("hostile adapters, models, imports, settings", hostile_inputs),
-    "12": ("one user probing for another", tenants),
-    "13": ("clients gone in mid-stream", clients_gone),
-    "14": ("SIGTERM in chat and sleep", stopped),
-    "15": ("a reservoir fed with anything", reservoir),
-    "16": ("killed while the schema is upgraded", migrations),
-    "17": ("adapters changed under chat", swaps),
-    "18": ("ten minutes of clients that talk and hang up", soak),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One fault."""
+
+    told: str
+    inject: Callable[[Given], Found]
+    parts: int = 1
+    """So many runs of a share each: what takes long can be done beside itself."""
+
+
+ROWS: dict[str, Row] = {
+    "1": Row(told="killed at any durable step; a flush or write that fails", inject=steps, parts=8),
+    "1b": Row(told="the service killed among chatting clients", inject=server_killed),
+    "2": Row(told="a night killed in each phase and in promotion", inject=nights_killed, parts=3),
+    "3": Row(told="a night's process out of memory", inject=worker_out_of_memory),
+    "4": Row(told="disk full", inject=disk_full),
+    "5": Row(told="flipped bits, zeroed and cut files", inject=flipped, parts=4),
+    "6": Row(told="clock jumps, summer time, zones", inject=clocks),
+    "7": Row(told="a second service on the directory", inject=second_server),
+    "9": Row(told="hostile checkpoint files", inject=hostile_files, parts=4),
+    "9b": Row(told="hostile adapters, models, imports, settings", inject=hostile_inputs, parts=2),
+    "12": Row(told="one user probing for another", inject=tenants),
+    "13": Row(told="clients gone in mid-stream", inject=clients_gone),
+    "14": Row(told="SIGTERM in chat and sleep", inject=stopped),
+    "15": Row(told="a reservoir fed with anything", inject=reservoir),
+    "16": Row(told="killed while the schema is upgraded", inject=migrations, parts=2),
+    "17": Row(told="adapters changed under chat", inject=swaps),
+    "18": Row(told="ten minutes of clients that talk and hang up", inject=soak),
 }
 
 
-def run(only: Sequence[str], *, scale: float, seed: int) -> dict[str, Any]:
-    """Those rows, in turn."""
-    rows = []
-    for name in only:
-        told, row = ROWS[name]
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                found = row(Given(scale=scale, seed=seed, folder=Path(folder)))
-            except Exception as error:  # a row that cannot be run has not passed
-                found = Found(injections=0, violations=[f"{type(error).__name__}: {error}"])
-        rows.append({"row": name, "fault": told, **asdict(found), "seconds": round(time.monotonic() - began)})
-        sys.stderr.write(f"{name} {told}: {found.injections}, {len(found.violations)} violations. {found.note}\n")
-        for violation in found.violations[:3]:
-            sys.stderr.write(f"    {violation[:300]}\n")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What came of one run of a row."""
+
+    row: str
+    seed: int
+    found: Found
+    seconds: float
+
+
+def inject(name: str, scale: float, seed: int) -> Part:
+    """One part of a row."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = ROWS[name].inject(Given(scale=scale / ROWS[name].parts, seed=seed, folder=Path(folder)))
+        except Exception as error:  # a row that cannot be run has not passed
+            found = Found(injections=0, violations=[f"{type(error).__name__}: {error}"])
+    return Part(row=name, seed=seed, found=found, seconds=time.monotonic() - began)
+
+
+def parts(only: Sequence[str], *, scale: float, seed: int, at_once: int) -> Iterator[Part]:
+    """All parts of those rows, the longest rows' first, as they end."""
+    wanted = [(name, scale, seed + n) for name in only for n in range(ROWS[name].parts)]
+    if at_once == 1:
+        yield from (inject(*one) for one in wanted)
+        return
+    with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as hands:
+        for done in as_completed([hands.submit(inject, *one) for one in sorted(wanted, key=_longest_first)]):
+            yield done.result()
+
+
+def _longest_first(part: tuple[str, float, int]) -> tuple[bool, int]:
+    name = part[0]
+    return name not in ("18", "12"), -ROWS[name].parts  # these two cannot be parted
+
+
+def together(found: Sequence[Part]) -> dict[str, Any]:
+    """A row's parts as one row of the table."""
+    found = sorted(found, key=lambda part: part.seed)
+    row = Found(
+        injections=sum(p.found.injections for p in found),
+        violations=[f"seed {p.seed}: {v}" for p in found for v in p.found.violations],
+        kills=sum(p.found.kills for p in found),
+        disk_full=sum(p.found.disk_full for p in found),
+        inputs=sum(p.found.inputs for p in found),
+        note=" | ".join(p.found.note for p in found),
+    )
+    name = found[0].row
+    seeds = [p.seed for p in found]
+    return {
+        "row": name,
+        "fault": ROWS[name].told,
+        **asdict(row),
+        "seeds": seeds,
+        "parts": f"{len(found)} of {ROWS[name].parts}",
+        "seconds": round(sum(p.seconds for p in found)),
+    }
+
+
+def summed(done: Sequence[Part], *, scale: float, seed: int) -> dict[str, Any]:
+    """The table, of all parts that ended."""
+    rows = [together(of) for name in ROWS if (of := [part for part in done if part.row == name])]
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
@@ -444,6 +506,23 @@ def run(only: Sequence[str], *, scale: float, seed: int) -> dict[str, Any]:
     }
 
 
+def run(only: Sequence[str], *, scale: float, seed: int, at_once: int = 1, keep: Path | None = None) -> dict[str, Any]:
+    """Those rows. `keep`: where the table stands after every part: a run that is broken off has shown something."""
+    done: list[Part] = []
+    for part in parts(only, scale=scale, seed=seed, at_once=at_once):
+        done.append(part)
+        found = part.found
+        told = f"{part.row} {ROWS[part.row].told} (seed {part.seed}, {part.seconds:.0f} s)"
+        sys.stderr.write(f"{told}: {found.injections}, {len(found.violations)} violations. {found.note}\n")
+        for violation in found.violations[:3]:
+            sys.stderr.write(f"    {violation[:300]}\n")
+        if keep is not None:
+            aside = keep.with_suffix(".part")
+            aside.write_text(json.dumps(summed(done, scale=scale, seed=seed)), encoding="utf-8")
+            aside.replace(keep)
+    return summed(done, scale=scale, seed=seed)
+
+
 def main() -> int:
     """Run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -451,8 +530,10 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one line")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="parts that run beside each other")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write the table here after every part")
     args = parser.parse_args()
-    done = run(args.only, scale=args.scale, seed=args.seed)
+    done = run(args.only, scale=args.scale, seed=args.seed, at_once=args.at_once, keep=args.keep)
     if args.json:
         sys.stdout.write(json.dumps(done) + "\n")
     else:
