@@ -12,7 +12,7 @@ from memory.admission import Kept, Verdict, admit
 from memory.experience import Offer, Outcome
 from memory.fulltext import Page, turn_text, window_text
 from memory.traits import traits_of
-from memory.words import fingerprint
+from memory.words import fingerprint, letters
 
 RESEMBLING = 10
 """Stored experiences that an offer is compared with."""
@@ -96,15 +96,16 @@ class Adding:
         where, raw = offer.provenance, offer.raw
         n = self._db.execute(
             """
-            INSERT INTO experiences (owner, id, text, fingerprint, speaker, session, at, recorded_at, channel, author,
-                message, turn, traits, quarantined, tokens, raw_surprise, raw_arousal, raw_reward, raw_conflict, gate)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n
+            INSERT INTO experiences (owner, id, text, fingerprint, letters, speaker, session, at, recorded_at, channel,
+                author, message, turn, traits, quarantined, tokens, raw_surprise, raw_arousal, raw_reward, raw_conflict, gate)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n
             """,
             [
                 self._owner,
                 offer.id,
                 offer.text,
                 fingerprint(offer.text),
+                letters(offer.text),
                 where.speaker,
                 where.session,
                 offer.at.isoformat(),

@@ -24,7 +24,7 @@ from memory.experiences import experience_of, pages_of
 from memory.migrations import migrations
 from memory.salience import RING
 from memory.transcripts import EMPTY_CHAIN, FORGOTTEN, chain
-from memory.words import fingerprint
+from memory.words import fingerprint, letters
 
 Kind = Literal["log", "pages", "index", "references", "full text", "memory", "message", "record"]
 ASIDE = "broken"
@@ -71,6 +71,7 @@ def damages(path: Path) -> list[Damage]:
             found = [Damage(kind="log", what=cut)] if cut else []
             found += _pages(connection)
             if not any(d.kind == "pages" for d in found):
+                found += _schema(connection)
                 found += _references(connection)
                 found += _full_text(connection)
                 found += _memories(connection)
@@ -190,6 +191,27 @@ def _pages(connection: Any) -> Iterator[Damage]:
         yield Damage(kind="full text" if of_text else "index" if of_index else "pages", what=str(line))
 
 
+def _schema(connection: Any) -> list[Damage]:
+    """Where the tables, indexes and triggers are described otherwise than by this version: SQLite believes it all."""
+    with closing(pysqlite3.connect(":memory:")) as new:
+        migrations.apply(Database(new))
+        ours, theirs = _described(new), _described(connection)
+        if _steps(connection) != _steps(new):  # of another version
+            return []
+    wrong = [name for name, said in ours.items() if theirs.get(name) != said]
+    return [Damage(kind="pages", what=f"what it says of {name} is not what was written") for name in wrong[:_MOST]]
+
+
+def _described(connection: Any) -> dict[str, str]:
+    """Of each table, index and trigger, how it was made; spaces and quotes aside, which SQLite may set anew."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {str(name): "".join(c for c in str(sql) if not c.isspace() and c not in "\"'`") for name, sql in rows}
+
+
+def _steps(connection: Any) -> set[str]:
+    return {str(name) for (name,) in connection.execute("SELECT name FROM _sqlite_migrations").fetchall()}
+
+
 def _references(connection: Any) -> list[Damage]:
     found = connection.execute("PRAGMA foreign_key_check").fetchmany(_MOST)
     rings = [
@@ -224,7 +246,9 @@ def _memories(connection: Any, most: int = _MOST) -> list[Damage]:
             found.append(Damage(kind="references", what=f"memory {row['id']} holds what no memory can"))
             continue
         id, text, digest, held = row["id"], row["text"], row["fingerprint"], row["quarantined"]
-        if fingerprint(text) != digest and held != _CHANGED and len(found) < most:
+        exact = row.get("letters")  # a database of an earlier version has none
+        changed = fingerprint(text) != digest or (exact is not None and letters(text) != exact)
+        if changed and held != _CHANGED and len(found) < most:
             found.append(Damage(kind="memory", what=f"memory {id}: {_CHANGED}", id=str(id)))
     return found
 

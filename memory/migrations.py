@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlite_utils import Database, Migrations
 
+from memory.words import letters
+
 migrations = Migrations("slowwave")
 
 
@@ -551,3 +553,17 @@ def m013_audit(db: Database) -> None:
         "CREATE TRIGGER acts_are_final BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'acts are never changed'); END",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m014_letters(db: Database) -> None:
+    """A digest of every memory's text, letter for letter: its fingerprint says nothing of case and punctuation."""
+    db.execute("ALTER TABLE experiences ADD COLUMN letters BLOB")
+    rows = db.execute("SELECT n, text FROM experiences")
+    while some := rows.fetchmany(_AT_ONCE):
+        db.conn.executemany(
+            "UPDATE experiences SET letters = ? WHERE n = ?", [(letters(str(text)), n) for n, text in some]
+        )
+
+
+_AT_ONCE = 1000

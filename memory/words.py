@@ -46,6 +46,11 @@ def fingerprint(text: str) -> bytes:
     return hashlib.blake2b((normalised(text) or text.strip()).encode(), digest_size=16).digest()
 
 
+def letters(text: str) -> bytes:
+    """16 bytes, equal for equal texts alone."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
 def holder(text: str) -> Callable[[str], bool]:
     """Whether another text holds this one, case, spacing and punctuation aside."""
     wanted = normalised(text)

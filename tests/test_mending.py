@@ -81,6 +81,27 @@ def test_changed_words_are_found_and_not_recalled(lived_in: Path) -> None:
         assert "disk" in db.execute("SELECT quarantined FROM experiences WHERE id = ?", [id]).fetchone()[0]
 
 
+def test_a_change_of_punctuation_alone_is_found(lived_in: Path) -> None:
+    with closing(pysqlite3.connect(str(database_path(lived_in)), isolation_level=None)) as db:
+        (id,) = db.execute("SELECT id FROM experiences WHERE quarantined IS NULL LIMIT 1").fetchone()
+        db.execute("UPDATE experiences SET text = text || '!' WHERE id = ?", [id])
+    assert [(d.kind, d.id) for d in integrity.damages(database_path(lived_in))] == [("memory", id)]
+
+
+def test_a_table_that_says_otherwise_of_itself_is_made_anew(lived_in: Path) -> None:
+    """A turned bit in a table's own description is no broken page, and every write would have failed."""
+    path = database_path(lived_in)
+    with closing(pysqlite3.connect(str(path), isolation_level=None)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("PRAGMA writable_schema = ON")
+        wrong = "replace(sql, 'REFERENCES sessions', 'REFERENCES secsions')"
+        db.execute(f"UPDATE sqlite_master SET sql = {wrong} WHERE name = 'turns'")
+    before = contents(path)
+    assert [d.kind for d in integrity.damages(path) if "says of turns" in d.what] == ["pages"]
+    assert list(mend(lived_in, at=AT)) and integrity.damages(path) == []
+    assert contents(path) == before
+
+
 def test_what_can_be_read_of_a_database_is_saved(lived_in: Path, tmp_path: Path) -> None:
     path = database_path(lived_in)
     with closing(pysqlite3.connect(str(path))) as db:
