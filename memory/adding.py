@@ -97,7 +97,8 @@ class Adding:
         n = self._db.execute(
             """
             INSERT INTO experiences (owner, id, text, fingerprint, letters, speaker, session, at, recorded_at, channel,
-                author, message, turn, traits, quarantined, tokens, raw_surprise, raw_arousal, raw_reward, raw_conflict, gate)
+                author, message, turn, traits, quarantined, tokens, raw_surprise, raw_arousal, raw_reward, raw_conflict,
+                gate)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n
             """,
             [
