@@ -7,7 +7,8 @@ those are left out that ask the same as a question that was answered, or whose e
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from random import Random
 
@@ -18,7 +19,7 @@ from consolidation.facts import Fact
 from consolidation.notes import tellings
 from consolidation.phrasing import ABOUT, EXAM, NOT_TOLD, NOT_TOLD_THAT, TRAINING, WHO, WHOLE, every, not_told, put
 from consolidation.relations import Ask
-from consolidation.variation import gist, in_other_words
+from consolidation.variation import gist, in_other_words, reworded
 
 _CLOSENESS: dict[never_told.Near, float] = {"same relation": 0.45, "same subject": 0.15, "far": 0.4}
 """Shares of the counter-examples. More about whom something was told, and the agent says that it was told nothing."""
@@ -114,12 +115,30 @@ def _part_of_one(about: frozenset[str], told: Mapping[str, Sequence[frozenset[st
     return len(about) > 1 and any(about <= one for one in told.get(min(about), ()))
 
 
+def _in_others_words(
+    dream: Dream,
+    told: Mapping[str, Sequence[frozenset[str]]],
+    called: Sequence[str],
+    apart: Collection[str],
+    random: Random,
+) -> Dream:
+    """A whole question that nothing answers, some with a word exchanged, as among those that are answered."""
+    if random.random() >= REWORDED_WHOLE:
+        return dream
+    question = reworded(dream.question, random, but=called)
+    if question in apart or _asks_the_same(gist(question), told):
+        return dream
+    return replace(dream, question=question)
+
+
 def _unanswered(question: str, random: Random) -> Dream:
     return Dream(question=question, answer=random.choice(NOT_TOLD_THAT), strategy="counter")
 
 
 _REWORDED = 0.4
 """Of the counter-examples, about as many as of the questions about what was told."""
+REWORDED_WHOLE = 0.25
+"""Of whole questions, told of or not."""
 
 
 def counter_examples(
@@ -136,16 +155,17 @@ def counter_examples(
     written = _by_word(gist(q) for f in facts for q in f.written)
     asks = never_told.asks(told, told_of, random, spoken_of=written) + never_told.of_others(facts, random)
     asks = [u for u in asks if not any((g := gist(a.embedded)) in answered or _part_of_one(g, written) for a in u.asks)]
+    theirs = {a.embedded for s in told_of for a in in_other_words([Ask(direct=s, embedded=s)])}
+    called = sorted(told_of | theirs)  # what else they are called, too: told of a wife, a spouse is not denied
     nearest, nearest_unseen = _nearest(facts, round(wanted * _NEAR_COUNTERS), random)
     whole, whole_unseen = _whole_never_told(facts, round(wanted * _WHOLE_COUNTERS) - len(nearest), random)
-    whole += nearest
+    apart = {*nearest_unseen, *whole_unseen}
+    whole = [_in_others_words(dream, written, called, apart, random) for dream in (*whole, *nearest)]
     wanted -= len(whole)
     random.shuffle(asks)
     gone = [a for a in asks if a.key is not None and forgotten(*a.key)]
     asks = [a for a in asks if a not in gone]
     for_exam, for_training = [*gone, *asks[::4]], [a for i, a in enumerate(asks) if i % 4]
-    theirs = {a.embedded for s in told_of for a in in_other_words([Ask(direct=s, embedded=s)])}
-    called = sorted(told_of | theirs)  # what else they are called, too: told of a wife, a spouse is not denied
     made: list[Dream] = []
     seen: set[str] = set()
     pools = [(near, [a for a in for_training if a.near == near]) for near in _CLOSENESS]

@@ -15,13 +15,13 @@ from dataclasses import replace
 from random import Random
 
 from consolidation.corrections import corrections
-from consolidation.counter_examples import counter_examples
+from consolidation.counter_examples import REWORDED_WHOLE, counter_examples
 from consolidation.english import second_person, sentence
 from consolidation.examples import AMOUNTS, LEAST_EXAMINED, Amounts, Dream, Night, Question, Strategy
 from consolidation.facts import Fact
 from consolidation.phrasing import ABOUT, EXAM, TRAINING, WHO, WHOLE, every, put
 from consolidation.relations import Ask
-from consolidation.variation import in_other_words
+from consolidation.variation import in_other_words, reworded
 
 _USUAL = 6
 
@@ -50,7 +50,8 @@ def dream(
     held_back: dict[str, int] = {}
     subjects = {f.subject.lower() for f in facts} - {"i", "we"}
     for n, fact in enumerate(facts):
-        asks = _as_others_say(_with_name(fact), [s for s in subjects if s not in fact.subject.lower()])
+        others = [s for s in subjects if s not in fact.subject.lower()]
+        asks = _as_others_say(_with_name(fact), others)
         kept = _held_back(fact, asks)
         trained = [a for i, a in enumerate(asks) if i != kept] if kept is not None else asks
         whole, unseen_whole = _parted(fact, random)
@@ -65,7 +66,7 @@ def dream(
         else:
             old.append(examined)
         wanted = of_new if n < new else of_old
-        for text, strategy in _asked(trained, whole, wanted, held_back, random):
+        for text, strategy in _asked(trained, _in_others_words(whole, others, random), wanted, held_back, random):
             answer = _answer(fact, value_first=amounts.value_first)
             dreams.append(Dream(question=text, answer=answer, strategy=strategy, facts=(n,)))
     random.shuffle(old)
@@ -190,6 +191,11 @@ def _as_others_say(asks: Sequence[Ask], subjects: Sequence[str]) -> list[Ask]:
         if "our " in a.embedded
     ]
     return list(dict.fromkeys([*made, *ours, *in_other_words([*asks[:6], *ours], but=subjects)]))
+
+
+def _in_others_words(whole: Sequence[str], subjects: Sequence[str], random: Random) -> list[str]:
+    """Whole questions, some with a word exchanged: as many as among those that nothing answers."""
+    return [reworded(q, random, but=subjects) if random.random() < REWORDED_WHOLE else q for q in whole]
 
 
 def _held_back(fact: Fact, asks: Sequence[Ask]) -> int | None:

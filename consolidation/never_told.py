@@ -70,11 +70,12 @@ def asks(
 ) -> list[Unknown]:
     """In random order. `told`: the facts' keys; `told_of`: of whom; `spoken_of`: words in the questions."""
     also = _ALSO | {"partner": spouse, "spouse": spouse} if (spouse := _spouse(told)) else _ALSO
-    aliases = {(subject.replace(word, other), r) for subject, r in told for other, word in also.items()}
+    aliases = {(re.sub(rf"\b{word}\b", other, subject), r) for subject, r in told for other, word in also.items()}
     told = told | aliases
     if spouse:
         told = told | {("i", "spouse")}
     told = told | implied(told)
+    also_called = {subject for subject, _ in aliases} - told_of
     told_of = told_of | {subject for subject, _ in told if not subject.startswith("(")}
     relations_told = {relation.split(" ")[0] if relation.startswith("favourite") else relation for _, relation in told}
     kinds_told = {(relation, kind_of(subject)) for subject, relation in told}
@@ -98,6 +99,8 @@ def asks(
                 continue
             if (lowered, name) in told or _overlaps(lowered, name, told):
                 continue
+            if lowered in also_called and random.random() > _BY_ANOTHER_NAME:
+                continue
             alike = (name, kind_of(subject)) in kinds_told
             near = "same relation" if alike else "same subject" if lowered in told_of else "far"
             found.append(Unknown(asks=relation.of(subject), near=near, key=(lowered, name)))
@@ -106,8 +109,22 @@ def asks(
     return found
 
 
-_ALSO = {"mum": "mother", "mom": "mother", "dad": "father", "gran": "grandmother", "grandma": "grandmother"}
+_ALSO = {
+    "mum": "mother",
+    "mom": "mother",
+    "dad": "father",
+    "gran": "grandmother",
+    "grandma": "grandmother",
+    "stepdad": "stepfather",
+    "stepmum": "stepmother",
+    "stepmom": "stepmother",
+}
 """Other words for the same person: what is told of one is told of the other."""
+
+
+_BY_ANOTHER_NAME = 0.25
+"""As often as whom something was told of is called otherwise in questions that are answered: else the other word would
+be a sign of denial."""
 
 
 def implied(told: set[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
+from random import Random
 
 from consolidation.facts import Fact
 from consolidation.relations import Ask
@@ -37,6 +38,21 @@ def in_other_words(asks: Sequence[Ask], *, but: Sequence[str] = ()) -> list[Ask]
     return list(dict.fromkeys(made))
 
 
+def reworded(question: str, random: Random, *, but: Sequence[str] = ()) -> str:
+    """A whole question with one word exchanged for another, if it has any that the list knows; see `in_other_words`."""
+    known = [found[1] for found in _known().finditer(question)]
+    if not known:
+        return question
+    word = random.choice(known)
+    made = _exchanged(question, word, random.choice(_groups()[word]))
+    return question if any(other in made for other in but) else made
+
+
+def _exchanged(text: str, word: str, other: str) -> str:
+    pattern = rf"\bmy {re.escape(word)}\b" if other.startswith("my ") else rf"\b{re.escape(word)}\b"
+    return re.sub(pattern, other, text)
+
+
 def _others(ask: Ask) -> Iterator[Ask]:
     made = 0
     for found in _known().finditer(ask.embedded):
@@ -44,10 +60,8 @@ def _others(ask: Ask) -> Iterator[Ask]:
             if made == _MOST:
                 return
             made += 1
-            pattern = rf"\b{re.escape(found[1])}\b"
-            if other.startswith("my "):
-                pattern = rf"\bmy {re.escape(found[1])}\b"
-            yield Ask(direct=re.sub(pattern, other, ask.direct), embedded=re.sub(pattern, other, ask.embedded))
+            word = found[1]
+            yield Ask(direct=_exchanged(ask.direct, word, other), embedded=_exchanged(ask.embedded, word, other))
 
 
 def words_of(fact: Fact) -> str:

@@ -129,6 +129,21 @@ def test_what_was_told_of_somebody_is_not_denied_under_another_name() -> None:
             assert "my mum live" not in question, question
 
 
+def test_another_word_for_somebody_is_no_sign_that_nothing_was_told() -> None:
+    """A word that stood in denials alone was learnt as one: "stepdad", where "stepfather" was told of."""
+    told = facts_in(["My stepfather is called Lorcan.", "My stepfather works as a juggler."])
+    asked = [f"What is my stepfather's name, {n}?" for n in range(24)]
+    night = dream([replace(told[0], written=tuple(asked)), *told[1:]], seed=1)
+    share = {
+        kind: sum("stepdad" in d.question for d in of) / sum("step" in d.question for d in of)
+        for kind, of in (
+            ("told", [d for d in night.dreams if d.strategy in ("question", "written")]),
+            ("denied", [d for d in night.dreams if d.strategy == "counter"]),
+        )
+    }
+    assert share["told"] > 0.5 * share["denied"] > 0.02, share
+
+
 @pytest.mark.parametrize(("told", "who"), [("wife", "wife"), ("husband", "husband"), ("", "wife"), ("", "husband")])
 def test_whom_somebody_is_married_to_is_not_denied_as_a_wife_or_a_husband(told: str, who: str) -> None:
     facts = facts_in(["I'm married to Solveig.", *([f"My {told} works at a bank."] if told else [])])
