@@ -205,6 +205,7 @@ class Trainer:
         """How far each gated adapter acts on each token of the pass under way."""
         if start is not None:
             self._have_gate("candidate", gates.read(start, id="candidate"))
+        self._asked: dict[str, Row] = {}
         self._lower: dict[Row, Tensor] = {}
         self._lower_prefix: Tensor | None = None
 
@@ -313,7 +314,10 @@ class Trainer:
 
     def states(self, questions: Sequence[str], *, below: int) -> Tensor:
         """[questions, width], float32: what enters layer `below`, a trained one, where the reply to each begins."""
-        rows = [self.row(question, "") for question in questions]
+        for question in questions:
+            if question not in self._asked:  # rendering the template takes longer than the layers do on a GPU
+                self._asked[question] = self.row(question, "")
+        rows = [self._asked[question] for question in questions]
         self.remember_lower(rows)
         found = []
         for group in self._grouped(rows):
