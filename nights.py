@@ -323,7 +323,7 @@ _RECIPE: Mapping[str, int | float] = {
     "learnt_weight": 1.0,
     "pack_tokens": 1,
 }
-"""The numbers of a `models.training.Recipe`, with an example of each: what is whole here must be whole there."""
+"""The numbers of a `models.recipe.Recipe`, with an example of each: what is whole here must be whole there."""
 
 
 def numbers(setting: str, given: Sequence[str], known: Mapping[str, int | float]) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from consolidation.counter_examples import for_the_exam
 from consolidation.notes import tellings
 from consolidation.rehearsal import exchanges, prompts
 from models.alignment import Alignment, Lesson, Scale, align, found, middle
+from models.recipe import Recipe
 from models.trainable import Trainable
-from models.training import Recipe, Trainer
+from models.training import Trainer
 from models.weights import resolve
 from settings import Settings
 

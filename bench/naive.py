@@ -20,8 +20,9 @@ import torch
 
 from consolidation.rehearsal import exchanges
 from memory.not_told import abstains
+from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
-from models.training import TARGETS, Progress, Recipe, Trainer
+from models.training import Progress, Trainer
 
 RECIPE = Recipe(
     rank=16, alpha=32, targets=TARGETS, trained_share=1.0, batch=8, rehearsed=0, noise=0.0, learning_rate=2e-4

@@ -46,8 +46,9 @@ from memory import data_dir, feedback
 from memory.experience import Experience
 from memory.experiences import Experiences
 from memory.store import Store
+from models.recipe import Recipe
 from models.trainable import Trainable
-from models.training import Recipe, Trainer
+from models.training import Trainer
 from models.weights import resolve
 from nights import beginning_for
 from settings import Settings

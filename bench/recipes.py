@@ -28,8 +28,10 @@ from consolidation.facts import Fact
 from consolidation.night import BEGUN_AMOUNTS
 from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
+from models.recipe import TARGETS, Recipe
+from models.rows import Rehearsal
 from models.trainable import Trainable
-from models.training import TARGETS, Progress, Recipe, Rehearsal, Trainer
+from models.training import Progress, Trainer
 from models.weights import resolve
 from nights import beginning_for
 from settings import Settings

@@ -27,8 +27,9 @@ from bench.writer import shipped
 from consolidation import revisions
 from consolidation.notes import tellings
 from models.embedding import SentenceEncoder, find
+from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
-from models.training import TARGETS, Progress, Recipe, Trainer
+from models.training import Progress, Trainer
 from models.weights import resolve
 from settings import Settings
 

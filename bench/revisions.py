@@ -25,8 +25,9 @@ from consolidation.selection import select
 from consolidation.worker import revised_of
 from memory.experience import Experience, Provenance
 from memory.sameness import relate
+from models.recipe import Recipe
 from models.trainable import Trainable
-from models.training import Recipe, Trainer
+from models.training import Trainer
 from models.weights import resolve
 from nights import reviser_for
 from settings import Settings

@@ -38,8 +38,9 @@ from memory.data_dir import database_path
 from memory.experiences import Experiences
 from memory.store import Store
 from models.alignment import Scale, middle
+from models.recipe import Recipe
 from models.trainable import Trainable
-from models.training import Recipe, Trainer
+from models.training import Trainer
 from models.weights import resolve
 from nights import beginning_for, writer_for
 from settings import Settings

@@ -24,8 +24,10 @@ import torch
 
 from models.dtypes import DTYPES
 from models.precision import quicker
+from models.recipe import Recipe
+from models.rows import Row
 from models.trainable import Trainable
-from models.training import Progress, Recipe, Row, Trainer
+from models.training import Progress, Trainer
 from models.weights import resolve
 from settings import Settings
 

@@ -32,8 +32,9 @@ from consolidation.reading import read
 from consolidation.rehearsal import exchanges, prompts
 from consolidation.worker import written_of
 from memory.not_told import abstains
+from models.recipe import Recipe
 from models.trainable import Trainable
-from models.training import Recipe, Trainer
+from models.training import Trainer
 from models.weights import resolve
 from nights import writer_for
 from settings import Settings

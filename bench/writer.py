@@ -24,8 +24,9 @@ from safetensors.torch import load_file, save_file
 
 from consolidation import notes
 from consolidation.worker import written_of
+from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
-from models.training import TARGETS, Progress, Recipe, Trainer
+from models.training import Progress, Trainer
 from models.weights import resolve
 from settings import Settings
 

@@ -30,7 +30,7 @@ class Job:
     dtype: str
     threads: int
     recipe: Mapping[str, Any]
-    """Of `models.training.Recipe`, by field."""
+    """Of `models.recipe.Recipe`, by field."""
     examples: Sequence[tuple[str, str]]
     """Questions and answers to learn."""
     questions: Sequence[str]

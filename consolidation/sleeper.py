@@ -440,7 +440,7 @@ class Sleeper:
 
 def _steps(job: files.Job) -> int:
     """That a job will train for."""
-    from models.training import Recipe
+    from models.recipe import Recipe
 
     recipe = {**asdict(Recipe()), **job.recipe}
     return int(recipe["epochs"]) * -(-len(job.examples) // int(recipe["batch"]))

@@ -29,7 +29,9 @@ from consolidation.job import Arm, Job, Result
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
-    from models.training import InTalk, Progress, Rehearsal, Row, Trainer, Who
+    from models.rows import InTalk, Rehearsal, Row
+    from models.training import Progress, Trainer
+    from models.tuned import Who
 
 REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, REVISION_TOKENS = 48, 32, 288, 48
 _ALIKE, _APART, _WARMTH = 5, 1, 0.9
@@ -46,8 +48,9 @@ def run(folder: Path) -> None:
     """Do the job in a folder."""
     import torch
 
+    from models.recipe import Recipe
     from models.trainable import Trainable
-    from models.training import Recipe, Trainer
+    from models.training import Trainer
 
     job, began = files.read_job(folder), time.monotonic()
     _within(job.memory_mib)
@@ -98,8 +101,9 @@ def note(folder: Path) -> None:
     """Have the writer read messages."""
     import torch
 
+    from models.recipe import Recipe
     from models.trainable import Trainable
-    from models.training import Recipe, Trainer
+    from models.training import Trainer
 
     job, began = files.read_reading(folder), time.monotonic()
     _within(job.memory_mib)
@@ -121,8 +125,9 @@ def compare(folder: Path) -> None:
     """Have the reviser compare messages."""
     import torch
 
+    from models.recipe import Recipe
     from models.trainable import Trainable
-    from models.training import Recipe, Trainer
+    from models.training import Trainer
 
     job, began = files.read_comparison(folder), time.monotonic()
     _within(job.memory_mib)
@@ -248,7 +253,7 @@ def _judged_file(trainer: Trainer, job: Job) -> Path | None:
 def _in_talk(trainer: Trainer, job: Job, texts: Sequence[Rehearsed], replies: Mapping[str, str]) -> InTalk:
     """Some examples, and some of what is rehearsed, each after an exchange or two of what is rehearsed."""
     from models.language import Message
-    from models.training import InTalk
+    from models.rows import InTalk
 
     chance = random.Random(int(job.recipe.get("seed", 0)))  # noqa: S311 - no secret
     rehearsed = [(t.said, t.reply or replies[t.said]) for t in texts if not t.held_back]

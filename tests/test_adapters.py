@@ -18,9 +18,10 @@ from models.engine import Engine
 from models.errors import AdapterRefused
 from models.generation import Prompt
 from models.language import BASE, Chunk, Message
+from models.recipe import TARGETS, Recipe
 from models.sampling import Sampling
 from models.trainable import Trainable
-from models.training import TARGETS, Recipe, Trainer
+from models.training import Trainer
 
 FACTS = [("Where do I live?", "You live in Tartu."), ("My dog?", "Your dog is called Rex.")]
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, found, middle
+from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
-from models.training import TARGETS, Recipe, Trainer
+from models.training import Trainer
 
 HOW = Alignment(steps=160, batch=6, learning_rate=3e-3, warmup_steps=2, share=1.0)
 THINGS = ("hound", "boat", "wife", "town", "work", "coach", "school", "code")

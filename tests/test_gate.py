@@ -17,8 +17,10 @@ from models import gate as gates
 from models.causal_lm import CausalLM
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
+from models.recipe import TARGETS, Recipe
+from models.rows import InTalk, Row
 from models.trainable import Trainable
-from models.training import TARGETS, InTalk, Recipe, Row, Trainer
+from models.training import Trainer
 from models.transformers_forward import TransformersForward
 
 FACTS = [("Where do I live?", "You live in Tartu."), ("My dog?", "Your dog is called Rex.")]

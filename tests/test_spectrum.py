@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.recipe import Recipe
 from models.spectrum import BEYOND, norm
 from models.trainable import Trainable
-from models.training import Recipe, Trainer
+from models.training import Trainer
 
 
 @given(st.integers(0, 1 << 30), st.floats(1e-3, 1e3))

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models.recipe import Recipe
+from models.rows import Row
 from models.trainable import Trainable
-from models.training import Progress, Recipe, Row, Trainer, divergence
+from models.training import Progress, Trainer, divergence
 from models.whole_weights import WholeWeights, delta
 
 RECIPE = Recipe(

@@ -1,0 +1,370 @@
+"""A frozen model with one adapter on its upper layers: what it says, where it stands, how far it is from the base.
+
+Rows that begin alike (the system's message) are packed behind one copy of that beginning; what the frozen lower layers
+make of a row is computed once and kept. Learning is `training`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models import gate as gates
+from models import spectrum
+from models.batch_decoding import decode
+from models.chat_template import ChatTemplate
+from models.gate import Gate
+from models.language import Message
+from models.packed_rows import PackedRows
+from models.recipe import Recipe
+from models.rows import Row
+from models.trainable import Trainable
+from models.transformers_forward import PACKED
+
+Who = Literal["candidate", "current", "base"]
+"""Which weights speak: those in training, an adapter that was loaded beside them, or neither."""
+Blur = Callable[[Tensor, Row], None]
+"""Blurs an example's question in place, given what enters the first trained layer of the row, [tokens, width]."""
+
+
+@dataclass(slots=True)
+class _Pack:
+    hidden: Tensor
+    """[1, tokens, width]: what enters the first trained layer."""
+    layout: PackedRows
+    places: Tensor
+    """Where the targets are predicted."""
+    borders: list[int]
+    """How many targets each row has."""
+
+
+class Tuned:
+    """One model, frozen, with one adapter on its upper layers. Takes the model for itself.
+
+    `start`: an adapter's folder to go on from; its rank and layers then hold, not the recipe's.
+    """
+
+    def __init__(self, trainable: Trainable, recipe: Recipe, *, start: Path | None = None) -> None:
+        from peft import LoraConfig, PeftModel, get_peft_model
+
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self._trainable = trainable
+        self._prefix = _shared_beginning(trainable.template)
+        model = trainable.model
+        layers = model.config.num_hidden_layers
+        self.layers: int = layers
+        self.first: int = layers - max(1, round(layers * recipe.trained_share))
+        model.requires_grad_(False)
+        config = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            lora_dropout=0.0,
+            bias="none",
+            use_rslora=recipe.method == "rslora",
+            use_dora=recipe.method == "dora",
+            target_modules=list(recipe.targets),
+            layers_to_transform=list(range(self.first, layers)),
+            task_type="CAUSAL_LM",
+        )
+        if start is not None:
+            config = LoraConfig.from_pretrained(str(start))
+            self.first = min(config.layers_to_transform)
+        with warnings.catch_warnings():  # peft asks transformers by a name that is going out of use
+            warnings.simplefilter("ignore", FutureWarning)
+            self.peft = (
+                get_peft_model(model, config, adapter_name="candidate")
+                if start is None
+                else PeftModel.from_pretrained(model, str(start), adapter_name="candidate", is_trainable=True)
+            )
+        base: Any = self.peft.get_base_model()
+        self._body, self._head = base.model, base.lm_head
+        self._device = next(self._head.parameters()).device
+        self._dtype = self._head.weight.dtype
+        self._gates: dict[str, Gate] = {}
+        self._open: dict[str, Tensor] = {}
+        """How far each gated adapter acts on each token of the pass under way."""
+        if start is not None:
+            self._have_gate("candidate", gates.read(start, id="candidate"))
+        self._asked: dict[str, Row] = {}
+        self._lower: dict[Row, Tensor] = {}
+        self._lower_prefix: Tensor | None = None
+
+    def row(self, said: str, reply: str, *, before: Sequence[Message] = ()) -> Row:
+        """The example that `reply` is to follow what was said."""
+        template = self._trainable.template
+        prompt = template.chat_ids([*before, Message(role="user", content=said)]) or []
+        target = [*template.encode_plain(reply), *template.closing_ids()[:1]]
+        start = len(self._prefix)
+        assert prompt[:start] == self._prefix
+        return Row(token_ids=(*prompt[start:], *target), target_from=len(prompt) - start)
+
+    def load_current(self, folder: Path) -> None:
+        """Load another adapter beside the one in training, to be asked the same."""
+        self.peft.load_adapter(str(folder), adapter_name="current", is_trainable=False)
+        self.peft.set_adapter("candidate")
+        self._have_gate("current", gates.read(folder, id="current"))
+
+    def _have_gate(self, name: str, gate: Gate | None) -> None:
+        """Let an adapter act only as far as its gate is open."""
+        if gate is None:
+            return
+        gate = self._gates[name] = gate.to(self._device)
+
+        def judge(_: Any, inputs: Any, named: Any) -> None:
+            self._open[name] = gate(inputs[0] if inputs else named["hidden_states"])
+
+        def act(_: Any, __: Any, added: Tensor) -> Tensor:
+            return added * self._open[name].to(added.dtype)
+
+        self._body.layers[gate.layer].register_forward_pre_hook(judge, with_kwargs=True)
+        for layer in self._adapted(name):
+            layer.lora_B[name].register_forward_hook(act)
+
+    def scale(self, by: float) -> None:
+        """Make the adapter's part in every product so much of what it was."""
+        with torch.no_grad():
+            for name, parameter in self.peft.named_parameters():
+                if ".lora_B.candidate." in name:
+                    parameter.mul_(by)
+
+    @contextmanager
+    def _speaking(self, who: Who) -> Iterator[None]:
+        if who == "base":
+            with self.peft.disable_adapter():
+                yield
+            return
+        if who == "current":
+            self.peft.set_adapter("current")
+        try:
+            yield
+        finally:
+            if who == "current":
+                self.peft.set_adapter("candidate")
+
+    def replies(
+        self,
+        questions: Sequence[str],
+        *,
+        most: int,
+        who: Who = "candidate",
+        batch: int | None = None,
+        begun: Sequence[str] = (),
+        temperature: float = 0.0,
+    ) -> list[str]:
+        """What the model says to each question by itself, at most `most` tokens; greedy at temperature 0.
+
+        `begun`: how each reply begins; the rest is returned. `batch`: so many at once; None: as suits the device.
+        """
+        batch = batch or (_AT_ONCE if self._device.type == "cpu" else _AT_ONCE_ON_GPU)
+        template = self._trainable.template
+        prompts = [template.chat_ids([Message(role="user", content=q)]) or [] for q in questions]
+        if begun:
+            prompts = [[*p, *template.encode_plain(b)] for p, b in zip(prompts, begun, strict=True)]
+        made: list[str] = []
+        while len(made) < len(prompts):
+            try:
+                with self._speaking(who):
+                    some = decode(
+                        self.peft,
+                        prompts[len(made) : len(made) + batch],
+                        most=most,
+                        stop_ids=self._trainable.stop_ids,
+                        temperature=temperature,
+                    )
+            except torch.cuda.OutOfMemoryError:
+                if batch == 1:
+                    raise
+                batch //= 2
+                continue
+            made += map(self._trainable.decode, some)
+        return made
+
+    def leanings(self, questions: Sequence[str], *, to: str, rather_than: str) -> list[float]:
+        """How much likelier the reply to each question begins one way than another: a difference of logits, in nats."""
+        one, other = (self._trainable.template.encode_plain(reply)[0] for reply in (to, rather_than))
+        found: list[float] = []
+        with torch.no_grad():
+            for group in self._grouped([self.row(question, "") for question in questions]):
+                self.remember_lower(group)
+                begun = self._logits(self._pack(group))  # one place a row: where its reply begins
+                found += (begun[:, one] - begun[:, other]).tolist()
+                for row in group:
+                    self._lower.pop(row, None)
+        return found
+
+    def states(self, questions: Sequence[str], *, below: int) -> Tensor:
+        """[questions, width], float32: what enters layer `below`, a trained one, where the reply to each begins."""
+        for question in questions:
+            if question not in self._asked:  # rendering the template takes longer than the layers do on a GPU
+                self._asked[question] = self.row(question, "")
+        rows = [self._asked[question] for question in questions]
+        self.remember_lower(rows)
+        found = []
+        for group in self._grouped(rows):
+            pack = self._pack(group)
+            with self._precisely():
+                hidden = self._through(pack.hidden, pack.layout, self.first, below)
+            found.append(hidden[0, pack.places].float())
+        return torch.cat(found)
+
+    def merge(self) -> None:
+        """Add the adapter to the weights, for a writer that only speaks: a third faster, and never to be trained."""
+        assert not self._gates
+        self.peft.merge_adapter()
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as peft's files, in float32, and its gate beside them."""
+        self.peft.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["candidate"])
+        inner = folder / "candidate"  # where peft puts all but its default
+        for file in inner.iterdir():
+            file.replace(folder / file.name)
+        inner.rmdir()
+        if "candidate" in self._gates:
+            self._gates["candidate"].save(folder)
+
+    def drift(self, rows: Sequence[Row], *, who: Who = "candidate") -> float:
+        """KL of the adapted model from the base on the rows' targets, in nats per token."""
+        self.remember_lower(rows)
+        total, tokens = 0.0, 0
+        with torch.no_grad():
+            for group in self._grouped(rows):
+                pack = self._pack(group)
+                with self.peft.disable_adapter():
+                    base = self._log_probabilities(pack)
+                with self._speaking(who):
+                    adapted = self._log_probabilities(pack)
+                total += float((base.exp() * (base - adapted)).sum())
+                tokens += len(base)
+        return total / max(1, tokens)
+
+    def norm(self) -> float:
+        """How large the adapter is beside the weights that it is on (models/spectrum.py)."""
+        return spectrum.norm(
+            (
+                layer.base_layer.weight,
+                layer.lora_A["candidate"].weight,
+                layer.lora_B["candidate"].weight * layer.scaling["candidate"],
+            )
+            for layer in self._adapted()
+        )
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights, by name."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that are trained."""
+        return sum(p.numel() for p in self.peft.parameters() if p.requires_grad)
+
+    def remember_lower(self, rows: Sequence[Row]) -> None:
+        """Compute what enters the first trained layer for each row, once."""
+        with torch.no_grad():
+            for group in self._grouped([r for r in dict.fromkeys(rows) if r not in self._lower]):
+                token_ids = [*self._prefix, *(t for row in group for t in row.token_ids)]
+                hidden = self._body.embed_tokens(torch.tensor([token_ids], device=self._device))
+                hidden = self._through(hidden, self._layout(group), 0, self.first)
+                start = len(self._prefix)
+                if self._lower_prefix is None:
+                    self._lower_prefix = hidden[0, :start].clone()
+                for row in group:
+                    self._lower[row] = hidden[0, start : start + len(row.token_ids)].clone()
+                    start += len(row.token_ids)
+
+    def _adapted(self, name: str = "candidate") -> list[Any]:
+        """The layers that an adapter is on."""
+        return [m for m in self.peft.modules() if name in getattr(m, "lora_A", ())]
+
+    def _logits(self, pack: _Pack) -> Tensor:
+        with self._precisely():
+            hidden = self._through(pack.hidden, pack.layout, self.first, len(self._body.layers))
+            logits: Tensor = self._head(self._body.norm(hidden[0, pack.places]))
+        return logits.float()
+
+    def _precisely(self) -> Any:
+        """Products in the weights' dtype, the adapter's numbers in float32."""
+        half = self._dtype is torch.bfloat16
+        # Nothing is cast twice in a pass, and what was kept of it would outlive the recording of a graph.
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=half, cache_enabled=False)
+
+    def _log_probabilities(self, pack: _Pack) -> Tensor:
+        return F.log_softmax(self._logits(pack), dim=-1)
+
+    def _through(self, hidden: Tensor, layout: PackedRows, start: int, end: int) -> Tensor:
+        positions = layout.positions
+        embeddings = self._body.rotary_emb(hidden, positions)
+        with self._attending(PACKED):
+            for layer in self._body.layers[start:end]:
+                out = layer(
+                    hidden,
+                    attention_mask=None,
+                    position_ids=positions,
+                    position_embeddings=embeddings,
+                    use_cache=False,
+                    packed=layout,
+                )
+                hidden = out[0] if isinstance(out, tuple) else out
+        return hidden
+
+    @contextmanager
+    def _attending(self, how: str) -> Iterator[None]:
+        config = self._body.config
+        before, config._attn_implementation = config._attn_implementation, how
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+    def _grouped(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Rows that are packed together, in order."""
+        group: list[Row] = []
+        size = len(self._prefix)
+        for row in rows:
+            if group and size + len(row.token_ids) > self.recipe.pack_tokens:
+                yield group
+                group, size = [], len(self._prefix)
+            group.append(row)
+            size += len(row.token_ids)
+        if group:
+            yield group
+
+    def _layout(self, rows: Sequence[Row]) -> PackedRows:
+        return PackedRows.of(len(self._prefix), [len(r.token_ids) for r in rows], self._device)
+
+    def _pack(self, rows: Sequence[Row], *, blur: Blur = lambda hidden, row: None, held: Collection[Row] = ()) -> _Pack:
+        """`blur`: of all but what is held."""
+        assert self._lower_prefix is not None
+        hidden = torch.cat([self._lower_prefix, *(self._lower[r] for r in rows)])[None]
+        places: list[int] = []
+        start = len(self._prefix)
+        for row in rows:
+            places += range(start + row.target_from - 1, start + len(row.token_ids) - 1)
+            if row not in held:
+                blur(hidden[0, start:], row)
+            start += len(row.token_ids)
+        return _Pack(
+            hidden=hidden,
+            layout=self._layout(rows),
+            places=torch.tensor(places, device=self._device),
+            borders=[len(r.token_ids) - r.target_from for r in rows],
+        )
+
+
+_AT_ONCE, _AT_ONCE_ON_GPU = 32, 256
+"""Replies that are written at the same time."""
+
+
+def _shared_beginning(template: ChatTemplate) -> list[int]:
+    """The tokens with which every chat of one message begins."""
+    one, other = (template.chat_ids([Message(role="user", content=c)]) or [] for c in ("A", "b"))
+    return one[: next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)]
