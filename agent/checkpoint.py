@@ -179,10 +179,10 @@ class Checkpoints:
         """
         began = time.monotonic()
         path = self.path(session, owner)
-        if not path.exists():
+        nbytes = bytes_of(path)
+        if nbytes is None:
             return Resumed(how="open", why="it is not suspended", tokens=0, seconds=0.0)
         ids = self.tokens_of(session, owner)
-        nbytes = path.stat().st_size
         deviation = None
         try:
             fit, tokens, deviation = self._brought_back(path, ids, owner)
@@ -211,8 +211,8 @@ class Checkpoints:
     def evict(self, session: str, *, owner: str) -> None:
         """Let go of a suspended state: its tokens are read again when they are needed. The caller holds the session."""
         path = self.path(session, owner)
-        if path.exists():
-            nbytes = path.stat().st_size
+        nbytes = bytes_of(path)
+        if nbytes is not None:
             path.unlink(missing_ok=True)
             why = "the budget for suspended states is used up"
             self._note(session, event="evicted", why=why, tokens=0, nbytes=nbytes, seconds=0.0)
@@ -400,6 +400,14 @@ class Checkpoints:
 
 _STATE = ("keys.", "values.", "state.")
 """How the names of a state's tensors begin."""
+
+
+def bytes_of(path: Path) -> int | None:
+    """A file's size; None: it is not there, or not any more: forgetting removes files while others look at them."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _beginning(contents: Contents, ids: Sequence[int]) -> Sequence[int]:

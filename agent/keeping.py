@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from agent.checkpoint import Checkpoints
+from agent.checkpoint import Checkpoints, bytes_of
 from agent.errors import SessionBusy
 from agent.session import SessionLeases
 from memory.errors import MemoryFault, SessionNotFound
@@ -112,7 +112,8 @@ class Keeper:
 
     def _kept(self) -> list[Kept]:
         now, found = self.checkpoints.now(), []
-        sizes = {p.stem: p.stat().st_size for p in self.checkpoints.folder.glob("*/*.state")}
+        found_here = ((p.stem, bytes_of(p)) for p in self.checkpoints.folder.glob("*/*.state"))
+        sizes = {session: nbytes for session, nbytes in found_here if nbytes is not None}
         if sum(sizes.values()) <= self.budget:
             return []
         per_token = max(self.checkpoints.engine.model.card.state_bytes_per_token, 1)

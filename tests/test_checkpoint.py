@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agent.checkpoint import bytes_of
 from bench.server import Server
 from memory.store import Store
 
@@ -148,3 +149,11 @@ def test_a_start_removes_what_a_kill_left_and_all_after_a_forgetting_that_was_cu
         store.close()
         server.start()
         assert not files(server)
+
+
+def test_a_file_that_goes_while_somebody_looks_is_one_that_is_not_there(tmp_path: Path) -> None:
+    """Forgetting removes states while sessions are resumed and the budget is counted."""
+    gone = tmp_path / "a.state"
+    assert bytes_of(gone) is None
+    gone.write_bytes(b"123")
+    assert bytes_of(gone) == 3
