@@ -133,12 +133,12 @@ def test_another_word_for_somebody_is_no_sign_that_nothing_was_told() -> None:
     """A word that stood in denials alone was learnt as one: "stepdad", where "stepfather" was told of."""
     told = facts_in(["My stepfather is called Lorcan.", "My stepfather works as a juggler."])
     asked = [f"What is my stepfather's name, {n}?" for n in range(24)]
-    night = dream([replace(told[0], written=tuple(asked)), *told[1:]], seed=1)
+    dreams = [d for n in range(8) for d in dream([replace(told[0], written=tuple(asked)), *told[1:]], seed=n).dreams]
     share = {
         kind: sum("stepdad" in d.question for d in of) / sum("step" in d.question for d in of)
         for kind, of in (
-            ("told", [d for d in night.dreams if d.strategy in ("question", "written")]),
-            ("denied", [d for d in night.dreams if d.strategy == "counter"]),
+            ("told", [d for d in dreams if d.strategy in ("question", "written")]),
+            ("denied", [d for d in dreams if d.strategy == "counter"]),
         )
     }
     assert share["told"] > 0.5 * share["denied"] > 0.02, share
