@@ -78,11 +78,17 @@ class Backups:
 
     def age(self) -> float | None:
         """Seconds since the latest was proven; None: there is none."""
+        kept = self.kept()
+        return None if kept is None else kept[0]
+
+    def kept(self) -> tuple[float, int] | None:
+        """Seconds since the latest was proven, and its bytes; None: there is none, or forgetting has removed it."""
         try:
-            age = self.now().timestamp() - self.latest.stat().st_mtime
+            found = self.latest.stat()
         except OSError:
             return None
-        return age if age >= 0 else None  # the clock was set back: nobody knows how old it is
+        age = self.now().timestamp() - found.st_mtime
+        return (age, found.st_size) if age >= 0 else None  # the clock was set back: nobody knows how old it is
 
     def make(self) -> Core:
         """Write one, prove it, and only then put it in place of the one before.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -282,3 +283,25 @@ def test_from_the_terminal_it_is_made_checked_and_put_back(tmp_path: Path) -> No
     with Server(tmp_path / "elsewhere", model="scripted") as server:
         found = httpx.get(f"{server.url}/v1/memories", params={"query": "boat", "k": 3}, timeout=60).json()["data"]
         assert [m["text"] for m in found] == ["My boat is called Wren."]
+
+
+def test_a_backup_made_while_something_is_forgotten_is_made_again_or_refused(tmp_path: Path) -> None:
+    """Forgetting removes all backups at once, the one that was made a moment ago too: it was an error of the server."""
+    answers: list[int] = []
+    ended = threading.Event()
+    with Here(tmp_path / "data", model="scripted") as server, httpx.Client(base_url=server.url, timeout=60) as http:
+
+        def forget() -> None:
+            with httpx.Client(base_url=server.url, timeout=60) as other:
+                while not ended.is_set():
+                    memory = other.post("/v1/memories", json={"text": "My boat is called Wren."}).json()
+                    assert other.delete(f"/v1/memories/{memory['id']}").status_code == 200
+
+        forgetting = threading.Thread(target=forget)
+        forgetting.start()
+        try:
+            answers += [http.post("/v1/backups").status_code for _ in range(12)]
+        finally:
+            ended.set()
+            forgetting.join()
+    assert set(answers) <= {201, 409} and 201 in answers, answers

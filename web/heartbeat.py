@@ -228,10 +228,17 @@ async def switch(service: ServiceDep, asked: Switch) -> Heartbeat:
 @router.post("/backups", status_code=201)
 async def back_up(service: ServiceDep) -> CoreSelf:
     """The operator's: write the core self now, restore it elsewhere, compare, and keep it on the service's machine."""
-    await run_in_threadpool(service.backups.make)
-    found = _latest(service.backups)
-    assert found is not None
-    return found
+    for _ in range(_TRIES):
+        await run_in_threadpool(service.backups.make)
+        if (found := _latest(service.backups)) is not None:
+            return found
+    raise ApiError(
+        409, "Something was forgotten meanwhile, which removes all backups. Ask again.", code="forgotten_meanwhile"
+    )
+
+
+_TRIES = 5
+"""Backups that forgetting may remove as soon as they are made."""
 
 
 def _shown(pulse: Pulse, backups: Backups, recent: int) -> Heartbeat:
@@ -300,7 +307,8 @@ def _shown(pulse: Pulse, backups: Backups, recent: int) -> Heartbeat:
 
 
 def _latest(backups: Backups) -> CoreSelf | None:
-    age = backups.age()
-    if age is None:
+    kept = backups.kept()
+    if kept is None:
         return None
-    return CoreSelf(path=str(backups.latest), age_seconds=age, bytes=backups.latest.stat().st_size)
+    age, nbytes = kept
+    return CoreSelf(path=str(backups.latest), age_seconds=age, bytes=nbytes)
