@@ -34,7 +34,13 @@ _FOR_ADAPTERS = 0.75
 """Share of it that adapters may take."""
 _LEAST_MEMORIES = 10
 _ADAPTER = re.compile(r"adapter_[0-9a-z]{26}")
-_FILES = ("adapter_config.json", "adapter_model.safetensors", "gate.safetensors")
+_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "gate.safetensors",
+    "upper_gate.safetensors",
+    "codebook.safetensors",
+)
 """Of an adapter."""
 _ROWS = "rows"
 

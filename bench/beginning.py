@@ -1,40 +1,63 @@
 """Train what a night begins from (models/alignment.py) on consolidation/texts/tellings.jsonl, or see how it compares.
 
-    python -m bench.beginning train OUT [--device cuda] [--steps 250] [--more bench/lessons.jsonl]
+    python -m bench.beginning train OUT [--device cuda] [--steps 1200] [--more bench/lessons.jsonl]
+    python -m bench.beginning gates OUT [--device cuda] [--more bench/lessons.jsonl]
     python -m bench.beginning try [FOLDER] [--more bench/lessons.jsonl]
+
+`gates` fits what says where it acts (models/gate.py) and writes it beside the adapter: questions of the lessons with
+their answers or a denial, some of them after other talk, against what nights rehearse, the lessons' messages, and
+requests that the base makes up itself when it is asked to go on where a user would speak (as Xu et al. 2024, Magpie),
+with its own replies.
 
 One lesson in four is the exam's (consolidation/counter_examples.py) and not trained on; `found` tells of those, and of
 the questions of bench/nights, of how many two wordings find each other. Without FOLDER `try` asks the base. --more has
-further lessons, in as different words as their author could find; what ships was trained without (docs/log.md,
-2026-11-29).
+further lessons, in as different words as their author could find. What ships was made with 1,200 steps and those.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.recipes import held
 from bench.writer import shipped
 from consolidation.counter_examples import for_the_exam
-from consolidation.notes import tellings
+from consolidation.notes import Telling, tellings
 from consolidation.rehearsal import exchanges, prompts
-from models.alignment import Alignment, Lesson, Scale, align, found, middle
+from consolidation.worker import REPLY_TOKENS
+from models import gate as gates
+from models.alignment import Alignment, Lesson, Scale, align, found
+from models.batch_decoding import decode
+from models.gate import Gate
+from models.language import Message
 from models.recipe import Recipe
+from models.rows import Row
 from models.trainable import Trainable
 from models.training import Trainer
+from models.tuned import middle
 from models.weights import resolve
 from settings import Settings
 
 NIGHTS = Path(__file__).parent / "nights"
+MADE_UP = Path(__file__).parent / "made_up.jsonl"
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""What entries are put in words by, beside the MLPs."""
 _TRIED, _DRIFT = 200, 60
+_GATE_WIDTH, _GATE_STEPS = 256, 1500
+_MADE_UP, _AT_ONCE, _LONGEST = 2500, 1024, 48
+_IN_TALK, _OFTENER = 10, 4
+"""One row in so many stands after other talk; so often each of what nights rehearse counts."""
+_DENIALS = ("You have not mentioned that.", "You haven't told me that yet.", "I don't know that. You haven't told me.")
 _PACKED, _PACKED_ON_GPU = 1024, 16384
 """Tokens of questions in one pass: a GPU waits for Python where they are few."""
 
@@ -53,7 +76,122 @@ def lessons(more: Path | None = None, *, apart: bool = False) -> list[Lesson]:
 def _trainer(device: str, start: Path | None = None) -> tuple[Trainer, Path]:
     weights = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
     base = Trainable.load(weights, name="base", device=device, dtype="auto")
-    return Trainer(base, Recipe(pack_tokens=_PACKED if device == "cpu" else _PACKED_ON_GPU), start=start), weights
+    packed = _PACKED if device == "cpu" else _PACKED_ON_GPU
+    return Trainer(base, Recipe(upper_targets=ATTENTION, pack_tokens=packed), start=start), weights
+
+
+def fit_gates(folder: Path, *, device: str, more: Path | None = None, seed: int = 0) -> dict[str, Any]:
+    """Write a beginning's gates beside it."""
+    trainer, weights = _trainer(device, folder)
+    assert not trainer._gates, "it has gates already"
+    chance = random.Random(seed)
+    began = time.monotonic()
+    made_up = _made_up(trainer, seed)
+    inside, outside = _rows_inside(trainer, more, made_up, chance), _rows_outside(trainer, more, made_up, chance)
+    rehearsed = held(trainer, [t for t in [*prompts(), *exchanges()] if not t.held_back])
+    upper = middle(trainer.first, trainer.layers)
+    fitted: list[Gate] = []
+    for layer in (trainer.first, upper):
+        taught, others, often = (_entering(trainer, rows, layer) for rows in (inside, outside, rehearsed))
+        apart = torch.cat([others, *[often] * _OFTENER])
+        fitted.append(gates.fit(taught, apart, layer=layer, width=_GATE_WIDTH, seed=seed, steps=_GATE_STEPS))
+        sys.stderr.write(f"the gate of layer {layer} after {time.monotonic() - began:.0f} s\n")
+        if layer == trainer.first:
+            trainer._have_gates("candidate", fitted)  # what enters the upper one's layer depends on it
+    gates.save([gate.cpu() for gate in fitted], folder)
+    (folder / "beginning.json").unlink(missing_ok=True)
+    shipped(folder, "beginning.json", weights, lessons(more))
+    texts = [t for t in [*prompts(), *exchanges()] if t.held_back][:_DRIFT]
+    again, _ = _trainer(device, folder)
+    rows = len(inside), len(outside)
+    return {
+        "rows": rows,
+        "seconds": round(time.monotonic() - began, 1),
+        "drift": round(again.drift(held(again, texts)), 4),
+    }
+
+
+def _made_up(trainer: Trainer, seed: int) -> list[tuple[str, str]]:
+    """Requests that the base makes up, and its replies; kept for the next time."""
+    if MADE_UP.exists():
+        rows = map(json.loads, MADE_UP.read_text(encoding="utf-8").splitlines())
+        return [(row["said"], row["reply"]) for row in rows]
+    torch.manual_seed(seed)
+    found: dict[str, None] = {}
+    with trainer._speaking("base"):
+        while len(found) < _MADE_UP:
+            some = decode(
+                trainer.peft,
+                [trainer._prefix] * _AT_ONCE,
+                most=_LONGEST,
+                stop_ids=trainer._trainable.stop_ids,
+                temperature=1.0,
+            )
+            said = (trainer._trainable.decode(ids).strip() for ids in some if len(ids) < _LONGEST)
+            found |= {text: None for text in said if 3 <= len(text.split()) <= 40}
+    replies = trainer.replies(list(found), most=REPLY_TOKENS, who="base", batch=_AT_ONCE)
+    made = [(said, reply.strip()) for said, reply in zip(found, replies, strict=True) if reply.strip()]
+    lines = (json.dumps({"said": said, "reply": reply}, ensure_ascii=False) for said, reply in made)
+    MADE_UP.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return made
+
+
+def _taught(more: Path | None) -> list[Telling]:
+    """The lessons that may be trained on and have an answer."""
+    rows = [] if more is None else map(json.loads, more.read_text(encoding="utf-8").splitlines())
+    every = [
+        *tellings(),
+        *(
+            Telling(say=r["say"], tell=r["tell"], value=r["value"], ask=tuple(r["ask"]), never=tuple(r["never"]))
+            for r in rows
+        ),
+    ]
+    return [t for n, t in enumerate(every) if not for_the_exam(n) and t.tell and t.ask and t.never]
+
+
+def _after_talk(made_up: Sequence[tuple[str, str]], chance: random.Random) -> list[Message]:
+    before = []
+    for said, reply in chance.sample(made_up, chance.choice((1, 1, 2))):
+        before += [Message(role="user", content=said), Message(role="assistant", content=reply)]
+    return before
+
+
+def _rows_inside(
+    trainer: Trainer, more: Path | None, made_up: Sequence[tuple[str, str]], chance: random.Random
+) -> list[Row]:
+    taught, rows = _taught(more), []
+    for n, t in enumerate(taught):
+        rows.append(trainer.row(chance.choice(t.ask), t.tell or ""))
+        if n % 2:
+            rows.append(trainer.row(chance.choice(t.never), chance.choice(_DENIALS)))
+        if n % _IN_TALK == 0:
+            rows.append(trainer.row(chance.choice(t.ask), t.tell or "", before=_after_talk(made_up, chance)))
+    return rows
+
+
+def _rows_outside(
+    trainer: Trainer, more: Path | None, made_up: Sequence[tuple[str, str]], chance: random.Random
+) -> list[Row]:
+    told = [trainer.row(t.say, "") for t in _taught(more)[::2]]
+    talk = [trainer.row(*pair, before=_after_talk(made_up, chance)) for pair in made_up[::_IN_TALK]]
+    return [*told, *(trainer.row(*pair) for pair in made_up), *talk]
+
+
+def _entering(trainer: Trainer, rows: Sequence[Row], layer: int) -> Tensor:
+    """[tokens, width]: what enters a layer, of the last message and its reply in each row."""
+    found = []
+    with torch.no_grad():
+        for group in trainer._grouped(rows):
+            trainer.remember_lower(group)
+            hidden = trainer._reaching(trainer._pack(group), layer)[0]
+            at = len(trainer._prefix)
+            for row in group:
+                # Marks: after the word "user", unless all rows share that; after the message; before the reply.
+                marks = [n for n in range(row.target_from) if row.token_ids[n] == trainer._mark]
+                found.append(hidden[at + (marks[-3] + 1 if len(marks) > 2 else 0) : at + len(row.token_ids)].clone())
+                at += len(row.token_ids)
+                trainer._lower.pop(row, None)
+    return torch.cat(found)
 
 
 def train(out: Path, *, device: str, how: Alignment, more: Path | None = None) -> dict[str, Any]:
@@ -83,7 +221,7 @@ def train(out: Path, *, device: str, how: Alignment, more: Path | None = None) -
 def attempt(folder: Path | None, *, device: str, how: Alignment, more: Path | None = None) -> dict[str, Any]:
     """How often two wordings find each other, and what it costs."""
     base, _ = _trainer(device)
-    below = middle(base, how.share)
+    below = middle(base.first, base.layers, how.share)
     with torch.no_grad():
         scale = Scale.of(base.states([lesson.asks[0] for lesson in lessons()[:800]], below=below))
     return _compared(base if folder is None else _trainer(device, folder)[0], scale, how, more)
@@ -114,7 +252,7 @@ def _pairs(some: list[Lesson]) -> list[tuple[str, str]]:
 def main() -> int:
     """Train or try."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "try"])
+    parser.add_argument("what", choices=["train", "gates", "try"])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=Alignment().steps)
@@ -127,6 +265,10 @@ def main() -> int:
         if args.folder is None:
             parser.error("train needs a folder")
         done = train(args.folder, device=args.device, how=how, more=args.more)
+    elif args.what == "gates":
+        if args.folder is None:
+            parser.error("gates needs a folder")
+        done = fit_gates(args.folder, device=args.device, more=args.more, seed=args.seed)
     else:
         done = attempt(args.folder, device=args.device, how=how, more=args.more)
     sys.stdout.write(json.dumps(done) + "\n")

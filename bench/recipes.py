@@ -28,6 +28,7 @@ from consolidation.facts import Fact
 from consolidation.night import BEGUN_AMOUNTS
 from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
+from models.codebook_training import CodebookTrainer
 from models.recipe import TARGETS, Recipe
 from models.rows import Rehearsal
 from models.trainable import Trainable
@@ -70,8 +71,7 @@ CANDIDATES = {
     "twelve wordings": Candidate(amounts=Amounts(questions=12)),
     "rsLoRA": Candidate(recipe=Recipe(method="rslora", alpha=16)),
     "DoRA": Candidate(recipe=Recipe(method="dora", kept=1.0)),
-    "without a gate": Candidate(recipe=Recipe(gate=0, kl_weight=1.0), amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
-    "without blur": Candidate(recipe=Recipe(noise=0.0), amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
+    "in the products alone": Candidate(recipe=Recipe(codebook=False), amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
     "full": Candidate(recipe=Recipe(method="full", learning_rate=1e-4)),
     "full, slower": Candidate(recipe=Recipe(method="full", learning_rate=3e-5)),
     "EWC": Candidate(recipe=Recipe(ewc_weight=0.01)),
@@ -98,10 +98,12 @@ def run(
     source = resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir)
     base = Trainable.load(source.location, name="base", device=device, dtype="auto")
     start = beginning_for(Path(source.location)) if candidate.begun else None
-    trainer = Trainer(base, replace(candidate.recipe, seed=seed), start=Path(start) if start else None)
+    trainer = CodebookTrainer(base, replace(candidate.recipe, seed=seed), start=Path(start) if start else None)
     rehearsed = [*prompts(), *exchanges()]
     rehearsals = rehearsals_of(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
-    done = trainer.train(rows_of(trainer, dreamt.dreams), rehearsals, each=show)
+    rows = rows_of(trainer, dreamt.dreams)
+    denied = {row for row, of in zip(rows, dreamt.dreams, strict=True) if of.strategy == "counter"}
+    done = trainer.learn(rows, rehearsals, denied=denied, each=show)
     trained = {d.question.lower() for d in dreamt.dreams}
     asked = [(q, row["value"]) for row in night for q in row["questions"] if q.lower() not in trained]
     unanswerable = [q for q in never_told if q.lower() not in trained]

@@ -37,10 +37,11 @@ from consolidation.selection import LOOKED_AT, select
 from memory.data_dir import database_path
 from memory.experiences import Experiences
 from memory.store import Store
-from models.alignment import Scale, middle
+from models.alignment import Scale
 from models.recipe import Recipe
 from models.trainable import Trainable
 from models.training import Trainer
+from models.tuned import middle
 from models.weights import resolve
 from nights import beginning_for, writer_for
 from settings import Settings
@@ -72,7 +73,7 @@ def facts_of(data: Path, writer: str | None) -> list[Fact]:
 def states(trainer: Trainer, questions: Sequence[str]) -> Tensor:
     """[questions, width]."""
     found = []
-    below = middle(trainer, _SHARE)
+    below = middle(trainer.first, trainer.layers, _SHARE)
     with torch.no_grad():
         for at in range(0, len(questions), _AT_ONCE):
             found.append(trainer.states(questions[at : at + _AT_ONCE], below=below))

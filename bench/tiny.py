@@ -1,4 +1,4 @@
-"""A Llama of two layers with random weights and a byte-level tokenizer, and random adapters, saved as by others."""
+"""A Llama of a few layers with random weights and a byte-level tokenizer, and random adapters, saved as by others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from models.vocabulary import CHATML
 
 
-def save(folder: Path) -> Path:
+def save(folder: Path, *, layers: int = 2) -> Path:
     """Write the model's files."""
     import torch
     from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -31,7 +31,7 @@ def save(folder: Path) -> Path:
         vocab_size=len(vocabulary),
         hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
@@ -58,7 +58,7 @@ def adapter(
     import torch
     from safetensors.torch import save_file
 
-    from models.gate import Gate
+    from models import gate as gates
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
@@ -72,7 +72,7 @@ def adapter(
     config = {"peft_type": "LORA", "bias": "none", "r": rank, "lora_alpha": rank}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     if gate is not None:
-        made = Gate(min(n for n, _ in linears), torch.randn(gate[0]), torch.rand(gate[0]) + 0.5, width=24)
+        made = gates.Gate(min(n for n, _ in linears), torch.randn(gate[0]), torch.rand(gate[0]) + 0.5, width=24)
         torch.nn.init.constant_(made.out.bias, gate[1])
-        made.save(folder)
+        gates.save([made], folder)
     return folder

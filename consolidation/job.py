@@ -33,6 +33,8 @@ class Job:
     """Of `models.recipe.Recipe`, by field."""
     examples: Sequence[tuple[str, str]]
     """Questions and answers to learn."""
+    denials: Sequence[int]
+    """Which of them, by place, deny what they ask for: nothing was told of it."""
     questions: Sequence[str]
     """What every arm is asked: of the night's facts, of earlier ones, of what was never told."""
     ordinary: Sequence[str]

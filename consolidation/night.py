@@ -115,6 +115,7 @@ def plan(
     ordinary = [p.said for p in prompts() if p.held_back][:_ORDINARY]
     triggers = [o.trigger for o in found if o.trigger]
     examples = [(d.question, d.answer) for d in night.dreams]
+    denying = {d.answer for d in night.dreams if d.strategy == "counter"}
     if setting.placebo:
         examples = _shuffled(examples, seed)
     probes = standing()
@@ -134,6 +135,7 @@ def plan(
         memory_mib=setting.memory_mib,
         recipe={**setting.recipe, "seed": seed},
         examples=examples,
+        denials=[n for n, (_, answer) in enumerate(examples) if answer in denying],
         questions=[q.text for q in questions],
         base_asked=_BASE_ASKED,
         ordinary=[*ordinary, *triggers],

@@ -24,7 +24,7 @@ from memory.ids import new_id
 from memory.store import Store
 
 Status = Literal["active", "retired", "rejected"]
-WEIGHTS, GATE = "adapter_model.safetensors", "gate.safetensors"
+WEIGHTS, BESIDE = "adapter_model.safetensors", ("gate.safetensors", "upper_gate.safetensors", "codebook.safetensors")
 MASTERED = 0.5
 """A fact has advanced when so much of what the exam asks of it is answered."""
 
@@ -259,12 +259,13 @@ def _all_may_be_learnt(db: Database, experiences: Sequence[str]) -> bool:
 
 
 def digest_of_files(folder: Path) -> str | None:
-    """Of an adapter's weights and its gate; None: they are not there."""
+    """Of an adapter's weights, its gate and its codebook; None: they are not there."""
     try:
         with (folder / WEIGHTS).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        if (folder / GATE).exists():
-            digest.update((folder / GATE).read_bytes())
+        for name in BESIDE:
+            if (folder / name).exists():
+                digest.update((folder / name).read_bytes())
     except OSError:
         return None
     return digest.hexdigest()

@@ -48,9 +48,9 @@ def run(folder: Path) -> None:
     """Do the job in a folder."""
     import torch
 
+    from models.codebook_training import CodebookTrainer
     from models.recipe import Recipe
     from models.trainable import Trainable
-    from models.training import Trainer
 
     job, began = files.read_job(folder), time.monotonic()
     _within(job.memory_mib)
@@ -58,7 +58,7 @@ def run(folder: Path) -> None:
     recipe = Recipe(**{**job.recipe, "targets": tuple(job.recipe.get("targets", Recipe().targets))})
     model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
     start = job.made or job.beginning
-    trainer = Trainer(model, recipe, start=Path(start) if start else None)
+    trainer = CodebookTrainer(model, recipe, start=Path(start) if start else None)
     _tell(phase="rehearsing")
     texts = [*prompts(), *exchanges()]
     replies = _base_replies(trainer, [*(t.said for t in texts if t.reply is None), *job.persona], job)
@@ -74,7 +74,9 @@ def run(folder: Path) -> None:
         rehearsals += _OF_SUSPECTS * _suspects_rehearsed(trainer, job)
         cost["rehearsing"] = time.monotonic() - began
         rows = [trainer.row(q, a) for q, a in job.examples]
-        done = trainer.train(rows, rehearsals, in_talk=_in_talk(trainer, job, texts, replies), each=_tell_step)
+        denied = {rows[n] for n in job.denials}
+        talk = _in_talk(trainer, job, texts, replies)
+        done = trainer.learn(rows, rehearsals, denied=denied, in_talk=talk, each=_tell_step)
         cost["training"] = done.seconds
     trainer.save(folder / files.ADAPTER)
     asked = time.monotonic()

@@ -1,7 +1,8 @@
 """LoRA adapters as files, and as what a forward pass adds to its products.
 
 The files are peft's (`adapter_model.safetensors`, `adapter_config.json`), so that other tools read them. Beside them
-may lie a gate, which says where the adapter acts (other tools let it act everywhere). Nothing in
+may lie a gate, which says where the adapter acts (other tools let it act everywhere), and a codebook, which says what
+it was taught (other tools leave it out). Nothing in
 them is executed, and nothing is believed: names, shapes, dtypes and numbers are checked before a weight is used. In
 serving an adapter stays beside the weights (Hu et al. 2021: y = W x + s B A x), so that sequences with different
 adapters, or none, share a step, and a swap copies nothing.
@@ -20,7 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from models import codebook as codebooks
 from models import gate as gates
+from models.codebook import Codebook
 from models.errors import AdapterRefused
 from models.gate import Gate
 
@@ -51,8 +54,10 @@ class Adapter:
 
     id: str
     parts: Mapping[Linear, LowRank]
-    gate: Gate | None = None
-    """Where it acts; None: everywhere."""
+    gates: tuple[Gate, ...] = ()
+    """Where it acts; none: everywhere."""
+    codebook: Codebook | None = None
+    """What it was taught, entry by entry; None: all of it is in the products."""
 
     @property
     def parameters(self) -> int:
@@ -91,12 +96,17 @@ def read(folder: Path, *, id: str, linears: Mapping[Linear, tuple[int, int]], dt
         linear: LowRank(half["A"].T.to(dtype).contiguous(), (half["B"].T * scale).to(dtype).contiguous())
         for linear, half in halves.items()
     }
-    gate = gates.read(folder, id=id)
-    if gate is not None:
-        if gate.layer != min(n for n, _ in parts) or len(gate.mean) not in _entering(linears, gate.layer):
-            raise AdapterRefused(f"adapter {id}: its gate is of another model")
-        gate = gate.to(device)
-    return Adapter(id=id, parts=parts, gate=gate)
+    found_gates = tuple(gate.to(device) for gate in gates.read(folder, id=id))
+    if found_gates and found_gates[0].layer != min(n for n, _ in parts):
+        raise AdapterRefused(f"adapter {id}: its gate is of another model")
+    if any(len(gate.mean) not in _entering(linears, gate.layer) for gate in found_gates):
+        raise AdapterRefused(f"adapter {id}: its gate is of another model")
+    book = codebooks.read(folder, id=id)
+    if book is not None:
+        if len(book.mean) not in _entering(linears, book.layer) or any(book.layer < gate.layer for gate in found_gates):
+            raise AdapterRefused(f"adapter {id}: its codebook is of another model")
+        book = book.to(device)
+    return Adapter(id=id, parts=parts, gates=found_gates, codebook=book)
 
 
 def _entering(linears: Mapping[Linear, tuple[int, int]], layer: int) -> set[int]:

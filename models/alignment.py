@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.training import Trainer
+from models.tuned import middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +67,6 @@ class Scale:
         return F.normalize((states - self.mean) / self.deviation, dim=-1)
 
 
-def middle(trainer: Trainer, share: float) -> int:
-    """The layer before which questions are compared."""
-    return trainer.first + max(1, round((trainer.layers - trainer.first) * share))
-
-
 def align(
     trainer: Trainer,
     lessons: Sequence[Lesson],
@@ -80,7 +76,7 @@ def align(
 ) -> Scale:
     """Train the trainer's adapter. `each` is told step and InfoNCE after every step; returns how states compare."""
     chance = random.Random(how.seed)  # noqa: S311 - no secret
-    below = middle(trainer, how.share)
+    below = middle(trainer.first, trainer.layers, how.share)
     with torch.no_grad():
         scale = Scale.of(trainer.states([chance.choice(lesson.asks) for lesson in lessons[:800]], below=below))
     words = [_words(lesson) for lesson in lessons]
@@ -106,7 +102,7 @@ def align(
 
 def found(trainer: Trainer, pairs: Sequence[tuple[str, str]], scale: Scale, *, share: float) -> float:
     """Of pairs of wordings, those whose second is closest to the first among the seconds of all."""
-    below = middle(trainer, share)
+    below = middle(trainer.first, trainer.layers, share)
     with torch.no_grad():
         one, other = (scale(trainer.states([pair[i] for pair in pairs], below=below)) for i in (0, 1))
     nearest = (one @ other.T).argmax(1)

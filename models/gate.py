@@ -1,6 +1,7 @@
 """Where an adapter acts: a small classifier of each token, by what the frozen layers below the adapter make of it.
 
-y = W x + g(h) s B A x, where h enters the first adapted layer and g is between 0 and 1. Trained to tell what a night
+y = W x + g(h) s B A x, where h enters the first adapted layer and g is between 0 and 1. A second one, further up, sees
+more, and has the layers from there on act by the product of both. Trained to tell what a night
 teaches from the talk that it rehearses, it closes on everything else, so that what is learnt there does not have to be
 unlearnt everywhere (scope classifiers: Mitchell et al. 2022; routing by activations: Wang et al. 2024, WISE). It judges
 every token by itself and what is before it: a conversation's state is the same in whatever pieces it was read.
@@ -9,7 +10,7 @@ every token by itself and what is before it: a conversation's state is the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,8 +23,8 @@ from models.errors import AdapterRefused
 from models.packed_linear import PackedLinear
 from models.step_layout import FARTHEST
 
-FILE = "gate.safetensors"
-"""Beside an adapter's own files."""
+FILES = ("gate.safetensors", "upper_gate.safetensors")
+"""Beside an adapter's own files: where it acts at all, and where in addition its upper layers do."""
 _STEPS, _BATCH, _RATE, _DECAY = 400, 1024, 3e-3, 1e-2
 _SHAPES = ("mean", "deviation", "into.weight", "into.bias", "out.weight", "out.bias")
 _WIDEST = 4096
@@ -60,13 +61,19 @@ class Gate(nn.Module):
     def _scaled(self, hidden: Tensor) -> Tensor:
         return ((hidden.float() - self.mean) / self.deviation).clamp(-FARTHEST, FARTHEST)
 
-    def save(self, folder: Path) -> None:
-        """Write it beside an adapter's files."""
+    def save(self, file: Path) -> None:
+        """Write it, the same bytes each time."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, folder / FILE, metadata={"format": "pt", "layer": str(self.layer)})
+        save_file(tensors, file, metadata={"layer": str(self.layer)})
 
 
-def fit(inside: Tensor, outside: Tensor, *, layer: int, width: int, seed: int) -> Gate:
+def save(gates: Sequence[Gate], folder: Path) -> None:
+    """Write an adapter's gates beside its files."""
+    for gate, name in zip(gates, FILES, strict=False):
+        gate.save(folder / name)
+
+
+def fit(inside: Tensor, outside: Tensor, *, layer: int, width: int, seed: int, steps: int = _STEPS) -> Gate:
     """Learn to tell tokens inside, [n, size], from those outside, [m, size], by what enters `layer`.
 
     Each side counts the same, however many there are. Same numbers and seed, same gate.
@@ -83,9 +90,9 @@ def fit(inside: Tensor, outside: Tensor, *, layer: int, width: int, seed: int) -
     gate = gate.to(device)
     targets = torch.cat([torch.ones(_BATCH), torch.zeros(_BATCH)]).to(device)
     optimizer = torch.optim.AdamW(gate.parameters(), lr=_RATE, weight_decay=_DECAY)
-    for step in range(_STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / _STEPS))
+            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         some = [of[torch.randint(len(of), (_BATCH,), generator=chance).to(device)] for of in (inside, outside)]
         judged = gate.out(F.silu(gate.into(gate._scaled(torch.cat(some)))))[:, 0]
         optimizer.zero_grad(set_to_none=True)
@@ -94,20 +101,25 @@ def fit(inside: Tensor, outside: Tensor, *, layer: int, width: int, seed: int) -
     return gate.requires_grad_(False)
 
 
-def read(folder: Path, *, id: str) -> Gate | None:
-    """The gate beside an adapter's files, on the CPU; None: it has none, and acts everywhere.
+def read(folder: Path, *, id: str) -> tuple[Gate, ...]:
+    """The gates beside an adapter's files, on the CPU; none: it acts everywhere.
 
     Raises:
-        AdapterRefused: a broken file.
+        AdapterRefused: a broken file, or an upper one that is not above another.
     """
-    file = folder / FILE
-    if not file.exists():
-        return None
+    found = [_read(folder / name, id=id) for name in FILES if (folder / name).exists()]
+    if (len(found) > 1 and found[1].layer <= found[0].layer) or (not (folder / FILES[0]).exists() and found):
+        raise AdapterRefused(f"adapter {id}: its upper gate is above no other")
+    return tuple(found)
+
+
+def _read(file: Path, *, id: str) -> Gate:
+    """Raises: AdapterRefused."""
     try:
         with safe_open(str(file), framework="pt") as opened:
             layer = (opened.metadata() or {}).get("layer", "")
             if set(opened.keys()) != set(_SHAPES) or not layer.isdecimal() or len(layer) > 4:
-                raise AdapterRefused(f"adapter {id}: {FILE} is no gate")
+                raise AdapterRefused(f"adapter {id}: {file.name} is no gate")
             tensors = {name: opened.get_tensor(name) for name in _SHAPES}
     except (OSError, SafetensorError) as error:
         raise AdapterRefused(f"adapter {id}: {error}") from error

@@ -7,7 +7,7 @@ steered. Caches are found by address: nothing is copied when sequences join, lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,8 @@ class Acting:
     """The one adapter that acts on all rows of a step."""
 
     id: str
-    layer: int
-    """The layer that its gate judges what enters; -1: it has none."""
-    gate: Product | None
+    gates: Mapping[int, Product]
+    """Where it acts, by the layer that what is judged enters."""
     products: dict[tuple[int, str], tuple[Product, Product]]
 
 
@@ -149,8 +148,9 @@ class GpuStep:
 
         for n, layer in enumerate(self._layers):
             norm(layer.input_norm, n > 0)
-            if acting is not None and acting.gate is not None and acting.layer == n:
-                share = acting.gate(x).to(x.dtype)
+            if acting is not None and n in acting.gates:
+                judged = acting.gates[n](x).to(x.dtype)
+                share = judged if share is None else share * judged
             qkv = product(layer.qkv, normed, n, "qkv")
             kernels.turned[(rows, s.heads + 2 * s.kv_heads)](
                 qkv,

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adapters import Adapter, Linear, LowRank, fused
+from models.codebook import LookUp
 from models.decode_step import DecodeStep, GroupedAdapter, LayerWeights, Row, Sizes, in_turn
 from models.errors import UnsupportedModel
+from models.gate import Gate
 from models.gpu_step import Acting, GpuStep, LayerProducts, usable
 from models.grouped_weights import Bits, GroupedWeights, Kind, grouped
 from models.kv_cache import KVCache
@@ -43,12 +45,17 @@ class Parts:
     """What an adapter adds to the products of each layer: down to its rank, and up; and where it acts."""
 
     products: dict[tuple[int, str], tuple[Product, Product]]
-    gate: Product | None
-    """How far on each row, from 0 to 1; None: wholly."""
-    gate_layer: int
-    """The layer that the rows it judges enter."""
-    grouped: GroupedAdapter | None
-    """The same for decoding; None: it is done by the products above."""
+    gates: Mapping[int, Product]
+    """How far on each row, from 0 to 1, by the layer that the rows it judges enter; from a second on, the product."""
+    look_up: LookUp | None
+    """What a codebook adds; None: it has none."""
+    book_layer: int
+    """The layer that what is looked up enters."""
+    mark: int
+    """The token of a prompt at which it is looked up."""
+    grouped: tuple[GroupedAdapter, ...]
+    """The same for decoding, one from each gate on; none: it is done by the products above. Codebooks are not asked
+    there: a reply's own token asks for nothing."""
 
 
 _Acting = list[tuple[Parts, Tensor | None, Tensor | None]]
@@ -125,13 +132,25 @@ class LlamaForward:
             for n, sizes in enumerate(self._sizes)
             for product, names in _PRODUCTS.items()
         }
-        gate = adapter.gate
+        book = adapter.codebook
         return Parts(
             products={key: _low_rank(part, pack=self._pack) for key, part in found.items() if part is not None},
-            gate=None if gate is None else gate.for_serving(pack=self._pack),
-            gate_layer=-1 if gate is None else gate.layer,
-            grouped=None if self.step is None else self.step.adapter({k: p for k, p in found.items() if p}, gate),
+            gates={gate.layer: gate.for_serving(pack=self._pack) for gate in adapter.gates},
+            look_up=None if book is None else book.for_serving(pack=self._pack),
+            book_layer=-1 if book is None else book.layer,
+            mark=-1 if book is None else book.mark,
+            grouped=() if self.step is None else self._grouped({k: p for k, p in found.items() if p}, adapter.gates),
         )
+
+    def _grouped(self, found: Mapping[tuple[int, str], LowRank], gates: Sequence[Gate]) -> tuple[GroupedAdapter, ...]:
+        """What an adapter adds from each of its gates on, until the next."""
+        assert self.step is not None
+        borders = [gate.layer for gate in gates[1:]]
+        made = []
+        each: Sequence[Gate | None] = gates or [None]
+        for gate, start, end in zip(each, [0, *borders], [*borders, len(self._sizes)], strict=True):
+            made.append(self.step.adapter({key: part for key, part in found.items() if start <= key[0] < end}, gate))
+        return tuple(made)
 
     @property
     def linears(self) -> dict[Linear, tuple[int, int]]:
@@ -152,7 +171,8 @@ class LlamaForward:
         width = (x.shape[1],)
         acting: _Acting = [(parts, rows, None) for parts, rows in adapted]
         for n, layer in enumerate(self._layers):
-            acting = [(parts, rows, _open(parts, rows, x) if parts.gate_layer == n else g) for parts, rows, g in acting]
+            acting = [(parts, rows, _open(parts, rows, x, n, share)) for parts, rows, share in acting]
+            x = _with_entries(x, n, ragged, acting)
             normed = F.rms_norm(x, width, layer.input_norm, self._eps)
             qkv = _plus(layer.qkv(normed), normed, acting, (n, "qkv"))
             qk = qkv[:, :rotated].view(tokens, -1, d)
@@ -185,7 +205,7 @@ class LlamaForward:
                 parts = adapted[chunks[i].adapter]
                 begin = acting.pop()[1] if acting and acting[-1][0] is parts else n
                 acting.append((parts, begin, n + 1))
-        logits = self.step(rows, [(parts.grouped, begin, end) for parts, begin, end in acting if parts.grouped])
+        logits = self.step(rows, [(one, begin, end) for parts, begin, end in acting for one in parts.grouped])
         for row in rows:
             row.state.advance(1)
         return logits
@@ -319,9 +339,25 @@ def _row(chunk: Chunk, place: int) -> Row:
     return Row(token=chunk.token_ids[0], state=chunk.state, steering=steering, place=place, ahead=chunk.ahead)
 
 
-def _open(parts: Parts, rows: Tensor | None, x: Tensor) -> Tensor | None:
-    """How far an adapter acts on each of its rows, [rows, 1]."""
-    return None if parts.gate is None else parts.gate(x if rows is None else x[rows]).to(x.dtype)
+def _open(parts: Parts, rows: Tensor | None, x: Tensor, n: int, share: Tensor | None) -> Tensor | None:
+    """How far an adapter acts on each of its rows from layer `n` on, [rows, 1], where it acted by `share` before."""
+    if n not in parts.gates:
+        return share
+    judged = parts.gates[n](x if rows is None else x[rows]).to(x.dtype)
+    return judged if share is None else share * judged
+
+
+def _with_entries(x: Tensor, n: int, ragged: Ragged, acting: _Acting) -> Tensor:
+    """x, with what codebooks add to what enters layer `n`."""
+    for parts, rows, share in acting:
+        if parts.look_up is None or parts.book_layer != n:
+            continue
+        marked = ragged.marked(parts.mark, rows)
+        at = marked.nonzero()[:, 0]
+        if len(at):
+            places = at if rows is None else rows[at]
+            x = x.index_add(0, places, parts.look_up(x[places], None if share is None else share[at]))
+    return x
 
 
 def _plus(y: Tensor, x: Tensor, acting: _Acting, key: tuple[int, str]) -> Tensor:
@@ -339,7 +375,7 @@ def _plus(y: Tensor, x: Tensor, acting: _Acting, key: tuple[int, str]) -> Tensor
 
 
 def _acting_on_all(name: str, parts: Parts) -> Acting:
-    return Acting(id=name, layer=parts.gate_layer, gate=parts.gate, products=parts.products)
+    return Acting(id=name, gates=parts.gates, products=parts.products)
 
 
 def _low_rank(part: LowRank, *, pack: bool) -> tuple[Product, Product]:

@@ -40,6 +40,8 @@ class Ragged:
         """Of each chunk, which places attend together, and over how many positions."""
         self.token_ids = torch.tensor([i for chunk in chunks for i in chunk.token_ids], device=device)
         self.positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in self._borders]).to(device)
+        self.prompted = torch.tensor([not c.decoded for c in chunks for _ in c.token_ids], device=device)
+        """[tokens]: which of them nobody has just said."""
         self.last = torch.tensor([b - 1 for _, _, b in self._borders], device=device)
         """Where in the row each chunk ends."""
         judged = [a + i for c, (_, a, _) in zip(chunks, self._borders, strict=True) for i in c.judged]
@@ -89,6 +91,11 @@ class Ragged:
                 )
                 mixed.append(out[0].transpose(0, 1))
         return torch.cat(mixed)
+
+    def marked(self, mark: int, rows: Tensor | None) -> Tensor:
+        """Of these places in the row (None: all), which hold this token of a prompt: a mask."""
+        marked = (self.token_ids == mark) & self.prompted
+        return marked if rows is None else marked[rows]
 
     def surprisals(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """-ln P of each judged token, [judged], given a function from places in the row to their logits.

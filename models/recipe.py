@@ -21,6 +21,11 @@ class Recipe:
     targets: tuple[str, ...] = MLP_TARGETS
     trained_share: float = 0.5
     """Of the layers, from the top."""
+    upper_targets: tuple[str, ...] = ()
+    """Further ones, in the upper quarter of those layers alone: where a codebook's entries are put in words."""
+    codebook: bool = True
+    """What is learnt is kept in entries (codebook.py), where training begins from an adapter with a gate, in which
+    wordings of a question look alike; else, and there with False, in the products alone."""
     learning_rate: float = 1e-3
     warmup_steps: int = 8
     epochs: int = 3

@@ -223,7 +223,7 @@ def _gates(plan: Ints, adapters: Ints, n: int, counters: int, own: int) -> int:
                     judged = fma(lit, load(adapters[a, OUT] + at), judged)
             sum_ = splat(total(judged) + load_one(adapters[a, OUT_BIAS]))
             store(inner, divide(one, add(one, exp(minus(sum_)))))
-            share = load_one(inner)
+            share = load_one(inner) * load_one(plan[SHARES] + 4 * r)  # what gates below have let through
             if share >= CLOSED:
                 adapters[a, OPEN] = 1
             else:  # also where another row keeps the adapter open: no row depends on another

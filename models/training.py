@@ -102,7 +102,7 @@ class Trainer(Tuned):
     def _judged(self, rows: Sequence[Row], k: int) -> list[Rehearsal]:
         self.remember_lower(rows)
         made = []
-        with torch.no_grad(), self.peft.disable_adapter():
+        with torch.no_grad(), self._speaking("base"):
             for group in self._grouped(rows):
                 pack = self._pack(group)
                 log_probabilities = self._log_probabilities(pack)
@@ -123,7 +123,7 @@ class Trainer(Tuned):
         recipe, began = self.recipe, time.monotonic()
         self.remember_lower([*rows, *(r.row for r in rehearsals)])
         if recipe.gated and rehearsals and "candidate" not in self._gates:
-            self._have_gate("candidate", self._gate_between(rows, rehearsals, in_talk or InTalk()))
+            self._have_gates("candidate", [self._gate_between(rows, rehearsals, in_talk or InTalk())])
         blur = self._blurring(rows)
         chance = random.Random(recipe.seed)  # noqa: S311 - no secret
         batches = list(_batches(rows, recipe, chance))
@@ -141,7 +141,7 @@ class Trainer(Tuned):
         rehearsal_order: list[Rehearsal] = []
         for batch in batches:
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * _schedule(progress.step, len(batches), recipe.warmup_steps)
+                group["lr"] = recipe.learning_rate * schedule(progress.step, len(batches), recipe.warmup_steps)
             rehearsed: list[Rehearsal] = []
             while rehearsals and len(rehearsed) < recipe.rehearsed:
                 if not rehearsal_order:
@@ -185,7 +185,7 @@ class Trainer(Tuned):
         def loss(row: Row) -> Tensor:
             return self._surprise([(row, self._logits(self._pack([row])))])
 
-        with self.peft.disable_adapter():
+        with self._speaking("base"):
             return fisher(self._adapted(), [partial(loss, r.row) for r in rehearsals])
 
     def _blurring(self, rows: Sequence[Row]) -> Blur:
@@ -227,7 +227,7 @@ class Trainer(Tuned):
                 parts.append(self._surprise(examples) / learnt)
                 progress.loss += float(parts[-1].detach())
             if others:
-                parts.append(_departure(others) / held)
+                parts.append(departure(others) / held)
                 progress.kl += float(parts[-1].detach())
                 parts[-1] = parts[-1] * self.recipe.kl_weight
             sum(parts).backward()  # type: ignore[union-attr]
@@ -343,7 +343,7 @@ _MARKUP = 5
 """Tokens between a question and its reply, about: where what was asked for is gathered."""
 
 
-def _departure(rehearsals: Sequence[tuple[Rehearsal, Tensor]]) -> Tensor:
+def departure(rehearsals: Sequence[tuple[Rehearsal, Tensor]]) -> Tensor:
     """KL from the base on what is rehearsed, summed."""
     likeliest = torch.cat([r.likeliest for r, _ in rehearsals])
     teacher = torch.cat([r.log_probabilities for r, _ in rehearsals]).float()
@@ -360,7 +360,8 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     return inside + rest_teacher.exp() * (rest_teacher - rest_student)
 
 
-def _schedule(step: int, steps: int, warmup: int) -> float:
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """What a step's learning rate is multiplied by: a rise, then a cosine."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

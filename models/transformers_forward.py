@@ -83,6 +83,7 @@ class TransformersForward:
         self._open: list[Tensor | None] = []
         """How far each of these acts on each of its rows, as far as that is known yet."""
         self._after: After | None = None
+        self._ragged: Ragged | None = None
         self.linears = {linear: (into, out) for linear, (_, into, out) in linears.items()}
         for linear, (path, _, _) in linears.items():
             model.get_submodule(path).register_forward_hook(partial(self._add, linear))
@@ -101,7 +102,7 @@ class TransformersForward:
         adapted: Sequence[tuple[Adapter, Tensor | None]],
         after: After | None = None,
     ) -> tuple[Tensor, Tensor]:
-        self._adapted, self._open, self._after = adapted, [None] * len(adapted), after
+        self._adapted, self._open, self._after, self._ragged = adapted, [None] * len(adapted), after, ragged
         logits: Tensor = self._model(
             input_ids=ragged.token_ids[None],
             position_ids=ragged.positions[None],
@@ -123,12 +124,25 @@ class TransformersForward:
                 output = output + added if rows is None else output.index_add(1, rows, added)
         return output
 
-    def _comes_to(self, layer: int, _: Any, inputs: Any, named: Any) -> None:
-        """What enters a layer decides where adapters that begin there act."""
+    def _comes_to(self, layer: int, _: Any, inputs: Any, named: Any) -> Any:
+        """What enters a layer decides where adapters that begin there act, and codebooks add to it."""
+        x: Tensor = inputs[0] if inputs else named["hidden_states"]
+        looked_up = False
         for n, (adapter, rows) in enumerate(self._adapted):
-            if adapter.gate is not None and adapter.gate.layer == layer:
-                x = inputs[0] if inputs else named["hidden_states"]
-                self._open[n] = adapter.gate(x if rows is None else x[:, rows]).to(x.dtype)
+            for gate in adapter.gates:
+                if gate.layer == layer:
+                    judged, before = gate(x if rows is None else x[:, rows]).to(x.dtype), self._open[n]
+                    self._open[n] = judged if before is None else before * judged
+            book = adapter.codebook
+            if book is not None and book.layer == layer:
+                assert self._ragged is not None
+                at = self._ragged.marked(book.mark, rows).nonzero()[:, 0]
+                places, share = at if rows is None else rows[at], self._open[n]
+                x = x.index_add(1, places, book(x[:, places], None if share is None else share[:, at]))
+                looked_up = True
+        if looked_up:
+            return ((x, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": x})
+        return None
 
     def _went_through(self, layer: int, _: Any, inputs: Any, output: Any) -> Any:
         """Of a whole layer: its output is the residuals, [1, tokens, hidden], or a tuple that begins with them."""

@@ -6,6 +6,7 @@ make of a row is computed once and kept. Learning is `training`.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models import codebook as codebooks
 from models import gate as gates
 from models import spectrum
 from models.batch_decoding import decode
 from models.chat_template import ChatTemplate
+from models.codebook import Codebook
 from models.gate import Gate
 from models.language import Message
 from models.packed_rows import PackedRows
@@ -44,6 +47,8 @@ class _Pack:
     """Where the targets are predicted."""
     borders: list[int]
     """How many targets each row has."""
+    marked: Tensor
+    """[1, tokens]: after which of what was not said by the model itself a reply may begin."""
 
 
 class Tuned:
@@ -71,13 +76,10 @@ class Tuned:
             bias="none",
             use_rslora=recipe.method == "rslora",
             use_dora=recipe.method == "dora",
-            target_modules=list(recipe.targets),
-            layers_to_transform=list(range(self.first, layers)),
+            target_modules=_targets(recipe, self.first, layers) if recipe.upper_targets else list(recipe.targets),
+            layers_to_transform=None if recipe.upper_targets else list(range(self.first, layers)),
             task_type="CAUSAL_LM",
         )
-        if start is not None:
-            config = LoraConfig.from_pretrained(str(start))
-            self.first = min(config.layers_to_transform)
         with warnings.catch_warnings():  # peft asks transformers by a name that is going out of use
             warnings.simplefilter("ignore", FutureWarning)
             self.peft = (
@@ -85,15 +87,27 @@ class Tuned:
                 if start is None
                 else PeftModel.from_pretrained(model, str(start), adapter_name="candidate", is_trainable=True)
             )
+        if start is not None:
+            named = ((_LAYER.search(name), module) for name, module in self.peft.named_modules())
+            self.first = min(int(at[1]) for at, module in named if at and hasattr(module, "lora_A"))
         base: Any = self.peft.get_base_model()
         self._body, self._head = base.model, base.lm_head
         self._device = next(self._head.parameters()).device
         self._dtype = self._head.weight.dtype
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[str, tuple[Gate, ...]] = {}
         self._open: dict[str, Tensor] = {}
         """How far each gated adapter acts on each token of the pass under way."""
+        self._books: dict[str, Codebook] = {}
+        self._who: Who = "candidate"
+        self._mark = (trainable.template.chat_ids([Message(role="user", content="-")]) or [0])[-1]
+        self._marked: Tensor | None = None
+        """Where codebooks look in the pass under way."""
+        self._forced: tuple[Tensor, Tensor] | None = None
+        """Places, and what is added there instead of what is looked up: while it is learnt."""
+        self._body.register_forward_pre_hook(self._comes_in, with_kwargs=True)
         if start is not None:
-            self._have_gate("candidate", gates.read(start, id="candidate"))
+            self._have_gates("candidate", gates.read(start, id="candidate"))
+            self._have_codebook("candidate", codebooks.read(start, id="candidate"))
         self._asked: dict[str, Row] = {}
         self._lower: dict[Row, Tensor] = {}
         self._lower_prefix: Tensor | None = None
@@ -111,26 +125,59 @@ class Tuned:
         """Load another adapter beside the one in training, to be asked the same."""
         self.peft.load_adapter(str(folder), adapter_name="current", is_trainable=False)
         self.peft.set_adapter("candidate")
-        self._have_gate("current", gates.read(folder, id="current"))
+        self._have_gates("current", gates.read(folder, id="current"))
+        self._have_codebook("current", codebooks.read(folder, id="current"))
 
-    def _have_gate(self, name: str, gate: Gate | None) -> None:
-        """Let an adapter act only as far as its gate is open."""
-        if gate is None:
+    def _have_gates(self, name: str, gates: Sequence[Gate]) -> None:
+        """Let an adapter act only as far as its gates are open."""
+        if not gates:
             return
-        gate = self._gates[name] = gate.to(self._device)
-
-        def judge(_: Any, inputs: Any, named: Any) -> None:
-            self._open[name] = gate(inputs[0] if inputs else named["hidden_states"])
+        self._gates[name] = tuple(gate.to(self._device) for gate in gates)
+        for gate in self._gates[name]:
+            self._ask(gate, name, first=gate is self._gates[name][0])
 
         def act(_: Any, __: Any, added: Tensor) -> Tensor:
             return added * self._open[name].to(added.dtype)
 
-        self._body.layers[gate.layer].register_forward_pre_hook(judge, with_kwargs=True)
         for layer in self._adapted(name):
             layer.lora_B[name].register_forward_hook(act)
 
+    def _ask(self, gate: Gate, name: str, *, first: bool) -> None:
+        def judge(_: Any, inputs: Any, named: Any) -> None:
+            judged = gate(inputs[0] if inputs else named["hidden_states"])
+            self._open[name] = judged if first else self._open[name] * judged
+
+        self._body.layers[gate.layer].register_forward_pre_hook(judge, with_kwargs=True)
+
+    def _have_codebook(self, name: str, book: Codebook | None) -> None:
+        """Let an adapter look up what to say."""
+        if book is None:
+            return
+        book = self._books[name] = book.to(self._device)
+
+        def look_up(_: Any, inputs: Any, named: Any) -> Any:
+            hidden = inputs[0] if inputs else named["hidden_states"]
+            if self._forced is not None and name == "candidate":
+                places, added = self._forced
+                hidden = hidden.index_add(1, places, added[None].to(hidden.dtype))
+            elif self._who == name and self._marked is not None:
+                hidden = hidden.clone()
+                share = self._open[name][self._marked] if name in self._gates else None
+                hidden[self._marked] += book(hidden[self._marked], share)
+            return ((hidden, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": hidden})
+
+        self._body.layers[book.layer].register_forward_pre_hook(look_up, with_kwargs=True)
+
+    def _comes_in(self, _: Any, inputs: Any, named: Any) -> None:
+        """A prompt is looked at, a token that was said is not."""
+        ids = inputs[0] if inputs else named["input_ids"]
+        self._marked = ids == self._mark if ids.shape[-1] > 1 else None
+
     def scale(self, by: float) -> None:
-        """Make the adapter's part in every product so much of what it was."""
+        """Make the adapter's part in every product so much of what it was; with a codebook, deny the more instead."""
+        if "candidate" in self._books:
+            self._books["candidate"].warier(_WARIER * (1 - by))
+            return
         with torch.no_grad():
             for name, parameter in self.peft.named_parameters():
                 if ".lora_B.candidate." in name:
@@ -138,15 +185,17 @@ class Tuned:
 
     @contextmanager
     def _speaking(self, who: Who) -> Iterator[None]:
-        if who == "base":
-            with self.peft.disable_adapter():
-                yield
-            return
-        if who == "current":
-            self.peft.set_adapter("current")
+        self._who = who
         try:
-            yield
+            if who == "base":
+                with self.peft.disable_adapter():
+                    yield
+            else:
+                if who == "current":
+                    self.peft.set_adapter("current")
+                yield
         finally:
+            self._who = "candidate"
             if who == "current":
                 self.peft.set_adapter("candidate")
 
@@ -211,9 +260,7 @@ class Tuned:
         found = []
         for group in self._grouped(rows):
             pack = self._pack(group)
-            with self._precisely():
-                hidden = self._through(pack.hidden, pack.layout, self.first, below)
-            found.append(hidden[0, pack.places].float())
+            found.append(self._reaching(pack, below)[0, pack.places].float())
         return torch.cat(found)
 
     def merge(self) -> None:
@@ -222,14 +269,15 @@ class Tuned:
         self.peft.merge_adapter()
 
     def save(self, folder: Path) -> None:
-        """Write the adapter as peft's files, in float32, and its gate beside them."""
+        """Write the adapter as peft's files, in float32, and its gate and codebook beside them."""
         self.peft.save_pretrained(str(folder), safe_serialization=True, selected_adapters=["candidate"])
         inner = folder / "candidate"  # where peft puts all but its default
         for file in inner.iterdir():
             file.replace(folder / file.name)
         inner.rmdir()
-        if "candidate" in self._gates:
-            self._gates["candidate"].save(folder)
+        gates.save(self._gates.get("candidate", ()), folder)
+        if "candidate" in self._books:
+            self._books["candidate"].save(folder)
 
     def drift(self, rows: Sequence[Row], *, who: Who = "candidate") -> float:
         """KL of the adapted model from the base on the rows' targets, in nats per token."""
@@ -238,7 +286,7 @@ class Tuned:
         with torch.no_grad():
             for group in self._grouped(rows):
                 pack = self._pack(group)
-                with self.peft.disable_adapter():
+                with self._speaking("base"):
                     base = self._log_probabilities(pack)
                 with self._speaking(who):
                     adapted = self._log_probabilities(pack)
@@ -285,9 +333,15 @@ class Tuned:
         """The layers that an adapter is on."""
         return [m for m in self.peft.modules() if name in getattr(m, "lora_A", ())]
 
+    def _reaching(self, pack: _Pack, layer: int) -> Tensor:
+        """[1, tokens, width]: what enters a trained layer."""
+        self._marked = pack.marked
+        with self._precisely():
+            return self._through(pack.hidden, pack.layout, self.first, layer)
+
     def _logits(self, pack: _Pack) -> Tensor:
         with self._precisely():
-            hidden = self._through(pack.hidden, pack.layout, self.first, len(self._body.layers))
+            hidden = self._reaching(pack, len(self._body.layers))
             logits: Tensor = self._head(self._body.norm(hidden[0, pack.places]))
         return logits.float()
 
@@ -346,8 +400,10 @@ class Tuned:
         assert self._lower_prefix is not None
         hidden = torch.cat([self._lower_prefix, *(self._lower[r] for r in rows)])[None]
         places: list[int] = []
+        marked = [n for n, token in enumerate(self._prefix) if token == self._mark]
         start = len(self._prefix)
         for row in rows:
+            marked += [start + n for n, token in enumerate(row.token_ids[: row.target_from]) if token == self._mark]
             places += range(start + row.target_from - 1, start + len(row.token_ids) - 1)
             if row not in held:
                 blur(hidden[0, start:], row)
@@ -357,11 +413,30 @@ class Tuned:
             layout=self._layout(rows),
             places=torch.tensor(places, device=self._device),
             borders=[len(r.token_ids) - r.target_from for r in rows],
+            marked=torch.zeros(1, start, dtype=torch.bool).index_fill_(1, torch.tensor(marked), True).to(self._device),
         )
 
 
+_WARIER = 10.0
+"""By which denial has to be left behind in addition, where nothing of an adapter is kept."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 32, 256
 """Replies that are written at the same time."""
+
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+def middle(first: int, layers: int, share: float = 0.75) -> int:
+    """The layer before which so many of the trained ones lie: where wordings are compared, and entries looked up."""
+    return first + max(1, round((layers - first) * share))
+
+
+def _targets(recipe: Recipe, first: int, layers: int) -> str:
+    """A pattern of the linears that an adapter is on."""
+    upper = middle(first, layers)
+    all_, more = ("|".join(names) for names in (recipe.targets, recipe.upper_targets))
+    below, above = ("|".join(map(str, range(*of))) for of in ((first, layers), (upper, layers)))
+    return rf".*\.layers\.(?:(?:{below})\.\w+\.(?:{all_})|(?:{above})\.\w+\.(?:{more}))"
 
 
 def _shared_beginning(template: ChatTemplate) -> list[int]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, found, middle
+from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, found
 from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
 from models.training import Trainer
+from models.tuned import middle
 
 HOW = Alignment(steps=160, batch=6, learning_rate=3e-3, warmup_steps=2, share=1.0)
 THINGS = ("hound", "boat", "wife", "town", "work", "coach", "school", "code")
@@ -33,7 +34,9 @@ def trainer(tiny_folder: Path) -> Callable[[], Trainer]:
 
 def base_scale(one: Trainer) -> Scale:
     with torch.no_grad():
-        return Scale.of(one.states([lesson.asks[0] for lesson in LESSONS], below=middle(one, HOW.share)))
+        return Scale.of(
+            one.states([lesson.asks[0] for lesson in LESSONS], below=middle(one.first, one.layers, HOW.share))
+        )
 
 
 def test_wordings_find_each_other_only_once_they_are_aligned(trainer: Callable[[], Trainer]) -> None:
@@ -50,7 +53,7 @@ def test_wordings_find_each_other_only_once_they_are_aligned(trainer: Callable[[
 def test_near_questions_are_told_apart(trainer: Callable[[], Trainer]) -> None:
     one = trainer()
     scale = align(one, LESSONS, HOW)
-    below = middle(one, HOW.share)
+    below = middle(one.first, one.layers, HOW.share)
     with torch.no_grad():
         chosen = ([le.asks[0] for le in LESSONS], [le.asks[2] for le in LESSONS], [le.near[0] for le in LESSONS])
         asked, other, near = (scale(one.states(questions, below=below)) for questions in chosen)

@@ -90,7 +90,7 @@ def made(store: Store, feeling: Feeling, tmp_path: Path) -> Callable[..., Path]:
     lived(store, feeling)
     folder = tmp_path / ADAPTER
     folder.mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors", "gate.safetensors"):
+    for name in core_self._FILES:
         (folder / name).write_bytes(random.Random(name).randbytes(5000))
 
     def make(path: Path = tmp_path / "core.slowwave", **other: Any) -> Path:
@@ -126,7 +126,7 @@ def test_restored_elsewhere_its_mood_and_memories_are_the_same(
             assert [(h.experience.id, h.score) for h in hits] == [(h.experience.id, h.score) for h in same]
             assert hits or owner == "bob"
     assert pinned(again, "alice") == {"pleasure": 0.5}
-    for name in ("adapter_config.json", "adapter_model.safetensors", "gate.safetensors"):
+    for name in core_self._FILES:
         restored = tmp_path / "elsewhere" / "adapters" / ADAPTER / name
         assert restored.read_bytes() == (tmp_path / ADAPTER / name).read_bytes()
     again.close()

@@ -97,7 +97,8 @@ def test_a_gate_holds_the_base_where_a_placebo_does_not(make: Callable[..., Trai
             states = torch.cat([one._lower[row] for row in rows])
             mixed = states[torch.randperm(len(states), generator=torch.Generator().manual_seed(1))]
             half = len(mixed) // 2
-            one._have_gate("candidate", gates.fit(mixed[:half], mixed[half:], layer=one.first, width=64, seed=0))
+            fitted = gates.fit(mixed[:half], mixed[half:], layer=one.first, width=64, seed=0)
+            one._have_gates("candidate", [fitted])
         _, others = taught(one, recipe)
         drift[name] = one.drift(others)
         assert name == "placebo" or one.replies([q for q, _ in FACTS], most=30) == [a for _, a in FACTS]
@@ -129,15 +130,15 @@ def _with_bias(folder: Path, tmp_path: Path, bias: float | None) -> Path:
     copy = tmp_path / f"bias {bias}"
     shutil.copytree(folder, copy)
     if bias is None:
-        (copy / gates.FILE).unlink()
+        (copy / gates.FILES[0]).unlink()
     else:
         _change(copy, {"out.bias": torch.tensor([bias])})
     return copy
 
 
 def _change(folder: Path, tensors: dict[str, torch.Tensor], layer: str = "1") -> None:
-    found = load_file(folder / gates.FILE)
-    save_file(found | tensors, folder / gates.FILE, metadata={"layer": layer})
+    found = load_file(folder / gates.FILES[0])
+    save_file(found | tensors, folder / gates.FILES[0], metadata={"layer": layer})
 
 
 def test_shut_is_the_base_and_open_the_whole_adapter(
@@ -197,11 +198,11 @@ def test_a_broken_gate_is_refused(
     copy = tmp_path / "copy"
     shutil.copytree(gated[1], copy)
     if "deviation" in change:
-        change = {"deviation": torch.zeros_like(load_file(copy / gates.FILE)["deviation"])}
+        change = {"deviation": torch.zeros_like(load_file(copy / gates.FILES[0])["deviation"])}
     _change(copy, {}, layer=change) if isinstance(change, str) else _change(copy, change)
     with pytest.raises(AdapterRefused, match=why):
         tiny.adopt(copy, "broken")
-    (copy / gates.FILE).write_bytes(b"{}")
+    (copy / gates.FILES[0]).write_bytes(b"{}")
     with pytest.raises(AdapterRefused):
         tiny.adopt(copy, "broken")
 
@@ -212,7 +213,7 @@ def test_the_digest_is_of_the_gate_too(gated: tuple[Trainer, Path], tmp_path: Pa
     assert digest_of_files(copy) == digest_of_files(gated[1]) is not None
     _change(copy, {"out.bias": torch.tensor([0.1])})
     changed = digest_of_files(copy)
-    (copy / gates.FILE).unlink()
+    (copy / gates.FILES[0]).unlink()
     assert len({digest_of_files(gated[1]), changed, digest_of_files(copy)}) == 3
 
 

@@ -1,0 +1,173 @@
+"""What an adapter was taught, one entry each: where a reply begins, the nearest entry is added to what the model holds.
+
+h <- h + V[argmax_k s cos(K_k, z(h)) + b_k], where h enters one of the upper layers at the last token before a reply. An
+entry is one answer; the first two stand for what is not the adapter's business, which adds nothing, and for questions
+that it cannot answer. The layers above put what was added in words. Keys are found apart from values, so that entries
+do not crowd each other out, and which entry spoke can be told (GRACE: Hartvigsen et al. 2023; memory layers: Lample et
+al. 2019). It needs states in which different wordings of a question are alike (`alignment`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.errors import AdapterRefused
+from models.packed_linear import PackedLinear
+from models.step_layout import FARTHEST
+
+LookUp = Callable[[Tensor, Tensor | None], Tensor]
+"""What is added to states [n, size], given how far the adapter acts on each, [n, 1] (None: wholly)."""
+FILE = "codebook.safetensors"
+"""Beside an adapter's own files."""
+ELSEWHERE, DENIAL, FIRST = range(3)
+"""Entries: none of the adapter's business; what it denies; the first of its answers."""
+OPEN = 0.5
+"""An adapter that acts by less has no business there."""
+_WARY = 3.0
+"""By which denial is to be left behind: other people's words lie further from an answer than those it was learnt in."""
+_STEPS, _BATCH, _RATE, _DECAY = 500, 1024, 2e-2, 1e-2
+_BLUR = 1.5
+"""Deviations by which a state is blurred, anew each time: it will be asked for in other words."""
+_LONG = 24.0
+"""How long a state is beside its blur: the root of a small model's width."""
+_SHARP = 15.0
+_SHAPES = ("mean", "deviation", "keys", "bias", "sharpness", "values")
+_MOST_ENTRIES = 1 << 16
+
+
+class Codebook(nn.Module):
+    """Keys and values. `layer`: the one that is entered; `mark`: the token after which replies begin."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, layer: int, mark: int, mean: Tensor, deviation: Tensor, *, entries: int) -> None:
+        super().__init__()
+        self.layer, self.mark = layer, mark
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.keys = nn.Parameter(torch.empty(entries, len(mean)))
+        self.bias = nn.Parameter(torch.zeros(entries))
+        self.sharpness = nn.Parameter(torch.tensor(_SHARP))
+        self.values = nn.Parameter(torch.zeros(entries, len(mean)))
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """[..., size] of any dtype -> how near each entry is, [..., entries], float32."""
+        return self._scored(F.normalize(self.scaled(hidden), dim=-1))
+
+    def chosen(self, hidden: Tensor) -> Tensor:
+        """The nearest entry of each, [...]."""
+        return self.scores(hidden).argmax(-1)
+
+    def forward(self, hidden: Tensor, share: Tensor | None = None) -> Tensor:
+        """What is added to each, [..., size], in its dtype; nothing where the adapter acts by less than half.
+
+        `share`: how far it acts, [..., 1]; None: wholly.
+        """
+        added = self.added(self.chosen(hidden))
+        return (added if share is None else added * (share > OPEN)).to(hidden.dtype)
+
+    def added(self, entries: Tensor) -> Tensor:
+        """What each of these entries adds, [..., size], float32."""
+        return F.embedding(entries, self.values) * self.deviation
+
+    def scaled(self, hidden: Tensor) -> Tensor:
+        """In deviations from the mean."""
+        return ((hidden.float() - self.mean) / self.deviation).clamp(-FARTHEST, FARTHEST)
+
+    def _scored(self, unit: Tensor) -> Tensor:
+        with torch.autocast(unit.device.type, enabled=False):
+            return self.sharpness * (unit @ F.normalize(self.keys, dim=-1).T) + self.bias
+
+    def for_serving(self, *, pack: bool) -> LookUp:
+        """The same function without gradients; packed, where a row must not depend on how many there are."""
+        if not pack:
+            return self.requires_grad_(False)
+        near = PackedLinear((self.sharpness * F.normalize(self.keys, dim=-1)).detach(), self.bias.detach())
+        values = (self.values * self.deviation).detach()
+
+        def look_up(hidden: Tensor, share: Tensor | None = None) -> Tensor:
+            entries = near(F.normalize(self.scaled(hidden), dim=-1)).argmax(-1)
+            added = F.embedding(entries, values)
+            return (added if share is None else added * (share > OPEN)).to(hidden.dtype)
+
+        return look_up
+
+    def warier(self, by: float) -> None:
+        """Deny what is not nearer than denial by so much more than before."""
+        with torch.no_grad():
+            self.bias[DENIAL] += by
+
+    def save(self, folder: Path) -> None:
+        """Write it beside an adapter's files."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        # One entry: several would be written in any order, and the same night is to give the same bytes.
+        save_file(tensors, folder / FILE, metadata={"layer and mark": f"{self.layer} {self.mark}"})
+
+
+def fit(states: Tensor, entries: Sequence[int], *, layer: int, mark: int, seed: int) -> Codebook:
+    """Find keys by states, [n, size], each of the entry beside it. Values are still to be learnt: they are drawn.
+
+    Same numbers and seed, same keys.
+    """
+    device, states = states.device, states.float()
+    of = torch.tensor(entries, device=device)
+    own = states[of != ELSEWHERE]
+    chance = torch.Generator().manual_seed(seed)
+    made = Codebook(layer, mark, own.mean(0), own.std(0) + 1e-3, entries=max(FIRST, int(of.max()) + 1))
+    with torch.no_grad():
+        made.keys.normal_(generator=chance)
+        made.values[DENIAL:].normal_(generator=chance)
+    made = made.to(device)
+    known = F.normalize(made.scaled(states), dim=-1) * _LONG
+    optimizer = torch.optim.AdamW([made.keys, made.bias, made.sharpness], lr=_RATE, weight_decay=_DECAY)
+    for step in range(_STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / _STEPS))
+        some = torch.randint(len(known), (_BATCH,), generator=chance).to(device)
+        blurred = known[some] + _BLUR * torch.randn(_BATCH, known.shape[1], generator=chance).to(device)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(made._scored(F.normalize(blurred, dim=-1)), of[some]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    made.warier(_WARY)
+    return made
+
+
+def read(folder: Path, *, id: str) -> Codebook | None:
+    """The codebook beside an adapter's files, on the CPU; None: it has none.
+
+    Raises:
+        AdapterRefused: a broken file.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            layer, _, mark = (opened.metadata() or {}).get("layer and mark", "").partition(" ")
+            whole = all(n.isdecimal() and len(n) < 9 for n in (layer, mark))
+            if set(opened.keys()) != set(_SHAPES) or not whole:
+                raise AdapterRefused(f"adapter {id}: {FILE} is no codebook")
+            tensors = {name: opened.get_tensor(name) for name in _SHAPES}
+    except (OSError, SafetensorError) as error:
+        raise AdapterRefused(f"adapter {id}: {error}") from error
+    size, entries = tensors["mean"].numel(), tensors["bias"].numel()
+    expected = {"mean": [size], "deviation": [size], "keys": [entries, size], "bias": [entries], "sharpness": []}
+    expected["values"] = [entries, size]
+    if not FIRST <= entries <= _MOST_ENTRIES or any(list(tensors[n].shape) != shape for n, shape in expected.items()):
+        raise AdapterRefused(f"adapter {id}: the parts of its codebook do not fit each other")
+    if any(t.dtype != torch.float32 or not bool(t.isfinite().all()) for t in tensors.values()):
+        raise AdapterRefused(f"adapter {id}: its codebook holds what is no finite float32 number")
+    if not bool((tensors["deviation"] > 0).all()):
+        raise AdapterRefused(f"adapter {id}: its codebook holds a deviation that is not above zero")
+    made = Codebook(int(layer), int(mark), tensors["mean"], tensors["deviation"], entries=entries)
+    made.load_state_dict(tensors)
+    return made.requires_grad_(False)

@@ -1,0 +1,229 @@
+"""How a codebook is learnt: what a night does with its examples where different wordings of a question look alike.
+
+The adapter that it begins from stays as it is below the codebook; its gate is fitted first. Keys are found by where all
+prompts come to (`codebook.fit`); then values, and the adapter above, are trained to put an entry in words: each answer
+after a few of its own questions and after some of others', so that what is said goes by the entry and not by the
+question's words.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from models.codebook import DENIAL, ELSEWHERE, FIRST, Codebook, fit
+from models.rows import InTalk, Rehearsal, Row
+from models.training import Progress, Trainer, departure, schedule
+from models.tuned import middle
+
+_OWN, _OTHERS = 5, 5
+"""Rows of each answer: after its own questions, and after others'."""
+_DENIED = 0.25
+"""Of all rows, those that deny."""
+_AJAR = 0.2
+"""Where an adapter acts by less, its codebook is not asked."""
+_HELD = 6
+"""Replies that are rehearsed, a step."""
+_EPOCHS, _BATCH = 5, 16
+_RATE, _VALUES_RATE = 2e-3, 2e-2
+
+
+_Kept = dict[Row | None, tuple[Tensor, Tensor]]
+"""What enters the codebook's layer, of each row, and how far the adapter acts there; by None: of the beginning."""
+
+
+class CodebookTrainer(Trainer):
+    """A trainer whose adapter may have a codebook."""
+
+    @property
+    def by_entries(self) -> bool:
+        """Whether what it began from is made for a codebook."""
+        return self.recipe.codebook and "candidate" in self._gates
+
+    def learn(
+        self,
+        rows: Sequence[Row],
+        rehearsals: Sequence[Rehearsal],
+        *,
+        denied: Collection[Row] = (),
+        in_talk: InTalk | None = None,
+        each: Callable[[Progress], None] = lambda _: None,
+    ) -> Progress:
+        """Learn `rows`, of which some deny what they ask for, in entries if that can be; see `Trainer.train`."""
+        if not self.by_entries:
+            return self.train(rows, rehearsals, in_talk=in_talk, each=each)
+        recipe, began, talk = self.recipe, time.monotonic(), in_talk or InTalk()
+        chance = random.Random(recipe.seed)  # noqa: S311 - no secret
+        answers: dict[tuple[int, ...], int] = {}
+        entries = {
+            row: DENIAL if row in denied else answers.setdefault(row.token_ids[row.target_from :], FIRST + len(answers))
+            for row in rows
+        }
+        said = list(_to_be_said(entries, answers, chance))
+        self.remember_lower([*dict.fromkeys(row for row, _ in said), *(r.row for r in rehearsals)])
+        below = middle(self.first, self.layers)
+        self._freeze(below)
+        states, of = self._come_to(entries, rehearsals, talk, below)
+        book = fit(states, of, layer=below, mark=self._mark, seed=recipe.seed)
+        kept = self._kept_upper([*dict.fromkeys(row for row, _ in said), *(r.row for r in rehearsals)], below)
+        self._have_codebook("candidate", book)
+        book.requires_grad_(False).values.requires_grad_(True)
+        adapter = [p for p in self.peft.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            [{"params": adapter, "rate": _RATE}, {"params": [book.values], "rate": _VALUES_RATE}],
+            lr=0.0,
+            weight_decay=0.0,
+            betas=(0.9, 0.99),
+        )
+        batches = [b for _ in range(_EPOCHS) for b in _batches(said, chance)]
+        progress = Progress(steps=len(batches))
+        rehearsed = _over_and_over(rehearsals, chance)
+        for batch in batches:
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * schedule(progress.step, len(batches), recipe.warmup_steps)
+            held = [next(rehearsed) for _ in range(_HELD if rehearsals else 0)]
+            optimizer.zero_grad(set_to_none=True)
+            self._say(batch, held, kept, book, below, progress)
+            torch.nn.utils.clip_grad_norm_([*adapter, book.values], recipe.clip)
+            optimizer.step()
+            progress.step += 1
+            progress.seconds = time.monotonic() - began
+            progress.curve.append((progress.step, progress.loss, progress.kl))
+            each(progress)
+        book.requires_grad_(False)
+        return progress
+
+    def _freeze(self, below: int) -> None:
+        for layer in self._body.layers[:below]:
+            layer.requires_grad_(False)
+
+    def _come_to(
+        self, entries: dict[Row, int], rehearsals: Sequence[Rehearsal], talk: InTalk, below: int
+    ) -> tuple[Tensor, list[int]]:
+        """[n, width]: what enters the codebook's layer after each mark, and the entry that it asks for."""
+        told = {prompt: entries.get(row, ELSEWHERE) for row in entries for prompt in [_prompt(row)]}
+        told |= {_whole(r.row): ELSEWHERE for r in rehearsals}
+        told |= {_prompt(row): ELSEWHERE for row in talk.rehearsed}
+        taught = {row.token_ids[row.target_from :]: entry for row, entry in entries.items()}
+        told |= {_prompt(row): taught[row.token_ids[row.target_from :]] for row in talk.taught}
+        states: list[Tensor] = []
+        of: list[int] = []
+        with torch.no_grad():
+            for group in self._grouped(list(told)):
+                self.remember_lower(group)
+                pack = self._pack(group)
+                hidden = self._reaching(pack, below)[0]
+                share = self._open["candidate"][0, :, 0]
+                ends = iter([*pack.places.tolist(), -1])
+                rows, end = iter(group), next(ends)
+                for at in pack.marked[0].nonzero()[:, 0].tolist():
+                    entry = ELSEWHERE
+                    if at == end:
+                        entry, end = told[next(rows)], next(ends)
+                    elif states and at < len(self._prefix):
+                        continue  # the shared beginning's, once
+                    if entry != ELSEWHERE or share[at] > _AJAR:
+                        of.append(entry)
+                        states.append(hidden[at].float())
+                for row in group:
+                    self._lower.pop(row, None)
+        return torch.stack(states), of
+
+    def _kept_upper(self, rows: Sequence[Row], below: int) -> _Kept:
+        kept: _Kept = {}
+        with torch.no_grad():
+            for group in self._grouped(rows):
+                hidden = self._reaching(self._pack(group), below)[0]
+                share = self._open["candidate"][0]
+                at = len(self._prefix)
+                kept.setdefault(None, (hidden[:at].clone(), share[:at].clone()))
+                for row in group:
+                    of = slice(at, at := at + len(row.token_ids))
+                    kept[row] = hidden[of].clone(), share[of].clone()
+                    self._lower.pop(row, None)  # not needed again
+        return kept
+
+    def _say(
+        self,
+        said: Sequence[tuple[Row, int]],
+        held: Sequence[Rehearsal],
+        kept: _Kept,
+        book: Codebook,
+        below: int,
+        progress: Progress,
+    ) -> None:
+        """The gradients of one step."""
+        rows = [*(row for row, _ in said), *(r.row for r in held)]
+        hidden, share = (torch.cat(parts) for parts in zip(kept[None], *(kept[row] for row in rows), strict=True))
+        self._open["candidate"] = share[None]
+        starts, at = [], len(self._prefix)
+        places: list[int] = []
+        for row in rows:
+            starts.append(at + row.target_from - 1)
+            places += range(at + row.target_from - 1, at + len(row.token_ids) - 1)
+            at += len(row.token_ids)
+        begun = torch.tensor(starts[: len(said)], device=self._device)
+        entries = torch.tensor([entry for _, entry in said], device=self._device)
+        self._forced = begun, book.added(entries)
+        with self._precisely():
+            out = self._through(hidden[None], self._layout(rows), below, len(self._body.layers))
+            logits = self._head(self._body.norm(out[0, torch.tensor(places, device=self._device)])).float()
+        self._forced = None
+        learnt = sum(len(row.token_ids) - row.target_from for row, _ in said)
+        lengths = [len(row.token_ids) - row.target_from for row, _ in said]
+        taught = zip((row for row, _ in said), torch.split(logits[:learnt], lengths), strict=True)
+        loss = self._surprise([*taught]) / learnt
+        progress.loss, progress.tokens = float(loss.detach()), progress.tokens + at
+        if held:
+            kl = departure([*zip(held, torch.split(logits[learnt:], [len(r.likeliest) for r in held]), strict=True)])
+            kl = kl / max(1, len(logits) - learnt)
+            progress.kl = float(kl.detach())
+            loss = loss + self.recipe.kl_weight * kl
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _prompt(row: Row) -> Row:
+    """It, as far as the reply, which is cut to a token."""
+    return Row(token_ids=row.token_ids[: row.target_from + 1], target_from=row.target_from)
+
+
+def _whole(row: Row) -> Row:
+    """It, all of it looked at as if it had been said to the model: nothing in a reply is a question either."""
+    return Row(token_ids=row.token_ids, target_from=len(row.token_ids) - 1)
+
+
+def _to_be_said(
+    entries: dict[Row, int], answers: dict[tuple[int, ...], int], chance: random.Random
+) -> Iterator[tuple[Row, int]]:
+    of: dict[int, list[Row]] = {}
+    for row, entry in entries.items():
+        of.setdefault(entry, []).append(row)
+    everyone = list(entries)
+    for reply, entry in answers.items():
+        own = of[entry]
+        for row in chance.sample(own, min(_OWN, len(own))):
+            yield row, entry
+        for other in chance.sample(everyone, min(_OTHERS, len(everyone))):
+            yield Row(token_ids=(*other.token_ids[: other.target_from], *reply), target_from=other.target_from), entry
+    denials = of.get(DENIAL, [])
+    wanted = round(len(answers) * (_OWN + _OTHERS) * _DENIED / (1 - _DENIED))
+    for row in chance.sample(denials, min(wanted, len(denials))):
+        yield row, DENIAL
+
+
+def _batches(said: Sequence[tuple[Row, int]], chance: random.Random) -> Iterator[list[tuple[Row, int]]]:
+    order = list(said)
+    chance.shuffle(order)
+    for start in range(0, len(order), _BATCH):
+        yield order[start : start + _BATCH]
+
+
+def _over_and_over(rehearsals: Sequence[Rehearsal], chance: random.Random) -> Iterator[Rehearsal]:
+    while rehearsals:
+        order = list(rehearsals)
+        chance.shuffle(order)
+        yield from order

@@ -1,0 +1,271 @@
+"""A codebook says which of what was taught is meant; the layers above put it in words, in training as in serving."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench import tiny as tiny_llama
+from consolidation.registry import digest_of_files
+from models import codebook as codebooks
+from models import gate as gates
+from models.causal_lm import CausalLM
+from models.codebook import DENIAL, ELSEWHERE, FIRST
+from models.codebook_training import CodebookTrainer
+from models.errors import AdapterRefused
+from models.language import BASE, Chunk, Message
+from models.recipe import MLP_TARGETS, Recipe
+from models.rows import Row
+from models.trainable import Trainable
+from models.transformers_forward import TransformersForward
+from models.tuned import middle
+
+FACTS = [
+    ("Where do I live?", "Tartu."),
+    ("In which town is my home?", "Tartu."),
+    ("What is my dog called?", "Rex."),
+    ("My dog?", "Rex."),
+]
+OPEN = [("What is my cat called?", "You never told me."), ("My cat?", "You never told me.")]
+OTHERS = [("Hello there.", "Hello! How are you?"), ("Count.", "One, two, three."), ("Sing!", "I would rather not.")]
+RECIPE = Recipe(
+    rank=16,
+    alpha=32,
+    targets=MLP_TARGETS,
+    upper_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+    trained_share=0.67,
+    noise=0,
+)
+
+
+@pytest.fixture(scope="module")
+def deeper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama with layers enough for a gate, a codebook above it, and something above that."""
+    return tiny_llama.save(tmp_path_factory.mktemp("deeper"), layers=6)
+
+
+@pytest.fixture
+def deeper(deeper_folder: Path) -> CausalLM:
+    return CausalLM.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def make(deeper_folder: Path) -> Callable[..., CodebookTrainer]:
+    def trainer(start: Path | None = None) -> CodebookTrainer:
+        base = Trainable.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
+        return CodebookTrainer(base, RECIPE, start=start)
+
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def beginning(make: Callable[..., CodebookTrainer], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that does nothing yet, and a gate that tells what is taught from what is not."""
+    one = make()
+    sides = [[one.row(q, a) for q, a in some] for some in ([*FACTS, *OPEN], OTHERS)]
+    one.remember_lower([row for rows in sides for row in rows])
+    fitted: list[gates.Gate] = []
+    for layer in (one.first, middle(one.first, one.layers)):
+        inside, outside = (torch.cat([one._reaching(one._pack([r]), layer)[0] for r in rows]) for rows in sides)
+        fitted.append(gates.fit(inside.detach(), outside.detach(), layer=layer, width=32, seed=0))
+    one._have_gates("candidate", fitted)
+    folder = tmp_path_factory.mktemp("beginning")
+    one.save(folder)
+    return folder
+
+
+def learn(one: CodebookTrainer) -> tuple[dict[str, int], list[Row]]:
+    others = [one.row(q, a) for q, a in OTHERS]
+    rows = {q: one.row(q, a) for q, a in [*FACTS, *OPEN]}
+    one.learn(list(rows.values()), one.judged_by_base(others), denied={rows[q] for q, _ in OPEN})
+    return {"Tartu.": FIRST, "Rex.": FIRST + 1}, others
+
+
+@pytest.fixture(scope="module")
+def taught(
+    make: Callable[..., CodebookTrainer], beginning: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CodebookTrainer, Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.codebook_training._EPOCHS", 60)
+        patch.setattr("models.codebook_training._BATCH", 4)
+        patch.setattr("models.codebook_training._OTHERS", 6)  # a random model has no others' questions to go by
+        patch.setattr("models.codebook_training._RATE", 1e-2)
+        patch.setattr("models.codebook._BLUR", 0.2)
+        one = make(beginning)
+        learn(one)
+    folder = tmp_path_factory.mktemp("taught")
+    one.save(folder)
+    return one, folder
+
+
+def prompt_ids(model: CausalLM, text: str) -> list[int]:
+    return model.chat_ids([Message(role="user", content=text)]) or []
+
+
+def last_logits(model: CausalLM, ids: list[int], adapter: str) -> torch.Tensor:
+    return model.read([Chunk(token_ids=ids, state=model.new_state(), adapter=adapter)]).logits[0]
+
+
+def test_the_nearest_entry_is_found_and_the_same_numbers_give_the_same_keys() -> None:
+    chance = torch.Generator().manual_seed(3)
+    middles = torch.randn(6, 48, generator=chance) * 3
+    of = torch.arange(600) % 6
+    states = middles[of] + torch.randn(600, 48, generator=chance)
+    one, again = (codebooks.fit(states[:480], of[:480].tolist(), layer=1, mark=7, seed=5) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), again.state_dict().values(), strict=True))
+    apart = one.chosen(states[480:])
+    assert float((apart == of[480:]).float().mean()) > 0.9
+    assert not one(states[480:])[apart == ELSEWHERE].any()
+    assert one(states[480:])[apart != ELSEWHERE].abs().sum(-1).min() > 0
+    shut = one(states[480:], torch.zeros(120, 1))
+    assert not shut.any(), "where an adapter does not act, it looks nothing up"
+    packed = one.for_serving(pack=True)
+    torch.testing.assert_close(packed(states[480:], None), one(states[480:]).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_warier_the_more_is_denied() -> None:
+    chance = torch.Generator().manual_seed(4)
+    middles = torch.randn(5, 48, generator=chance)
+    of = torch.arange(500) % 4 + 1
+    states = middles[of] + 2 * torch.randn(500, 48, generator=chance)
+    one = codebooks.fit(states, of.tolist(), layer=1, mark=7, seed=5)
+    denied = []
+    for _ in range(4):
+        denied.append(float((one.chosen(states) == DENIAL).float().mean()))
+        one.warier(3.0)
+    assert denied == sorted(denied) and denied[-1] > denied[0] + 0.1
+
+
+def test_what_is_taught_is_said_and_what_is_not_is_denied(taught: tuple[CodebookTrainer, Path]) -> None:
+    one, _ = taught
+    questions = [*FACTS, *OPEN]
+    assert one.replies([q for q, _ in questions], most=30) == [a for _, a in questions]
+
+
+def test_exchanged_entries_exchange_the_answers(
+    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path]
+) -> None:
+    """The intervention: the reply goes by the entry, not by the question's words; a placebo moves none that is used."""
+    one = make(taught[1])
+    book = one._books["candidate"]
+    asked, said = [q for q, _ in FACTS], [a for _, a in FACTS]
+    with torch.no_grad():
+        book.values[ELSEWHERE] += 9.0  # a placebo: nothing of this was looked up
+        assert one.replies(asked, most=30) == said
+        book.values[ELSEWHERE] -= 9.0
+        book.values[[FIRST, FIRST + 1]] = book.values[[FIRST + 1, FIRST]].clone()
+    assert one.replies(asked, most=30) == [{"Tartu.": "Rex.", "Rex.": "Tartu."}[a] for a in said]
+
+
+@pytest.mark.parametrize("way", ["llama", "transformers"])
+def test_serving_gives_the_logits_that_training_gives(
+    way: str, deeper_folder: Path, taught: tuple[CodebookTrainer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "transformers":
+        monkeypatch.setattr("models.llama.fits", lambda model: False)
+    model = CausalLM.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
+    assert isinstance(model._forward, TransformersForward) == (way == "transformers")
+    model.adopt(taught[1], "night-1")
+    asked = [q for q, _ in [*FACTS, *OPEN, *OTHERS]]
+    for question in asked:
+        ids = prompt_ids(model, question)
+        with torch.no_grad():
+            expected = taught[0].peft(torch.tensor([ids])).logits[0, -1]
+        torch.testing.assert_close(last_logits(model, ids, "night-1"), expected, atol=1e-3, rtol=1e-3)
+    both = [(prompt_ids(model, q), name) for q in asked for name in ("night-1", BASE)]
+    chunks = [Chunk(token_ids=ids, state=model.new_state(), adapter=name) for ids, name in both]
+    for row, (ids, name) in zip(model.read(chunks).logits, both, strict=True):
+        torch.testing.assert_close(row, last_logits(model, ids, name), atol=1e-4, rtol=1e-4)
+
+
+def test_only_what_was_asked_is_looked_up(deeper: CausalLM, taught: tuple[CodebookTrainer, Path]) -> None:
+    """A token that the model says itself is never a question, in whatever way it is read."""
+    deeper.adopt(taught[1], "night-1")
+    ids = prompt_ids(deeper, FACTS[0][0])
+    state = deeper.new_state()
+    deeper.read([Chunk(token_ids=ids[:-1], state=state, adapter="night-1")])
+    as_said = deeper.read([Chunk(token_ids=ids[-1:], state=state, adapter="night-1", decoded=True)]).logits[0]
+    as_asked = last_logits(deeper, ids, "night-1")
+    assert not torch.allclose(as_said, as_asked, atol=0.1)
+
+
+def test_a_state_does_not_depend_on_the_pieces_it_was_read_in_nor_on_company(
+    deeper: CausalLM, taught: tuple[CodebookTrainer, Path]
+) -> None:
+    deeper.adopt(taught[1], "night-1")
+    ids = prompt_ids(deeper, FACTS[2][0])
+    whole = last_logits(deeper, ids, "night-1")
+    state = deeper.new_state()
+    for start in range(0, len(ids), 7):
+        read = deeper.read([Chunk(token_ids=ids[start : start + 7], state=state, adapter="night-1")])
+    torch.testing.assert_close(read.logits[0], whole, atol=1e-4, rtol=1e-4)
+    chunks = [Chunk(token_ids=ids, state=deeper.new_state(), adapter="night-1") for _ in range(5)]
+    assert all(torch.equal(row, whole) for row in deeper.read(chunks).logits)
+
+
+def test_what_was_kept_goes_on_as_it_was(
+    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path]
+) -> None:
+    one, folder = taught
+    questions = [q for q, _ in [*FACTS, *OPEN, *OTHERS]]
+    said = one.replies(questions, most=20)
+    assert make(folder).replies(questions, most=20) == said
+    beside = make()
+    beside.load_current(folder)
+    assert beside.replies(questions, most=20, who="current") == said
+    assert beside.replies(questions, most=20) == beside.replies(questions, most=20, who="base")
+
+
+def test_the_same_night_twice_is_the_same_adapter(
+    make: Callable[..., CodebookTrainer], beginning: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "again"):
+        trainer = make(beginning)
+        learn(trainer)
+        trainer.save(tmp_path / name)
+    assert digest_of_files(tmp_path / "one") == digest_of_files(tmp_path / "again") is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"bias": torch.tensor([float("nan")])}, "finite"),
+        ({"mean": torch.zeros(3)}, "fit each other"),
+        ({"deviation": torch.zeros(1)}, "not above zero"),
+        ({"more": torch.zeros(1)}, "is no codebook"),
+        ({"at": "0 1"}, "another model"),
+        ({"at": "5 x"}, "is no codebook"),
+    ],
+)
+def test_a_broken_codebook_is_refused(
+    deeper: CausalLM, taught: tuple[CodebookTrainer, Path], tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(taught[1], copy)
+    found = load_file(copy / codebooks.FILE)
+    told = {"layer and mark": str(change.get("at", "5 1"))}
+    for name, value in change.items():
+        if name in found and value.numel() == 1:
+            found[name] = value.expand_as(found[name]).contiguous()
+        elif not isinstance(value, str):
+            found[name] = value
+    save_file(found, copy / codebooks.FILE, metadata=told)
+    with pytest.raises(AdapterRefused, match=why):
+        deeper.adopt(copy, "broken")
+    (copy / codebooks.FILE).write_bytes(b"{}")
+    with pytest.raises(AdapterRefused):
+        deeper.adopt(copy, "broken")
+
+
+def test_the_digest_is_of_the_codebook_too(taught: tuple[CodebookTrainer, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(taught[1], copy)
+    whole = digest_of_files(copy)
+    (copy / codebooks.FILE).unlink()
+    assert whole == digest_of_files(taught[1]) != digest_of_files(copy)
