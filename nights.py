@@ -312,6 +312,7 @@ _RECIPE: Mapping[str, int | float] = {
     "rank": 1,
     "alpha": 1,
     "trained_share": 0.5,
+    "codebook": 1,
     "learning_rate": 1e-3,
     "warmup_steps": 1,
     "epochs": 1,

@@ -28,7 +28,7 @@ from consolidation.rehearsal import prompts
 from consolidation.sleepers import Suspect, suspects
 from consolidation.unlearning import Trace, said_again
 
-_OF_ANOTHER_SHAPE = frozenset(("method", "rank", "alpha", "trained_share", "targets"))
+_OF_ANOTHER_SHAPE = frozenset(("method", "rank", "alpha", "trained_share", "targets", "upper_targets"))
 """Parts of a recipe that a beginning decides: who sets one begins from nothing."""
 BEGUN_AMOUNTS: Mapping[str, Any] = {"value_first": True, "counter_share": 0.7}
 """What changes in `Amounts` where different wordings of a question look alike to begin with."""

@@ -38,7 +38,7 @@ class Alignment:
 
     share: float = 0.75
     """Of the trained layers, so many from below make questions alike."""
-    steps: int = 250
+    steps: int = 1200
     batch: int = 128
     """Lessons a step: two wordings of each, and one question near to it."""
     learning_rate: float = 1e-3

@@ -8,6 +8,7 @@ question's words.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,7 +29,7 @@ _AJAR = 0.2
 """Where an adapter acts by less, its codebook is not asked."""
 _HELD = 6
 """Replies that are rehearsed, a step."""
-_EPOCHS, _BATCH = 5, 16
+_EPOCHS, _LEAST_STEPS, _BATCH = 6, 400, 16
 _RATE, _VALUES_RATE = 2e-3, 2e-2
 
 
@@ -64,12 +65,12 @@ class CodebookTrainer(Trainer):
             for row in rows
         }
         said = list(_to_be_said(entries, answers, chance))
-        self.remember_lower([*dict.fromkeys(row for row, _ in said), *(r.row for r in rehearsals)])
+        self.remember_lower([*(row for row, _ in said), *(r.row for r in rehearsals)])
         below = middle(self.first, self.layers)
         self._freeze(below)
         states, of = self._come_to(entries, rehearsals, talk, below)
         book = fit(states, of, layer=below, mark=self._mark, seed=recipe.seed)
-        kept = self._kept_upper([*dict.fromkeys(row for row, _ in said), *(r.row for r in rehearsals)], below)
+        kept = self._kept_upper(list(dict.fromkeys([*(row for row, _ in said), *(r.row for r in rehearsals)])), below)
         self._have_codebook("candidate", book)
         book.requires_grad_(False).values.requires_grad_(True)
         adapter = [p for p in self.peft.parameters() if p.requires_grad]
@@ -79,7 +80,8 @@ class CodebookTrainer(Trainer):
             weight_decay=0.0,
             betas=(0.9, 0.99),
         )
-        batches = [b for _ in range(_EPOCHS) for b in _batches(said, chance)]
+        epochs = max(_EPOCHS, math.ceil(_LEAST_STEPS * _BATCH / len(said)))
+        batches = [b for _ in range(epochs) for b in _batches(said, chance)]
         progress = Progress(steps=len(batches))
         rehearsed = _over_and_over(rehearsals, chance)
         for batch in batches:
