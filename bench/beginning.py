@@ -54,6 +54,8 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 """What entries are put in words by, beside the MLPs."""
 _TRIED, _DRIFT = 200, 60
 _GATE_WIDTH, _GATE_STEPS = 256, 1500
+_SHUT = 1.5
+"""Nats by which a gate is shut beyond what tells both sides best: acting elsewhere costs more than acting less."""
 _MADE_UP, _AT_ONCE, _LONGEST = 2500, 1024, 48
 _IN_TALK, _OFTENER = 10, 4
 """One row in so many stands after other talk; so often each of what nights rehearse counts."""
@@ -95,6 +97,7 @@ def fit_gates(folder: Path, *, device: str, more: Path | None = None, seed: int 
         taught, others, often = (_entering(trainer, rows, layer) for rows in (inside, outside, rehearsed))
         apart = torch.cat([others, *[often] * _OFTENER])
         fitted.append(gates.fit(taught, apart, layer=layer, width=_GATE_WIDTH, seed=seed, steps=_GATE_STEPS))
+        fitted[-1].shut(_SHUT)
         sys.stderr.write(f"the gate of layer {layer} after {time.monotonic() - began:.0f} s\n")
         if layer == trainer.first:
             trainer._have_gates("candidate", fitted)  # what enters the upper one's layer depends on it

@@ -47,6 +47,11 @@ class Gate(nn.Module):
         """[..., size] of any dtype -> [..., 1], float32, from 0 to 1."""
         return self._judged(hidden, self.into, self.out)
 
+    def shut(self, by: float) -> None:
+        """Let less through: so many nats less for its being open."""
+        with torch.no_grad():
+            self.out.bias -= by
+
     def for_serving(self, *, pack: bool) -> Callable[[Tensor], Tensor]:
         """The same function without gradients; packed, where a row must not depend on how many there are."""
         if not pack:

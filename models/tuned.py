@@ -174,9 +174,14 @@ class Tuned:
         self._marked = ids == self._mark if ids.shape[-1] > 1 else None
 
     def scale(self, by: float) -> None:
-        """Make the adapter's part in every product so much of what it was; with a codebook, deny the more instead."""
+        """Make the adapter's part in every product so much of what it was.
+
+        With a codebook, whose entries are put in words wholly or not at all: deny the more, and shut the gates further.
+        """
         if "candidate" in self._books:
             self._books["candidate"].warier(_WARIER * (1 - by))
+            for gate in self._gates.get("candidate", ()):
+                gate.shut(_SHUT * (1 - by))
             return
         with torch.no_grad():
             for name, parameter in self.peft.named_parameters():
@@ -417,8 +422,8 @@ class Tuned:
         )
 
 
-_WARIER = 10.0
-"""By which denial has to be left behind in addition, where nothing of an adapter is kept."""
+_WARIER, _SHUT = 10.0, 5.0
+"""Nats by which denial has to be left behind in addition, and by which gates are shut, were nothing kept."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 32, 256
 """Replies that are written at the same time."""
 

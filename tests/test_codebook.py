@@ -264,6 +264,27 @@ def test_a_broken_codebook_is_refused(
         deeper.adopt(copy, "broken")
 
 
+def test_a_smaller_dose_denies_more_and_acts_less(
+    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path]
+) -> None:
+    one = make(taught[1])
+    asked = [one.row(q, a) for q, a in FACTS]
+    one.remember_lower(asked)
+    states = one.states([q for q, _ in FACTS], below=one._books["candidate"].layer)
+
+    def measured() -> tuple[float, float]:
+        scores = one._books["candidate"].scores(states)
+        ahead = scores.amax(-1) - scores[:, DENIAL]
+        openness = torch.cat([one._gates["candidate"][0](one._lower[row]) for row in asked])
+        return float(ahead.mean()), float(openness.mean())
+
+    before = measured()
+    one.scale(0.75)
+    ahead, openness = measured()
+    assert ahead == pytest.approx(before[0] - 2.5, abs=1e-3)
+    assert openness < before[1]
+
+
 def test_the_digest_is_of_the_codebook_too(taught: tuple[CodebookTrainer, Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(taught[1], copy)
