@@ -88,7 +88,7 @@ class Bars:
     """At most."""
     woken: float = 0.0
     """At most."""
-    norm: float = 4.0
+    norm: float = 8.0
     """At most."""
     unlearnt: float = 0.02
     """At most: a value that many people could have is said by chance."""
