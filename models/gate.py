@@ -50,7 +50,7 @@ class Gate(nn.Module):
     def shut(self, by: float) -> None:
         """Let less through: so many nats less for its being open."""
         with torch.no_grad():
-            self.out.bias -= by
+            self.out.bias.sub_(by)
 
     def for_serving(self, *, pack: bool) -> Callable[[Tensor], Tensor]:
         """The same function without gradients; packed, where a row must not depend on how many there are."""
