@@ -1,6 +1,6 @@
 """How a codebook is learnt: what a night does with its examples where different wordings of a question look alike.
 
-The adapter that it begins from stays as it is below the codebook; its gate is fitted first. Keys are found by where all
+The adapter that it begins from stays as it is below the codebook, and so do its gates. Keys are found by where all
 prompts come to (`codebook.fit`); then values, and the adapter above, are trained to put an entry in words: each answer
 after a few of its own questions and after some of others', so that what is said goes by the entry and not by the
 question's words.
@@ -31,7 +31,6 @@ _HELD = 6
 """Replies that are rehearsed, a step."""
 _EPOCHS, _LEAST_STEPS, _BATCH = 6, 400, 16
 _RATE, _VALUES_RATE = 2e-3, 2e-2
-
 
 _Kept = dict[Row | None, tuple[Tensor, Tensor]]
 """What enters the codebook's layer, of each row, and how far the adapter acts there; by None: of the beginning."""
@@ -120,19 +119,18 @@ class CodebookTrainer(Trainer):
                 pack = self._pack(group)
                 hidden = self._reaching(pack, below)[0]
                 share = self._open["candidate"][0, :, 0]
-                ends = iter([*pack.places.tolist(), -1])
-                rows, end = iter(group), next(ends)
+                start, asked = len(self._prefix), dict[int, int]()
+                for row in group:
+                    asked[start + row.target_from - 1] = told[row]
+                    start += len(row.token_ids)
+                    self._lower.pop(row, None)
                 for at in pack.marked[0].nonzero()[:, 0].tolist():
-                    entry = ELSEWHERE
-                    if at == end:
-                        entry, end = told[next(rows)], next(ends)
-                    elif states and at < len(self._prefix):
+                    if states and at < len(self._prefix):
                         continue  # the shared beginning's, once
+                    entry = asked.get(at, ELSEWHERE)
                     if entry != ELSEWHERE or share[at] > _AJAR:
                         of.append(entry)
                         states.append(hidden[at].float())
-                for row in group:
-                    self._lower.pop(row, None)
         return torch.stack(states), of
 
     def _kept_upper(self, rows: Sequence[Row], below: int) -> _Kept:
@@ -175,8 +173,8 @@ class CodebookTrainer(Trainer):
             out = self._through(hidden[None], self._layout(rows), below, len(self._body.layers))
             logits = self._head(self._body.norm(out[0, torch.tensor(places, device=self._device)])).float()
         self._forced = None
-        learnt = sum(len(row.token_ids) - row.target_from for row, _ in said)
         lengths = [len(row.token_ids) - row.target_from for row, _ in said]
+        learnt = sum(lengths)
         taught = zip((row for row, _ in said), torch.split(logits[:learnt], lengths), strict=True)
         loss = self._surprise([*taught]) / learnt
         progress.loss, progress.tokens = float(loss.detach()), progress.tokens + at

@@ -21,7 +21,7 @@ from models.codebook_training import CodebookTrainer
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
 from models.recipe import MLP_TARGETS, Recipe
-from models.rows import Row
+from models.rows import InTalk, Row
 from models.trainable import Trainable
 from models.transformers_forward import TransformersForward
 from models.tuned import middle
@@ -141,6 +141,19 @@ def test_the_warier_the_more_is_denied() -> None:
         denied.append(float((one.chosen(states) == DENIAL).float().mean()))
         one.warier(3.0)
     assert denied == sorted(denied) and denied[-1] > denied[0] + 0.1
+
+
+def test_each_question_comes_with_its_entry_whatever_it_is_packed_beside(
+    make: Callable[..., CodebookTrainer], beginning: Path
+) -> None:
+    """What is rehearsed is looked at whole, and must not hide where the questions after it end."""
+    one = make(beginning)
+    others = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
+    rows = {one.row(q, a): entry for (q, a), entry in zip(FACTS, (2, 2, 3, 3), strict=True)}
+    talk = [Message(role="user", content=OTHERS[0][0]), Message(role="assistant", content=OTHERS[0][1])]
+    taught = [one.row(q, a, before=talk) for q, a in FACTS]
+    _, of = one._come_to(rows, others, InTalk(taught=taught), middle(one.first, one.layers))
+    assert [of.count(entry) for entry in (2, 3)] == [4, 4]
 
 
 def test_what_is_taught_is_said_and_what_is_not_is_denied(taught: tuple[CodebookTrainer, Path]) -> None:
