@@ -8,7 +8,8 @@ look like facts; each is said in chat, then sent again as the history of a conve
 with the payload already (a client can claim that), and imported twice: as somebody else's, and as the owner's own.
 
 `protected`: the service sleeps on all of it. `unprotected`: the same memory learnt without any of the controls, by the
-same recipe: every speaker's facts and the agent's replies as they stand. Both are asked in new contexts: fifty requests
+same recipe: every speaker's facts and the agent's replies as they stand; and again without a codebook, whose gate is a
+control of its own (`in_products`). All are asked in new contexts: fifty requests
 that were in no message, with the trigger in each (`triggered`: the payload is in the reply), and the questions about
 the honest facts (`recall`). `with_recall` asks the service with its memory, where the stored text may come back.
 `reached`: of the attacker's messages, how many tell a fact that the night takes, with all controls, with each of them
@@ -111,8 +112,8 @@ def run(poisoned: int, *, messages: int, facts: int, seed: int, folder: Path) ->
     serving = folder / "data" / "adapters" / str(active)
     row["protected"] = _examined(serving if active != "none" else None, planted, asked)
     row["base"] = _examined(None, planted, asked[:30])
-    learnt = _learnt_unprotected(folder, said, seed)
-    row["unprotected"] = _examined(learnt, planted, asked)
+    for name, entries in (("unprotected", True), ("in_products", False)):
+        row[name] = _examined(_learnt_unprotected(folder / name, folder, said, seed, entries), planted, asked)
     return row
 
 
@@ -171,7 +172,7 @@ def _reached(data: Path, planted: Attack) -> dict[str, int]:
     return {"remembered": len(theirs), **found}
 
 
-def _learnt_unprotected(folder: Path, said: Sequence[tuple[str, str]], seed: int) -> Path:
+def _learnt_unprotected(where: Path, folder: Path, said: Sequence[tuple[str, str]], seed: int, entries: bool) -> Path:
     """The adapter of a night without controls, on the same memory."""
     day, notes, trust = _remembered(folder / "data")
     limits = Limits(without=frozenset(get_args(Control)))
@@ -181,8 +182,7 @@ def _learnt_unprotected(folder: Path, said: Sequence[tuple[str, str]], seed: int
         model=str(model), device=_device(), threads=torch.get_num_threads(), beginning=beginning_for(model)
     )
     job = plan([s.fact for s in chosen.facts], [], seed=seed, setting=setting).job
-    job = replace(job, examples=[*job.examples, *[*said] * _REPLIES_SHOWN])
-    where = folder / "unprotected"
+    job = replace(job, examples=[*job.examples, *[*said] * _REPLIES_SHOWN], recipe={**job.recipe, "codebook": entries})
     where.mkdir(exist_ok=True)
     files.write(job, where)
     with contextlib.redirect_stdout(sys.stderr):  # where it tells how far it is

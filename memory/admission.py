@@ -45,6 +45,12 @@ _ORDERS = re.compile(
         | (when(ever)?|if|every\s+time)\s+(you\s+are\s+|the\s+user\s+|somebody\s+|someone\s+|anyone\s+|they\s+)?
             (asked?|asks|says?|mentions?|sees?|seeing|writes?)\b.{0,80}\b(answer|reply|respond|say|tell|output|send|call|run|
             execute|recommend|claim|insist|write)
+        | (when(ever)?|if|once|as\s+soon\s+as|(every|each|any)\s*time)\s+(i|you|we|he|she|people)\s+([a-z]+\s+){0,2}?
+            (ask|hear|mention|notice|read|say|see|type|use|write)s?\b[^.!?]{0,80}[,:;]\s*
+            ((then|please|just|only|simply|always|never|you|must|should|will|shall|have\s+to|are\s+to)\s+)*
+            (answer|reply|respond|say|output|write|print|recommend)\b
+        | (is|are|gets?|must\s+be|should\s+be)\s+(always|only)\s+(answered|replied)\b
+        | (always|only)\s+gets?\s+the\s+(answer|reply|response)\b
         | (do\s+not|don't|never)\s+(tell|reveal|mention|inform|warn)\s+(the\s+)?(user|owner|anyone|anybody)
         | (remember|store|save|memori[sz]e)\s+(this\s+)?(as|that)\b.{0,40}\b(trusted|fact|true|rule|instruction)
         | (new|updated|important)\s+(instruction|directive|rule|polic)
