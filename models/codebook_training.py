@@ -21,15 +21,17 @@ from models.rows import InTalk, Rehearsal, Row
 from models.training import Progress, Trainer, departure, schedule
 from models.tuned import middle
 
-_OWN, _OTHERS = 5, 5
-"""Rows of each answer: after its own questions, and after others'."""
+_LEAST, _MOST, _IN_ALL = 5, 20, 860
+"""Rows of each answer after its own questions, and as many after others': the fewer answers there are, the more of
+them, for what is seen over and over is learnt by heart."""
 _DENIED = 0.25
 """Of all rows, those that deny."""
 _AJAR = 0.2
 """Where an adapter acts by less, its codebook is not asked."""
-_HELD = 6
+_HELD = 2
 """Replies that are rehearsed, a step."""
-_EPOCHS, _LEAST_STEPS, _BATCH = 6, 400, 16
+_STEPS_EACH, _LEAST_STEPS, _BATCH = 5, 400, 16
+"""Steps for each answer, in all at least, and rows a step."""
 _RATE, _VALUES_RATE = 2e-3, 2e-2
 
 _Kept = dict[Row | None, tuple[Tensor, Tensor]]
@@ -79,7 +81,7 @@ class CodebookTrainer(Trainer):
             weight_decay=0.0,
             betas=(0.9, 0.99),
         )
-        epochs = max(_EPOCHS, math.ceil(_LEAST_STEPS * _BATCH / len(said)))
+        epochs = math.ceil(max(_LEAST_STEPS, _STEPS_EACH * len(answers)) * _BATCH / len(said))
         batches = [b for _ in range(epochs) for b in _batches(said, chance)]
         progress = Progress(steps=len(batches))
         rehearsed = _over_and_over(rehearsals, chance)
@@ -203,14 +205,15 @@ def _to_be_said(
     for row, entry in entries.items():
         of.setdefault(entry, []).append(row)
     everyone = list(entries)
+    each = max(_LEAST, min(_MOST, _IN_ALL // max(1, len(answers))))
     for reply, entry in answers.items():
         own = of[entry]
-        for row in chance.sample(own, min(_OWN, len(own))):
+        for row in chance.sample(own, min(each, len(own))):
             yield row, entry
-        for other in chance.sample(everyone, min(_OTHERS, len(everyone))):
+        for other in chance.sample(everyone, min(each, len(everyone))):
             yield Row(token_ids=(*other.token_ids[: other.target_from], *reply), target_from=other.target_from), entry
     denials = of.get(DENIAL, [])
-    wanted = round(len(answers) * (_OWN + _OTHERS) * _DENIED / (1 - _DENIED))
+    wanted = round(len(answers) * 2 * each * _DENIED / (1 - _DENIED))
     for row in chance.sample(denials, min(wanted, len(denials))):
         yield row, DENIAL
 

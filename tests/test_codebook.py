@@ -95,7 +95,6 @@ def taught(
 ) -> tuple[CodebookTrainer, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("models.codebook_training._BATCH", 4)
-        patch.setattr("models.codebook_training._OTHERS", 6)  # a random model has no others' questions to go by
         patch.setattr("models.codebook_training._RATE", 1e-2)
         patch.setattr("models.codebook._BLUR", 0.2)
         one = make(beginning)
