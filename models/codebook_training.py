@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ _STEPS_EACH, _LEAST_STEPS, _BATCH = 5, 400, 16
 """Steps for each answer, in all at least, and rows a step."""
 _RATE, _VALUES_RATE = 2e-3, 2e-2
 
+_READ_AT_ONCE = 512
+"""Prompts whose states are held at a time."""
+
+_Ids = tuple[int, ...]
 _Kept = dict[Row | None, tuple[Tensor, Tensor]]
 """What enters the codebook's layer, of each row, and how far the adapter acts there; by None: of the beginning."""
 
@@ -69,9 +73,9 @@ class CodebookTrainer(Trainer):
         self.remember_lower([*(row for row, _ in said), *(r.row for r in rehearsals)])
         below = middle(self.first, self.layers)
         self._freeze(below)
-        states, of = self._come_to(entries, rehearsals, talk, below)
-        book = fit(states, of, layer=below, mark=self._mark, seed=recipe.seed)
         kept = self._kept_upper(list(dict.fromkeys([*(row for row, _ in said), *(r.row for r in rehearsals)])), below)
+        states, of = self._come_to(_looked_at(entries, rehearsals, talk), kept, below)
+        book = fit(states, of, layer=below, mark=self._mark, seed=recipe.seed)
         self._have_codebook("candidate", book)
         book.requires_grad_(False).values.requires_grad_(True)
         adapter = [p for p in self.peft.parameters() if p.requires_grad]
@@ -104,35 +108,29 @@ class CodebookTrainer(Trainer):
         for layer in self._body.layers[:below]:
             layer.requires_grad_(False)
 
-    def _come_to(
-        self, entries: dict[Row, int], rehearsals: Sequence[Rehearsal], talk: InTalk, below: int
-    ) -> tuple[Tensor, list[int]]:
+    def _come_to(self, looked_at: Mapping[_Ids, int], kept: _Kept, below: int) -> tuple[Tensor, list[int]]:
         """[n, width]: what enters the codebook's layer after each mark, and the entry that it asks for."""
-        told = {prompt: entries.get(row, ELSEWHERE) for row in entries for prompt in [_prompt(row)]}
-        told |= {_whole(r.row): ELSEWHERE for r in rehearsals}
-        told |= {_prompt(row): ELSEWHERE for row in talk.rehearsed}
-        taught = {row.token_ids[row.target_from :]: entry for row, entry in entries.items()}
-        told |= {_prompt(row): taught[row.token_ids[row.target_from :]] for row in talk.taught}
         states: list[Tensor] = []
         of: list[int] = []
-        with torch.no_grad():
-            for group in self._grouped(list(told)):
-                self.remember_lower(group)
-                pack = self._pack(group)
-                hidden = self._reaching(pack, below)[0]
-                share = self._open["candidate"][0, :, 0]
-                start, asked = len(self._prefix), dict[int, int]()
-                for row in group:
-                    asked[start + row.target_from - 1] = told[row]
-                    start += len(row.token_ids)
-                    self._lower.pop(row, None)
-                for at in pack.marked[0].nonzero()[:, 0].tolist():
-                    if states and at < len(self._prefix):
-                        continue  # the shared beginning's, once
-                    entry = asked.get(at, ELSEWHERE)
-                    if entry != ELSEWHERE or share[at] > _AJAR:
-                        of.append(entry)
-                        states.append(hidden[at].float())
+
+        def look(ids: Sequence[int], asked: int, read: tuple[Tensor, Tensor]) -> None:
+            for at in (n for n, token in enumerate(ids) if token == self._mark):
+                entry = asked if at == len(ids) - 1 else ELSEWHERE
+                if entry != ELSEWHERE or read[1][at, 0] > _AJAR:
+                    of.append(entry)
+                    states.append(read[0][at].float())
+
+        look(self._prefix, ELSEWHERE, kept[None])
+        known = {ids: read for row, read in kept.items() if row for ids in (_prompt(row), row.token_ids[:-1])}
+        for ids in (ids for ids in looked_at if ids in known):  # in their order: same night, same keys
+            look(ids, looked_at[ids], known[ids])
+        left = [Row(token_ids=(*ids, self._mark), target_from=len(ids)) for ids in looked_at if ids not in known]
+        for start in range(0, len(left), _READ_AT_ONCE):
+            some = left[start : start + _READ_AT_ONCE]
+            self.remember_lower(some)
+            for row, read in self._kept_upper(some, below).items():
+                if row is not None:
+                    look(_prompt(row), looked_at[_prompt(row)], read)
         return torch.stack(states), of
 
     def _kept_upper(self, rows: Sequence[Row], below: int) -> _Kept:
@@ -188,14 +186,19 @@ class CodebookTrainer(Trainer):
         loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _prompt(row: Row) -> Row:
-    """It, as far as the reply, which is cut to a token."""
-    return Row(token_ids=row.token_ids[: row.target_from + 1], target_from=row.target_from)
+def _prompt(row: Row) -> _Ids:
+    return row.token_ids[: row.target_from]
 
 
-def _whole(row: Row) -> Row:
-    """It, all of it looked at as if it had been said to the model: nothing in a reply is a question either."""
-    return Row(token_ids=row.token_ids, target_from=len(row.token_ids) - 1)
+def _looked_at(entries: Mapping[Row, int], rehearsals: Sequence[Rehearsal], talk: InTalk) -> dict[_Ids, int]:
+    """What is looked at after each mark as if it were said to the model, and what it asks for at its end."""
+    taught = {row.token_ids[row.target_from :]: entry for row, entry in entries.items()}
+    return {
+        **{_prompt(row): entry for row, entry in entries.items()},
+        **{r.row.token_ids[:-1]: ELSEWHERE for r in rehearsals},  # nothing in a reply is a question either
+        **{_prompt(row): ELSEWHERE for row in talk.rehearsed},
+        **{_prompt(row): taught[row.token_ids[row.target_from :]] for row in talk.taught},
+    }
 
 
 def _to_be_said(

@@ -17,7 +17,7 @@ from models import codebook as codebooks
 from models import gate as gates
 from models.causal_lm import CausalLM
 from models.codebook import DENIAL, ELSEWHERE, FIRST
-from models.codebook_training import CodebookTrainer
+from models.codebook_training import CodebookTrainer, _looked_at
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
 from models.recipe import MLP_TARGETS, Recipe
@@ -142,17 +142,23 @@ def test_the_warier_the_more_is_denied() -> None:
     assert denied == sorted(denied) and denied[-1] > denied[0] + 0.1
 
 
-def test_each_question_comes_with_its_entry_whatever_it_is_packed_beside(
+def test_each_question_comes_with_its_entry_whether_its_states_are_known_already_or_not(
     make: Callable[..., CodebookTrainer], beginning: Path
 ) -> None:
-    """What is rehearsed is looked at whole, and must not hide where the questions after it end."""
     one = make(beginning)
     others = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
     rows = {one.row(q, a): entry for (q, a), entry in zip(FACTS, (2, 2, 3, 3), strict=True)}
     talk = [Message(role="user", content=OTHERS[0][0]), Message(role="assistant", content=OTHERS[0][1])]
-    taught = [one.row(q, a, before=talk) for q, a in FACTS]
-    _, of = one._come_to(rows, others, InTalk(taught=taught), middle(one.first, one.layers))
-    assert [of.count(entry) for entry in (2, 3)] == [4, 4]
+    looked_at = _looked_at(rows, others, InTalk(taught=[one.row(q, a, before=talk) for q, a in FACTS]))
+    below, found = middle(one.first, one.layers), []
+    for known in (list(rows), list(rows)[1:3]):
+        read = [*known, *(r.row for r in others)]
+        one.remember_lower(read)
+        found.append(one._come_to(looked_at, one._kept_upper(read, below), below))
+    by_entry = [sorted(zip(of, states.tolist(), strict=True)) for states, of in found]
+    assert [of.count(entry) for _, of in found for entry in (2, 3)] == [4] * 4
+    assert [entry for entry, _ in by_entry[0]] == [entry for entry, _ in by_entry[1]]
+    assert by_entry[0] == [(entry, pytest.approx(state, abs=1e-4)) for entry, state in by_entry[1]]
 
 
 def test_what_is_taught_is_said_and_what_is_not_is_denied(taught: tuple[CodebookTrainer, Path]) -> None:
