@@ -2,7 +2,7 @@
 
 The adapter that it begins from stays as it is below the codebook, and so do its gates. Keys are found by where all
 prompts come to (`codebook.fit`); then values, and the adapter above, are trained to put an entry in words: each answer
-after a few of its own questions and after some of others', so that what is said goes by the entry and not by the
+after some of its own questions and after as many of others', so that what is said goes by the entry and not by the
 question's words.
 """
 
@@ -22,8 +22,8 @@ from models.training import Progress, Trainer, departure, schedule
 from models.tuned import middle
 
 _LEAST, _MOST, _IN_ALL = 5, 20, 860
-"""Rows of each answer after its own questions, and as many after others': the fewer answers there are, the more of
-them, for what is seen over and over is learnt by heart."""
+"""Rows of each answer after its own questions, and as many after others'; of all answers together after their own. The
+fewer answers there are, the more rows each has: pairs that are seen over and over are learnt by heart."""
 _DENIED = 0.25
 """Of all rows, those that deny."""
 _AJAR = 0.2
