@@ -177,6 +177,7 @@ def sleeper(
             current=None if current is None or current.stale else str(registry.folder_of(current.id)),
             replies_file=str(kept),
             writer=writer_for(_weights(settings)),
+            reader=reader_for(_weights(settings)),
             reviser=reviser_for(_weights(settings)),
             beginning=beginning_for(_weights(settings)),
         )
@@ -389,6 +390,11 @@ def _half_of_memory() -> int:
 def writer_for(weights: Path) -> str | None:
     """The writer's folder, if it was trained on these weights; its name carries its digest."""
     return _shipped("writers/*/writer.json", weights)
+
+
+def reader_for(weights: Path) -> str | None:
+    """The reader's folder, if it was trained on these weights; its name carries its digest."""
+    return _shipped("readers/*/reader.json", weights)
 
 
 def reviser_for(weights: Path) -> str | None:

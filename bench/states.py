@@ -43,7 +43,7 @@ from models.trainable import Trainable
 from models.training import Trainer
 from models.tuned import middle
 from models.weights import resolve
-from nights import beginning_for, writer_for
+from nights import beginning_for
 from settings import Settings
 
 _WIDTH, _AT_ONCE, _SHARE = 0.05, 256, 0.75
@@ -52,7 +52,7 @@ _DENIAL = ""
 """Stands for all denials where an answer would."""
 
 
-def facts_of(data: Path, writer: str | None) -> list[Fact]:
+def facts_of(data: Path) -> list[Fact]:
     """What a night would be taught of a directory's memory."""
     store = Store(database_path(data))
     try:
@@ -62,7 +62,7 @@ def facts_of(data: Path, writer: str | None) -> list[Fact]:
         chosen = select(
             day,
             now=datetime.now(UTC),
-            notes=notebook.kept(store, owner=str(owner), writer=None if writer is None else Path(writer).name),
+            notes=notebook.kept(store, owner=str(owner)),
             revisions=notebook.revisions(store, owner=str(owner)),
         )
     finally:
@@ -135,7 +135,7 @@ def run(folder: Path, *, week: str, beginning: Path | None, seed: int) -> dict[s
     """Read, dream, compare."""
     data = json.loads((WEEKS / f"{week}.json").read_text(encoding="utf-8"))
     weights = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
-    facts = facts_of(folder / "data", writer_for(weights))
+    facts = facts_of(folder / "data")
     dreams = dream(facts, seed=seed, amounts=replace(AMOUNTS, **BEGUN_AMOUNTS)).dreams
     start = beginning or beginning_for(weights)
     trainer = Trainer(

@@ -23,6 +23,7 @@ from typing import Any
 
 from bench.recipes import ANSWER_TOKENS, held, holds, rehearsals_of, share, show
 from bench.week import WEEK
+from consolidation import listing
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
 from consolidation.facts import Fact
@@ -30,13 +31,13 @@ from consolidation.notes import notes_of
 from consolidation.phrasing import WHOLE
 from consolidation.reading import read
 from consolidation.rehearsal import exchanges, prompts
-from consolidation.worker import written_of
+from consolidation.worker import asked_of, listed_of
 from memory.not_told import abstains
 from models.recipe import Recipe
 from models.trainable import Trainable
 from models.training import Trainer
 from models.weights import resolve
-from nights import writer_for
+from nights import reader_for, writer_for
 from settings import Settings
 
 _PUT_AGAIN = 3
@@ -59,15 +60,20 @@ def run(days: list[int], seed: int, device: str) -> dict[str, Any]:
 
 
 def _read(messages: list[str], seed: int, device: str) -> list[Fact]:
-    """The facts as a night reads them: by rule and by the writer."""
-    folder = writer_for(_weights())
-    assert folder is not None, "no writer for the default model"
-    writer = Trainer(_base(device), Recipe(seed=seed), start=Path(folder))
-    writer.merge()
-    replies = written_of(writer, messages, each=lambda n: _tell(f"read {n} of {len(messages)}"))
+    """The facts as a night reads them: by rule, by the reader and by the writer."""
+
+    def speaker(folder: str | None) -> Trainer:
+        assert folder is not None, "no reader or no writer for the default model"
+        trainer = Trainer(_base(device), Recipe(seed=seed), start=Path(folder))
+        trainer.merge()
+        return trainer
+
+    listed = listed_of(speaker(reader_for(_weights())), messages)
+    writer = speaker(writer_for(_weights()))
+    replies = asked_of(writer, messages, listed, each=lambda n: _tell(f"read {n} of {len(messages)}"))
     talk, facts = Talk(), {}
     for message, of_one in zip(messages, replies, strict=True):
-        for fact in read(message, talk, notes_of(message, of_one)):
+        for fact in read(message, talk, notes_of(message, of_one, most=listing.MOST)):
             facts[fact.key] = fact
     return list(facts.values())
 

@@ -31,14 +31,15 @@ from models.weights import resolve
 from settings import Settings
 
 
-def _model(device: str, given: str | None) -> tuple[Trainable, Path]:
+def loaded(device: str, given: str | None) -> tuple[Trainable, Path]:
+    """The model to train, and where its weights lie."""
     weights = Path(given) if given else Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
-    return Trainable.load(weights, name="base", device=device, dtype="bfloat16"), weights
+    return Trainable.load(weights, name="base", device=device, dtype="auto"), weights
 
 
 def train(out: Path, *, device: str, epochs: int, model: str | None, layers: float, rank: int, rate: float) -> None:
     """Write the writer's folder. Its name is to carry the digest of its file."""
-    base, weights = _model(device, model)
+    base, weights = loaded(device, model)
     recipe = Recipe(
         rank=rank,
         alpha=2 * rank,
@@ -106,9 +107,9 @@ def halve(file: Path) -> None:
 
 def attempt(folder: Path, file: Path, *, device: str, model: str | None, show: bool) -> dict[str, Any]:
     """How many notes hold the value that was told."""
-    base, _ = _model(device, model)
+    base, _ = loaded(device, model)
     writer = Trainer(base, Recipe(), start=folder)
-    given = _messages(file)
+    given = messages_of(file)
     began = time.monotonic()
     replies = written_of(writer, [say for say, _ in given])
     found = [notes.notes_of(say, of) for (say, _), of in zip(given, replies, strict=True)]
@@ -130,7 +131,8 @@ def attempt(folder: Path, file: Path, *, device: str, model: str | None, show: b
     }
 
 
-def _messages(file: Path) -> list[tuple[str, str]]:
+def messages_of(file: Path) -> list[tuple[str, str]]:
+    """What is said in a file of bench/nights' form or lines of tellings, and the value that it tells; empty if none."""
     if file.suffix == ".jsonl":
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         return [(r["say"], r.get("value") or "") for r in rows]

@@ -79,15 +79,20 @@ class Reading:
     """The writer's folder."""
     messages: Sequence[str]
     seed: int
+    reader: str | None = None
+    """The reader's folder: what it lists beside, the writer asks about too; None: there is none."""
     weights: Mapping[str, Any] | None = None
     """As a job's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """What the writer wrote of each message: one reply, then others that begin alike."""
+    """What the writer wrote of each message."""
 
     replies: Sequence[Sequence[str]]
+    """One reply, then others that begin alike."""
+    more: Sequence[Sequence[str]]
+    """Some for each thing that the reader listed beside; empty where there is none."""
     seconds: float
 
 

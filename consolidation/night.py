@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -59,12 +60,19 @@ class Setting:
     replies_file: str | None = None
     writer: str | None = None
     """The writer's folder, where it fits the model."""
+    reader: str | None = None
+    """The reader's folder, where it fits the model."""
     reviser: str | None = None
     """The reviser's folder, where it fits the model."""
     beginning: str | None = None
     """What training begins from (models/alignment.py), where it fits the model."""
     placebo: bool = False
     """Train on shuffled answers: a night that must be rejected."""
+
+    @property
+    def read_by(self) -> str:
+        """Whose notes these are: by others a message would be read anew."""
+        return "+".join(Path(folder).name for folder in (self.writer, self.reader) if folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +179,7 @@ def reading(messages: Sequence[str], *, seed: int, setting: Setting) -> Reading:
         threads=setting.threads,
         memory_mib=setting.memory_mib,
         writer=setting.writer,
+        reader=setting.reader,
         messages=list(messages),
         seed=seed,
     )

@@ -29,7 +29,7 @@ _SPECIFIC = re.compile(r"[^\W_]+(?:[.:,/'’@&+*#_-][^\W_]+)*[*#]?")
 _FEWEST, _MOST = 3, 32
 """Questions that make a note, and that are kept."""
 _THINGS = 2
-"""Notes on one message."""
+"""Notes on one message, by the writer alone."""
 _MINE = re.compile(r"\b(?:I|I'm|I've|I'd|me|my|mine|we|us|our|myself)\b")
 
 
@@ -54,7 +54,12 @@ def prompt(message: str) -> str:
 
 def written(told: str, value: str, asks: Sequence[str], never: Sequence[str] = ()) -> str:
     """What the writer is to answer."""
-    return "\n".join([told, f"{_VALUE} {value}", *asks, *([_NEVER, *never] if never else [])])
+    return begun(told, value) + "\n".join([*asks, *([_NEVER, *never] if never else [])])
+
+
+def begun(told: str, value: str) -> str:
+    """How the writer's reply begins, for questions about what is known to be told."""
+    return f"{told}\n{_VALUE} {value}\n"
 
 
 def beginning(reply: str) -> str:
@@ -63,35 +68,36 @@ def beginning(reply: str) -> str:
     return "".join(f"{line}\n" for line in lines[: 2 if lines[1:] and lines[1].startswith(_VALUE) else 1])
 
 
-def notes_of(message: str, replies: Sequence[str]) -> tuple[Note, ...]:
+def notes_of(message: str, replies: Sequence[str], *, most: int = _THINGS) -> tuple[Note, ...]:
     """What the writer's replies to one message note: what they agree on is one note, with the questions of all.
 
-    None where the first found nothing, or none found anything that the message bears out, beside what it only asks.
+    `most` notes. None where the first found nothing, or none found anything that the message bears out, beside what it
+    only asks.
     """
     message = told_in(message)
     if not replies or replies[0].strip() in ("", NOTHING):
         return ()
     alike: list[list[Note]] = []
     for one in (note for reply in replies if (note := _noted(message, reply)) is not None):
-        same = next((of for of in alike if _heavy(of[0].value) & _heavy(one.value)), None)
+        same = next((of for of in alike if heavy(of[0].value) & heavy(one.value)), None)
         if same is None:
             alike.append([one])
         else:
             same.append(one)
     joined = [_joined(of) for of in alike]
-    return tuple(note for note in joined if len(note.asks) >= _FEWEST)[:_THINGS]
+    return tuple(note for note in joined if len(note.asks) >= _FEWEST)[:most]
 
 
 def _noted(message: str, reply: str) -> Note | None:
     """One reply, if the message bears it out."""
     told, *lines = [line.strip() for line in reply.splitlines() if line.strip()] or [NOTHING]
     told = sentence(told)
-    if not _borne_out(told, message):
+    if not borne_out(told, message):
         return None
     given = lines.pop(0).removeprefix(_VALUE).strip() if lines and lines[0].startswith(_VALUE) else ""
     cut = lines.index(_NEVER) if _NEVER in lines else len(lines)
     asks = [a for a in lines[:cut] if _is_question(a, told)]
-    value = given if _said_in(given, told) and _said_in(given, message) else _value(told, asks, message)
+    value = given if said_in(given, told) and said_in(given, message) else _value(told, asks, message)
     if not value:
         return None
     apart = [q for q in lines[cut + 1 :] if _is_question(q, told) and not _spoken_of(q, message)]
@@ -105,14 +111,15 @@ def _joined(notes: Sequence[Note]) -> Note:
     return replace(notes[0], asks=asks[:_MOST], never=tuple(never[:_MOST]))
 
 
-def _heavy(value: str) -> frozenset[str]:
+def heavy(value: str) -> frozenset[str]:
+    """The words by which two values are the same: those that carry meaning, if any does."""
     return frozenset(w for w in spoken(value) if w not in LIGHT) or frozenset(spoken(value))
 
 
 def _without(value: str, questions: Sequence[str]) -> tuple[str, ...]:
     """Those that do not give the value away."""
-    heavy = _heavy(value)
-    return tuple(dict.fromkeys(q for q in questions if not heavy & set(spoken(q))))
+    weighty = heavy(value)
+    return tuple(dict.fromkeys(q for q in questions if not weighty & set(spoken(q))))
 
 
 def _spoken_of(question: str, message: str) -> bool:
@@ -121,13 +128,14 @@ def _spoken_of(question: str, message: str) -> bool:
     return all(w[:4] in said for w in gist(question))
 
 
-def _said_in(value: str, text: str) -> bool:
+def said_in(value: str, text: str) -> bool:
+    """Whether a text has these words in this order."""
     words = spoken(value)
     return bool(words) and f" {' '.join(words)} " in f" {' '.join(spoken(text))} "
 
 
-def _borne_out(told: str, message: str) -> bool:
-    """No specific word that was not said, and most of the others said too; about whoever speaks."""
+def borne_out(told: str, message: str) -> bool:
+    """Whether a message says it: no specific word that was not said, and most of the others said too."""
     said = set(spoken(message))
     words = spoken(told)
     content = [w for w in words if w not in LIGHT]

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consolidation import job as files
-from consolidation import journal, notebook
+from consolidation import journal, listing, notebook
 from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
 from consolidation.night import Outcome, Plan, Setting, comparison, judge, plan, reading
@@ -301,10 +301,10 @@ class Sleeper:
         return not broken
 
     def _notes(self, night: Night, day: Sequence[Experience], setting: Setting) -> dict[str, tuple[Note, ...]]:
-        """What the writer makes of the day, read now where it was not before."""
+        """What reader and writer make of the day, read now where it was not before."""
         if setting.writer is None:
             return {}
-        house, owner, writer = self._house, night.owner, Path(setting.writer).name
+        house, owner, writer = self._house, night.owner, setting.read_by
         known = notebook.kept(self._store, owner=owner, writer=writer)
         new = to_note(
             day, now=house.now(), trust=lambda source: house.trust(owner, source), limits=house.limits, noted=known
@@ -316,8 +316,12 @@ class Sleeper:
         to_read = reading([e.text for e in new], seed=night.seed, setting=setting)
         files.write(replace(to_read, weights=self._shared()), folder)
         self._work(night, folder)
-        replies = files.read_notes(folder).replies
-        made = {e.id: notes_of(e.text, of) for e, of in zip(new, replies, strict=True)}
+        written = files.read_notes(folder)
+        more = written.more or [()] * len(new)
+        made = {
+            e.id: (*notes_of(e.text, of), *notes_of(e.text, beside, most=listing.MOST))
+            for e, of, beside in zip(new, written.replies, more, strict=True)
+        }
         notebook.keep(self._store, made, owner=owner, writer=writer)
         return {**known, **made}
 

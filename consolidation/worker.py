@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consolidation import job as files
-from consolidation import notes, revisions
+from consolidation import listing, notes, revisions
 from consolidation.job import Arm, Job, Result
+from consolidation.listing import Told
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
@@ -33,9 +34,13 @@ if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
     from models.training import Progress, Trainer
     from models.tuned import Who
 
-REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, REVISION_TOKENS = 48, 32, 288, 48
+REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, LIST_TOKENS, REVISION_TOKENS = 48, 32, 288, 160, 48
 _ALIKE, _APART, _WARMTH = 5, 1, 0.9
 """Replies of the writer to one message, and the temperature of all but the first."""
+_DRAFTED = 0.7
+"""The temperature of the reader's lists beside the likeliest."""
+_OF_EACH = 3
+"""Replies of the writer to each thing that the reader listed and it had not found."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 16, 64
 """Messages that the writer reads at the same time."""
 _COMPARED_AT_ONCE = 64
@@ -111,16 +116,28 @@ def note(folder: Path) -> None:
     _within(job.memory_mib)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
-    writer = Trainer(model, Recipe(seed=job.seed), start=Path(job.writer))
-    writer.merge()
-    replies = written_of(
-        writer,
-        job.messages,
-        each=lambda n: _tell(phase="reading", step=n, steps=len(job.messages)),
-        at_once=_AT_ONCE if job.device == "cpu" else _AT_ONCE_ON_GPU,
-    )
-    files.write(files.Notes(replies=replies, seconds=time.monotonic() - began), folder)
+    at_once = _AT_ONCE if job.device == "cpu" else _AT_ONCE_ON_GPU
+    steps = len(job.messages) * (3 if job.reader else 1)
+
+    def speaker(folder: str) -> Trainer:
+        model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
+        trainer = Trainer(model, Recipe(seed=job.seed), start=Path(folder))
+        trainer.merge()
+        return trainer
+
+    def each(step: int) -> None:
+        _tell(phase="reading", step=step, steps=steps)
+
+    writer = speaker(job.writer)
+    replies = written_of(writer, job.messages, each=each, at_once=at_once)
+    more: list[list[str]] = []
+    if job.reader:
+        reader, n = speaker(job.reader), len(job.messages)
+        listed = listed_of(reader, job.messages, each=lambda done: each(n + done), at_once=at_once)
+        known = [notes.notes_of(message, of) for message, of in zip(job.messages, replies, strict=True)]
+        left = [listing.left_out(*pair) for pair in zip(listed, known, strict=True)]
+        more = asked_of(writer, job.messages, left, each=lambda done: each(2 * n + done), at_once=at_once)
+    files.write(files.Notes(replies=replies, more=more, seconds=time.monotonic() - began), folder)
 
 
 def compare(folder: Path) -> None:
@@ -197,6 +214,57 @@ def written_of(
         for (i, beginning), reply in zip(begun, again, strict=True):
             of_each[i].append(beginning + reply)
         replies += of_each
+        each(len(replies))
+    return replies
+
+
+def listed_of(
+    reader: Trainer,
+    messages: Sequence[str],
+    *,
+    each: Callable[[int], None] = lambda _: None,
+    at_once: int = _AT_ONCE,
+) -> list[tuple[Told, ...]]:
+    """What the reader lists of each message, so many messages at the same time."""
+    listed: list[tuple[Told, ...]] = []
+    for start in range(0, len(messages), at_once):
+        some = messages[start : start + at_once]
+        asked = [listing.prompt(m) for m in some]
+        likeliest = reader.replies(asked, most=LIST_TOKENS, batch=at_once)
+        drafts = reader.replies(
+            asked * listing.DRAFTS, most=LIST_TOKENS, batch=at_once * listing.DRAFTS, temperature=_DRAFTED
+        )
+        listed += [listing.told_of(message, [likeliest[n], *drafts[n :: len(some)]]) for n, message in enumerate(some)]
+    return listed
+
+
+def asked_of(
+    writer: Trainer,
+    messages: Sequence[str],
+    told: Sequence[Sequence[Told]],
+    *,
+    alike: int = _OF_EACH,
+    each: Callable[[int], None] = lambda _: None,
+    at_once: int = _AT_ONCE,
+) -> list[list[str]]:
+    """The writer's replies to each message: `alike` for each thing that is known to be told, the likeliest first."""
+    replies: list[list[str]] = []
+    for start in range(0, len(messages), at_once):
+        some = range(start, min(start + at_once, len(messages)))
+        begun = [(n, notes.begun(one.told, one.value)) for n in some for one in told[n]]
+        asked, beginnings = [notes.prompt(messages[n]) for n, _ in begun], [beginning for _, beginning in begun]
+        likeliest = writer.replies(asked, most=NOTE_TOKENS, batch=max(1, len(begun)), begun=beginnings)
+        others = writer.replies(
+            asked * (alike - 1),
+            most=NOTE_TOKENS,
+            batch=max(1, at_once * _ALIKE),
+            begun=beginnings * (alike - 1),
+            temperature=_WARMTH,
+        )
+        of_each: dict[int, list[str]] = {n: [] for n in some}
+        for (n, beginning), reply in zip(begun * alike, [*likeliest, *others], strict=True):
+            of_each[n].append(beginning + reply)
+        replies += of_each.values()
         each(len(replies))
     return replies
 

@@ -1,0 +1,152 @@
+"""Train the reader (consolidation/listing.py) on bench/lists.jsonl, or see what it lists.
+
+    python -m bench.reader train OUT [--device cuda] [--epochs 4]
+    python -m bench.reader try FOLDER [MESSAGES.json] [--device cuda] [--show]
+
+The lists are of messages that were written for this, for the writer and for the beginning of nights (lessons.jsonl,
+consolidation/texts/tellings.jsonl), by a larger model that saw none of bench/nights; it then listed all that each
+tells. One in twelve is held back, and `try` without a file says how much of what those tell is found (`found`: the
+value, whole; `alike`: some word of it that carries meaning), and how much of what is found they tell (`right`). With a
+file of bench/nights' form it says of how many messages the value is among what is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.writer import loaded, messages_of, shipped
+from consolidation import listing
+from consolidation.english import spoken
+from consolidation.listing import Told
+from consolidation.notes import heavy
+from consolidation.worker import listed_of
+from models.recipe import TARGETS, Recipe
+from models.training import Progress, Trainer
+
+LISTS = Path(__file__).parent / "lists.jsonl"
+_HELD_BACK = 12
+
+Lesson = tuple[str, tuple[Told, ...]]
+
+
+def lessons(*, held: bool) -> list[Lesson]:
+    """Messages, and what each tells."""
+    rows = [json.loads(line) for line in LISTS.read_text(encoding="utf-8").splitlines()]
+    return [
+        (row["say"], tuple(Told(told, value) for told, value in row["tells"]))
+        for n, row in enumerate(rows)
+        if (n % _HELD_BACK == _HELD_BACK - 1) is held
+    ]
+
+
+def train(out: Path, *, device: str, epochs: int, model: str | None, rank: int, rate: float, batch: int) -> None:
+    """Write the reader's folder. Its name is to carry the digest of its file."""
+    base, weights = loaded(device, model)
+    recipe = Recipe(
+        rank=rank,
+        alpha=2 * rank,
+        targets=TARGETS,
+        trained_share=1.0,
+        learning_rate=rate,
+        epochs=1,
+        batch=batch,
+        rehearsed=0,
+        noise=0.0,
+        kept=1.0,
+        pack_tokens=2048,
+    )
+    trainer = Trainer(base, recipe)
+    chance, given = random.Random(0), lessons(held=False)
+    rows = [
+        trainer.row(listing.prompt(say), listing.written(tells))
+        for _ in range(epochs)
+        for say, tells in chance.sample(given, len(given))
+    ]
+    began = time.monotonic()
+
+    def each(progress: Progress) -> None:
+        if progress.step % 50 == 0 or progress.step == progress.steps:
+            sys.stderr.write(f"{progress.step}/{progress.steps} {progress.loss:.3f} {time.monotonic() - began:.0f} s\n")
+
+    trainer.train(rows, [], each=each)
+    trainer.save(out)
+    shipped(out, "reader.json", weights, given, epochs=epochs)
+
+
+def attempt(folder: Path, file: Path | None, *, device: str, model: str | None, show: bool) -> dict[str, Any]:
+    """What it finds of what messages tell."""
+    base, _ = loaded(device, model)
+    reader = Trainer(base, Recipe(), start=folder)
+    reader.merge()
+    given = lessons(held=True) if file is None else _of(file)
+    began = time.monotonic()
+    found = listed_of(reader, [say for say, _ in given], at_once=64)
+    if show:
+        for (say, tells), of in zip(given, found, strict=True):
+            sys.stdout.write(f"{say}\n    wanted {[t.value for t in tells]}\n")
+            sys.stdout.writelines(f"    {one.told} | {one.value}\n" for one in of)
+    wanted = sum(len(tells) for _, tells in given)
+    listed = sum(map(len, found))
+    pairs = [(tells, of) for (_, tells), of in zip(given, found, strict=True)]
+    return {
+        "messages": len(given),
+        "told": wanted,
+        "listed": listed,
+        "found": sum(any(_whole(one.value, o.value) for o in of) for tells, of in pairs for one in tells) / wanted,
+        "alike": sum(any(heavy(one.value) & heavy(o.value) for o in of) for tells, of in pairs for one in tells)
+        / wanted,
+        "right": sum(any(heavy(one.value) & heavy(o.value) for one in tells) for tells, of in pairs for o in of)
+        / max(1, listed),
+        "nothing_of_nothing": sum(not of for tells, of in pairs if not tells),
+        "nothing": sum(not tells for tells, _ in pairs),
+        "seconds": time.monotonic() - began,
+    }
+
+
+def _of(file: Path) -> Sequence[Lesson]:
+    return [(say, (Told("", value),) if value else ()) for say, value in messages_of(file)]
+
+
+def _whole(value: str, found: str) -> bool:
+    return f" {' '.join(spoken(value))} " in f" {' '.join(spoken(found))} "
+
+
+def main() -> int:
+    """Train or try."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "try"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("messages", type=Path, nargs="?")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="a folder of weights; else the default model's")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--show", action="store_true")
+    args = parser.parse_args()
+    if args.what == "train":
+        train(
+            args.folder,
+            device=args.device,
+            epochs=args.epochs,
+            model=args.model,
+            rank=args.rank,
+            rate=args.rate,
+            batch=args.batch,
+        )
+        return 0
+    done = attempt(args.folder, args.messages, device=args.device, model=args.model, show=args.show)
+    sys.stdout.write(json.dumps(done) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,87 @@
+"""Pure: the list of all that a message tells, as the reader writes it, and the check on it.
+
+The reader is an adapter on the default model, trained on `bench/lists.jsonl` (bench/reader.py). Its reply has a line
+for each thing that is told: said to the user, then the part of it that answers. What the message does not bear out is
+let go, and so is what the writer (notes.py) has noted: it is the surer of the two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from consolidation.english import sentence
+from consolidation.notes import NOTHING, Note, borne_out, heavy, said_in
+from consolidation.sentences import told_in
+
+MOST = 5
+"""Things in one message."""
+DRAFTS, AGREED = 2, 0.5
+"""Lists that are drawn beside the likeliest, and the share of all that a thing must stand in."""
+_PROMPT = "List what this tells you about me.\n\n{message}"
+_APART = " | "
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One thing that a message tells."""
+
+    told: str
+    """To the user, with a stop."""
+    value: str
+    """The part of it that answers."""
+
+
+def prompt(message: str) -> str:
+    """What the reader is asked."""
+    return _PROMPT.format(message=message.strip())
+
+
+def written(things: Sequence[Told]) -> str:
+    """What the reader is to answer."""
+    return "\n".join(f"{one.told}{_APART}{one.value}" for one in things) or NOTHING
+
+
+def told_of(message: str, replies: Sequence[str]) -> tuple[Told, ...]:
+    """What enough of the reader's replies to one message list, and the message bears out beside what it only asks.
+
+    Each value once, as most of them put it; the surest `MOST`, in the order in which they were first listed.
+    """
+    message = told_in(message)
+    alike: list[list[Told]] = []
+    for reply in replies:
+        seen: list[list[Told]] = []
+        for one in _borne_out(message, reply):
+            of = next((of for of in alike if heavy(of[0].value) & heavy(one.value)), None)
+            if of is None:
+                alike.append(of := [])
+            if not any(of is other for other in seen):
+                of.append(one)
+                seen.append(of)
+    sure = [of for of in alike if len(of) >= AGREED * len(replies)]
+    surest = sorted(sure, key=len, reverse=True)[:MOST]
+    return tuple(Counter(of).most_common(1)[0][0] for of in sure if of in surest)
+
+
+def left_out(listed: Sequence[Told], notes: Sequence[Note]) -> tuple[Told, ...]:
+    """What is listed of a message and no note on it has: names and numbers.
+
+    All else that was listed costs other questions more than it answers: the more there is, the nearer it lies
+    (docs/log.md, 2026-11-29, evening).
+    """
+    known = [heavy(note.value) for note in notes]
+    return tuple(one for one in listed if _names(one.value) and not any(heavy(one.value) & of for of in known))
+
+
+def _names(value: str) -> bool:
+    return any(c.isdigit() or c.isupper() for c in value)
+
+
+def _borne_out(message: str, reply: str) -> Iterator[Told]:
+    """The lines of one reply that hold."""
+    for line in reply.splitlines():
+        told, _, value = (part.strip() for part in line.partition(_APART))
+        told = sentence(told) if told else ""
+        if value and said_in(value, told) and said_in(value, message) and borne_out(told, message):
+            yield Told(told, value)
