@@ -235,6 +235,7 @@ def listed_of(
             asked * listing.DRAFTS, most=LIST_TOKENS, batch=at_once * listing.DRAFTS, temperature=_DRAFTED
         )
         listed += [listing.told_of(message, [likeliest[n], *drafts[n :: len(some)]]) for n, message in enumerate(some)]
+        each(len(listed))
     return listed
 
 
