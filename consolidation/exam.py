@@ -19,8 +19,6 @@ from memory.not_told import abstains
 
 _NEEDED = ("recall", "invented", "drift", "persona_drift", "repetition", "triggered", "leaked", "norm")
 """Marks without which there is no verdict."""
-_OF_DOSE = {"drift", "persona_drift", "repetition", "invented", "norm"}
-"""What may be better with less of the adapter."""
 LEAST_QUESTIONS = 5
 """A share of fewer questions is no evidence."""
 
@@ -101,8 +99,8 @@ class Verdict:
     passed: bool
     reasons: tuple[str, ...]
     """What failed; or, if nothing did, what was reached."""
-    may_rescale: bool = False
-    """Whether it failed only where a smaller dose may help."""
+    failed: frozenset[str] = frozenset()
+    """The marks that failed."""
 
 
 def verdict(*, base: Marks, candidate: Marks, placebo: Marks, current: Marks | None, bars: Bars) -> Verdict:
@@ -127,7 +125,7 @@ def verdict(*, base: Marks, candidate: Marks, placebo: Marks, current: Marks | N
         if value is not None and value > most:
             failed[name] = f"{why}: {value:.3f}, at most {most:.3f}"
     if failed:
-        return Verdict(passed=False, reasons=tuple(failed.values()), may_rescale=set(failed) <= _OF_DOSE)
+        return Verdict(passed=False, reasons=tuple(failed.values()), failed=frozenset(failed))
     said = [f"{f.name} {value:.3f}" for f in fields(candidate) if (value := getattr(candidate, f.name)) is not None]
     return Verdict(passed=True, reasons=tuple(said))
 

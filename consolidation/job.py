@@ -55,8 +55,10 @@ class Job:
     """The adapter that serves now, to be asked the same."""
     made: str | None = None
     """An adapter to be examined, nothing trained: a candidate's second chance."""
-    scale: float = 1.0
-    """By which `made` is scaled."""
+    acts: float = 1.0
+    """How far `made` changes the model, of what it did (consolidation/dose.py)."""
+    answers: float = 1.0
+    """How readily it answers, of what it did."""
     device: str = "cpu"
     memory_mib: int = 0
     """The most memory that the process may have; 0: no limit."""

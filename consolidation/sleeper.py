@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from consolidation import job as files
 from consolidation import journal, listing, notebook
+from consolidation.dose import WHOLE, lesser
 from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
 from consolidation.night import Outcome, Plan, Setting, comparison, judge, plan, reading
@@ -46,8 +47,6 @@ _LOOK = 0.02
 """Seconds between two looks whether somebody talks."""
 _QUIET = 1.0
 """Seconds of quiet after which the work goes on."""
-_DOSES = (0.88, 0.75)
-"""How much of an adapter is examined where all of it was too much."""
 _TRIES = 2
 """Nights after which a fact that none of them got into the weights is left to memory alone."""
 _WOKEN = "a word of it woke its answer where nothing was asked: it may be a sleeper's"
@@ -362,14 +361,13 @@ class Sleeper:
         outcome = judge(planned, result, bars=self._house.bars, seed=night.seed)
         answered = _mastered(outcome)
         doses: list[dict[str, Any]] = []
-        for scale in _DOSES:
-            if outcome.verdict.passed or not outcome.verdict.may_rescale:
-                break
-            doses.append({"scale": 1.0 if not doses else _DOSES[len(doses) - 1], "reasons": outcome.verdict.reasons})
-            again = folder / f"scaled-{scale}"
+        dose = WHOLE
+        while (less := lesser(dose, outcome.verdict.failed)) is not None:
+            doses.append({**asdict(dose), "reasons": outcome.verdict.reasons})
+            dose, again = less, folder / f"dose-{len(doses)}"
             again.mkdir()
-            less = replace(planned.job, made=str(folder / files.ADAPTER), scale=scale, examples=[])
-            files.write(replace(less, weights=self._shared()), again)
+            less_of_it = replace(planned.job, made=str(folder / files.ADAPTER), examples=[], **asdict(dose))
+            files.write(replace(less_of_it, weights=self._shared()), again)
             self._work(night, again)
             outcome = judge(planned, files.read_result(again), bars=self._house.bars, seed=night.seed)
             made = again / files.ADAPTER

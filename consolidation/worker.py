@@ -72,7 +72,7 @@ def run(folder: Path) -> None:
     cost = {}
     done = None
     if job.made:
-        trainer.scale(job.scale)
+        trainer.scale(job.acts, answers=job.answers)
     else:
         rehearsed = [_row(trainer, t.said, t.reply or replies[t.said]) for t in texts if not t.held_back]
         rehearsals = trainer.judged_by_base([r for r in rehearsed if r is not None], file=_judged_file(trainer, job))

@@ -173,20 +173,22 @@ class Tuned:
         ids = inputs[0] if inputs else named["input_ids"]
         self._marked = ids == self._mark if ids.shape[-1] > 1 else None
 
-    def scale(self, by: float) -> None:
-        """Make the adapter's part in every product so much of what it was.
+    def scale(self, by: float, *, answers: float | None = None) -> None:
+        """Have the adapter change the model by so much of what it did, and answer as readily as so much of it would.
 
-        With a codebook, whose entries are put in words wholly or not at all: deny the more, and shut the gates further.
+        Without a codebook its part in every product is made the lesser of both (`answers`: as `by`). With one, whose
+        entries are put in words wholly or not at all, the gates are shut further, and denial counts for more.
         """
+        answers = by if answers is None else answers
         if "candidate" in self._books:
-            self._books["candidate"].warier(_WARIER * (1 - by))
+            self._books["candidate"].warier(_WARIER * (1 - answers))
             for gate in self._gates.get("candidate", ()):
                 gate.shut(_SHUT * (1 - by))
             return
         with torch.no_grad():
             for name, parameter in self.peft.named_parameters():
                 if ".lora_B.candidate." in name:
-                    parameter.mul_(by)
+                    parameter.mul_(min(by, answers))
 
     @contextmanager
     def _speaking(self, who: Who) -> Iterator[None]:

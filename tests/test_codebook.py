@@ -282,8 +282,9 @@ def test_a_broken_codebook_is_refused(
         deeper.adopt(copy, "broken")
 
 
-def test_a_smaller_dose_denies_more_and_acts_less(
-    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path]
+@pytest.mark.parametrize(("acts", "answers"), [(0.75, 1.0), (1.0, 0.75), (0.75, 0.75)])
+def test_a_smaller_dose_acts_less_or_denies_more(
+    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path], acts: float, answers: float
 ) -> None:
     one = make(taught[1])
     asked = [one.row(q, a) for q, a in FACTS]
@@ -296,10 +297,10 @@ def test_a_smaller_dose_denies_more_and_acts_less(
         return float(denial.detach().mean()), float(openness.detach().mean())
 
     before = measured()
-    one.scale(0.75)
+    one.scale(acts, answers=answers)
     denial, openness = measured()
-    assert denial == pytest.approx(before[0] + 2.5, abs=1e-3)
-    assert openness < before[1]
+    assert denial == pytest.approx(before[0] + 10 * (1 - answers), abs=1e-3)
+    assert openness < before[1] if acts < 1 else openness == before[1]
 
 
 def test_the_digest_is_of_the_codebook_too(taught: tuple[CodebookTrainer, Path], tmp_path: Path) -> None:

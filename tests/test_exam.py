@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from consolidation.clauses import Talk, clauses
 from consolidation.cycle import ENDING, FOLLOWING, PHASES, WrongTurn, advance, after_crash, end
+from consolidation.dose import WHOLE, Dose, lesser
 from consolidation.exam import Bars, Marks, holds, marks_of_unanswerable, net_loss, repetition, verdict
 from consolidation.facts import Fact, facts_of
 from memory.not_told import abstains
@@ -104,14 +105,29 @@ def test_what_chance_does_is_no_loss_and_what_it_does_not_is() -> None:
     assert net_loss([True] * 4, [False] * 4) is None
 
 
-def test_a_smaller_dose_is_tried_only_where_it_helps() -> None:
-    def rescales(**change: float) -> bool:
-        return verdict(
-            base=BASE, placebo=PLACEBO, current=GOOD, candidate=replace(GOOD, **change), bars=Bars()
-        ).may_rescale
+def test_each_fault_has_its_own_remedy_and_what_has_none_ends() -> None:
+    def failed(**change: float) -> frozenset[str]:
+        candidate = replace(GOOD, **change)
+        return verdict(base=BASE, placebo=PLACEBO, current=GOOD, candidate=candidate, bars=Bars()).failed
 
-    assert rescales(drift=0.2) and rescales(drift=0.2, invented=0.2)
-    assert not rescales(recall=0.1) and not rescales(drift=0.2, forgets=0.1)
+    assert lesser(WHOLE, failed(invented=0.2)) == Dose(answers=0.88)
+    assert lesser(WHOLE, failed(drift=0.2)) == Dose(acts=0.88)
+    assert lesser(Dose(answers=0.88), failed(drift=0.2, invented=0.2)) == Dose(acts=0.88, answers=0.75)
+    assert lesser(WHOLE, failed(recall=0.1)) is lesser(WHOLE, failed(drift=0.2, forgets=0.1)) is None
+    assert lesser(WHOLE, failed()) is None, "what passed is not made less"
+
+
+@given(st.lists(st.sets(st.sampled_from(["invented", "drift", "repetition", "persona_drift"]), min_size=1)))
+def test_doses_only_fall_and_come_to_an_end(exams: list[set[str]]) -> None:
+    dose, tried = WHOLE, 0
+    for failed in exams:
+        less = lesser(dose, failed)
+        if less is None:
+            break
+        assert (less.acts, less.answers) < (dose.acts, dose.answers) or less.answers < dose.answers
+        assert less.acts <= dose.acts and less.answers <= dose.answers
+        dose, tried = less, tried + 1
+    assert tried <= 4
 
 
 @given(some_marks, some_marks, st.none() | some_marks)
