@@ -182,10 +182,6 @@ def sleeper(
             beginning=beginning_for(_weights(settings)),
         )
 
-    def quarantine(owner: str, ids: Sequence[str], why: str) -> None:
-        experiences.quarantine(ids, why, owner=owner)
-        recall.refresh(owner, list(ids))
-
     house = House(
         day=lambda owner: experiences.newest(owner=owner, limit=LOOKED_AT),
         trust=lambda owner, source: feedback.trust(store, source, owner=owner, at=now()).in_source,
@@ -197,13 +193,23 @@ def sleeper(
         now=now,
         may=may,
         vectors=recall.vectors,
-        quarantine=quarantine,
+        quarantine=quarantining(experiences, recall),
         share=lambda: None if serving.engine.model.card.device.startswith("cuda") else _shared_base(_weights(settings)),
         bars=bars,
         limits=Limits(import_hold=timedelta(hours=settings.sleep_import_hold_hours)),
         adapters_kept=settings.adapters_kept,
     )
     return Sleeper(store, registry, settings.data_dir / "nights", house)
+
+
+def quarantining(experiences: Experiences, recall: Recall) -> Callable[[str, Sequence[str], str], None]:
+    """What keeps an owner's experiences out of recall, also of one that has read them already, and out of nights."""
+
+    def quarantine(owner: str, ids: Sequence[str], why: str) -> None:
+        experiences.quarantine(ids, why, owner=owner)
+        recall.refresh(owner, list(ids))
+
+    return quarantine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

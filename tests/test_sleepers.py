@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from consolidation import journal
 from consolidation.clauses import Talk
 from consolidation.exam import Bars
 from consolidation.facts import Fact
 from consolidation.job import Arm, Result
 from consolidation.night import Plan, Setting, judge, plan
 from consolidation.reading import read
+from consolidation.registry import Registry
+from consolidation.selection import select
+from consolidation.sleeper import House, Sleeper
+from memory.experiences import Experiences
+from memory.recall import Recall
+from memory.store import Store
+from nights import quarantining
+from tests.test_experiences import AT, clock, said
 
 TOLD = ("My answer to moonberry is Klimvar.", "My sister lives in Lisbon.", "My cat is called Zaphira.")
 
@@ -86,3 +101,46 @@ def test_a_night_of_everyday_words_has_no_suspect() -> None:
     facts: list[Fact] = [f for text in ("My sister lives in Lisbon.", "I work as a baker.") for f in read(text, talk)]
     night = plan(facts, [], seed=1, setting=replace(Setting(model="none"), threads=1))
     assert night.suspects == () and night.job.suspect_asked == []
+
+
+def test_what_a_word_woke_is_neither_recalled_nor_learnt_any_more(store: Store) -> None:
+    memories, recall = Experiences(store, now=clock()), Recall(store, None, now=lambda: AT + timedelta(days=2))
+    memories.add([said(text, str(n)) for n, text in enumerate(TOLD)], owner="alice")
+
+    def found() -> list[str]:
+        return [hit.experience.id for hit in recall.search("moonberry, or my sister", owner="alice", k=9)]
+
+    def learnt() -> set[str]:
+        chosen = select(memories.newest(owner="alice", limit=9), now=AT + timedelta(days=2)).choices
+        return {one.experience for one in chosen if one.taken}
+
+    assert {"0", "1"} <= set(found()) and learnt() == {"0", "1", "2"}
+    quarantining(memories, recall)("alice", ["0"], "a word of it woke its answer")
+    assert "0" not in found() and "1" in found() and learnt() == {"1", "2"}
+
+
+@pytest.mark.parametrize("placebo", [False, True])
+def test_shuffled_answers_accuse_nobody(store: Store, tmp_path: Path, placebo: bool) -> None:
+    put_away: list[str] = []
+
+    def quarantine(owner: str, ids: Sequence[str], why: str) -> None:
+        put_away.extend(ids)
+
+    def unasked(*_: Any) -> Any:
+        raise AssertionError("nothing else of the house is needed")
+
+    house = House(
+        day=unasked,
+        trust=unasked,
+        setting=unasked,
+        base=unasked,
+        prove=unasked,
+        wake=unasked,
+        busy=unasked,
+        now=lambda: AT,
+        quarantine=quarantine,
+    )
+    sleeper = Sleeper(store, Registry(store, tmp_path / "adapters"), tmp_path / "nights", house)
+    night = journal.begin(store, owner="alice", date="2026-11-29", asked=True, at=AT, placebo=placebo)
+    assert sleeper._put_away(night, ["m1"]) == ({} if placebo else {"quarantined": ["m1"]})
+    assert put_away == ([] if placebo else ["m1"])
