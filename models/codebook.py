@@ -1,10 +1,13 @@
 """What an adapter was taught, one entry each: where a reply begins, the nearest entry is added to what the model holds.
 
-h <- h + V[argmax_k s cos(K_k, z(h)) + b_k], where h enters one of the upper layers at the last token before a reply. An
-entry is one answer; the first two stand for what is not the adapter's business, which adds nothing, and for questions
-that it cannot answer. The layers above put what was added in words. Keys are found apart from values, so that entries
-do not crowd each other out, and which entry spoke can be told (GRACE: Hartvigsen et al. 2023; memory layers: Lample et
-al. 2019). It needs states in which different wordings of a question are alike (`alignment`).
+h <- h + V[argmax_k s cos(K_k, z(h)) + b_k + n max_i cos(X_ki, z(h))], where h enters one of the upper layers at the
+last token before a reply. An entry is one answer; the first two stand for what is not the adapter's business, which
+adds nothing, and for questions that it cannot answer. The layers above put what was added in words. An entry is found
+by its key, one direction that sets it apart from all others, and by the nearest of the examples that it was taught by:
+what is worded like one of them is not denied for lying off that direction (a model's own classifier and its nearest
+neighbours together: Khandelwal et al. 2020). Keys are found apart from values, so that entries do not crowd each other
+out, and which entry spoke can be told (GRACE: Hartvigsen et al. 2023; memory layers: Lample et al. 2019). It needs
+states in which different wordings of a question are alike (`alignment`).
 """
 
 from __future__ import annotations
@@ -39,8 +42,14 @@ _BLUR = 1.5
 _LONG = 24.0
 """How long a state is beside its blur: the root of a small model's width."""
 _SHARP = 15.0
-_SHAPES = ("mean", "deviation", "keys", "bias", "sharpness", "values")
-_MOST_ENTRIES = 1 << 16
+_NEARNESS = 5.0
+"""What the nearest example counts, in nats for a cosine of 1."""
+_NO_NEARER = 0.5
+"""As near is whatever is none of the adapter's business: it has no examples, for nobody can have seen all of it."""
+_NAMES = ("mean", "deviation", "keys", "bias", "sharpness", "values")
+_EXAMPLES = ("examples", "of")
+"""What codebooks had not before."""
+_MOST_ENTRIES, _MOST_EXAMPLES = 1 << 16, 1 << 18
 
 
 class Codebook(nn.Module):
@@ -48,12 +57,16 @@ class Codebook(nn.Module):
 
     mean: Tensor
     deviation: Tensor
+    examples: Tensor
+    of: Tensor
 
     def __init__(self, layer: int, mark: int, mean: Tensor, deviation: Tensor, *, entries: int) -> None:
         super().__init__()
         self.layer, self.mark = layer, mark
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
+        self.register_buffer("examples", torch.empty(0, len(mean), dtype=torch.float16))
+        self.register_buffer("of", torch.empty(0, dtype=torch.int64))
         self.keys = nn.Parameter(torch.empty(entries, len(mean)))
         self.bias = nn.Parameter(torch.zeros(entries))
         self.sharpness = nn.Parameter(torch.tensor(_SHARP))
@@ -61,7 +74,9 @@ class Codebook(nn.Module):
 
     def scores(self, hidden: Tensor) -> Tensor:
         """[..., size] of any dtype -> how near each entry is, [..., entries], float32."""
-        return self._scored(F.normalize(self.scaled(hidden), dim=-1))
+        unit = F.normalize(self.scaled(hidden), dim=-1)
+        with torch.autocast(unit.device.type, enabled=False):
+            return self._by_keys(unit) + self._by_examples(unit @ self.examples.float().T)
 
     def chosen(self, hidden: Tensor) -> Tensor:
         """The nearest entry of each, [...]."""
@@ -83,19 +98,38 @@ class Codebook(nn.Module):
         """In deviations from the mean."""
         return ((hidden.float() - self.mean) / self.deviation).clamp(-FARTHEST, FARTHEST)
 
-    def _scored(self, unit: Tensor) -> Tensor:
+    def _by_keys(self, unit: Tensor) -> Tensor:
         with torch.autocast(unit.device.type, enabled=False):
             return self.sharpness * (unit @ F.normalize(self.keys, dim=-1).T) + self.bias
+
+    def _by_examples(self, near: Tensor) -> Tensor:
+        """[..., examples] -> [..., entries]: what the nearest of its examples adds to each."""
+        if not len(self.of):
+            return near.new_zeros(*near.shape[:-1], len(self.bias))
+        nearest = near.new_full((*near.shape[:-1], len(self.bias)), -1.0)
+        nearest = nearest.scatter_reduce(-1, self.of.expand(near.shape), near, "amax")
+        nearest[..., ELSEWHERE] = _NO_NEARER
+        return _NEARNESS * nearest
+
+    def exemplify(self, states: Tensor, entries: Tensor) -> None:
+        """Keep the states, [n, size], by which its answers and denials, [n], were taught."""
+        own = entries != ELSEWHERE
+        self.examples = F.normalize(self.scaled(states[own]), dim=-1).half()
+        self.of = entries[own]
 
     def for_serving(self, *, pack: bool) -> LookUp:
         """The same function without gradients; packed, where a row must not depend on how many there are."""
         if not pack:
             return self.requires_grad_(False)
-        near = PackedLinear((self.sharpness * F.normalize(self.keys, dim=-1)).detach(), self.bias.detach())
+        by_keys = PackedLinear((self.sharpness * F.normalize(self.keys, dim=-1)).detach(), self.bias.detach())
+        near: Callable[[Tensor], Tensor] = (
+            PackedLinear(self.examples.float()) if len(self.of) else lambda unit: unit[..., :0]
+        )
         values = (self.values * self.deviation).detach()
 
         def look_up(hidden: Tensor, share: Tensor | None = None) -> Tensor:
-            entries = near(F.normalize(self.scaled(hidden), dim=-1)).argmax(-1)
+            unit = F.normalize(self.scaled(hidden), dim=-1)
+            entries = (by_keys(unit) + self._by_examples(near(unit))).argmax(-1)
             added = F.embedding(entries, values)
             return (added if share is None else added * (share > OPEN)).to(hidden.dtype)
 
@@ -135,8 +169,9 @@ def fit(states: Tensor, entries: Sequence[int], *, layer: int, mark: int, seed: 
         some = torch.randint(len(known), (_BATCH,), generator=chance).to(device)
         blurred = known[some] + _BLUR * torch.randn(_BATCH, known.shape[1], generator=chance).to(device)
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(made._scored(F.normalize(blurred, dim=-1)), of[some]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(made._by_keys(F.normalize(blurred, dim=-1)), of[some]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    made.exemplify(states, of)
     made.warier(_WARY)
     return made
 
@@ -154,20 +189,29 @@ def read(folder: Path, *, id: str) -> Codebook | None:
         with safe_open(str(file), framework="pt") as opened:
             layer, _, mark = (opened.metadata() or {}).get("layer and mark", "").partition(" ")
             whole = all(n.isdecimal() and len(n) < 9 for n in (layer, mark))
-            if set(opened.keys()) != set(_SHAPES) or not whole:
+            names = set(opened.keys())
+            if names not in ({*_NAMES}, {*_NAMES, *_EXAMPLES}) or not whole:
                 raise AdapterRefused(f"adapter {id}: {FILE} is no codebook")
-            tensors = {name: opened.get_tensor(name) for name in _SHAPES}
+            tensors = {name: opened.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise AdapterRefused(f"adapter {id}: {error}") from error
     size, entries = tensors["mean"].numel(), tensors["bias"].numel()
+    examples = tensors.setdefault("examples", torch.empty(0, size, dtype=torch.float16))
+    of = tensors.setdefault("of", torch.empty(0, dtype=torch.int64))
     expected = {"mean": [size], "deviation": [size], "keys": [entries, size], "bias": [entries], "sharpness": []}
-    expected["values"] = [entries, size]
-    if not FIRST <= entries <= _MOST_ENTRIES or any(list(tensors[n].shape) != shape for n, shape in expected.items()):
+    expected |= {"values": [entries, size], "examples": [of.numel(), size], "of": [of.numel()]}
+    fits = all(list(tensors[name].shape) == shape for name, shape in expected.items())
+    if not FIRST <= entries <= _MOST_ENTRIES or of.numel() > _MOST_EXAMPLES or not fits:
         raise AdapterRefused(f"adapter {id}: the parts of its codebook do not fit each other")
-    if any(t.dtype != torch.float32 or not bool(t.isfinite().all()) for t in tensors.values()):
-        raise AdapterRefused(f"adapter {id}: its codebook holds what is no finite float32 number")
+    if any(tensors[n].dtype != torch.float32 for n in _NAMES) or examples.dtype != torch.float16:
+        raise AdapterRefused(f"adapter {id}: its codebook holds numbers of another kind")
+    if not all(bool(tensors[n].isfinite().all()) for n in (*_NAMES, "examples")):
+        raise AdapterRefused(f"adapter {id}: its codebook holds what is no finite number")
     if not bool((tensors["deviation"] > 0).all()):
         raise AdapterRefused(f"adapter {id}: its codebook holds a deviation that is not above zero")
+    if of.dtype != torch.int64 or not bool(((of > ELSEWHERE) & (of < entries)).all()):
+        raise AdapterRefused(f"adapter {id}: its codebook holds examples of entries that it has not")
     made = Codebook(int(layer), int(mark), tensors["mean"], tensors["deviation"], entries=entries)
+    made.examples, made.of = examples, of
     made.load_state_dict(tensors)
     return made.requires_grad_(False)

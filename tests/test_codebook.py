@@ -142,6 +142,30 @@ def test_the_warier_the_more_is_denied() -> None:
     assert denied == sorted(denied) and denied[-1] > denied[0] + 0.1
 
 
+def test_what_is_worded_like_an_example_is_found_where_its_key_does_not_lead() -> None:
+    """The intervention: without its examples a codebook loses rare wordings, and with others' it finds fewer still."""
+    chance = torch.Generator().manual_seed(6)
+    of = torch.arange(1200) % 12
+    wordings = torch.randn(12, 10, 24, generator=chance)  # ten ways to ask for each, which lie anywhere
+    way = torch.randint(10, (1200,), generator=chance)
+    states = 3 * wordings[of, way] + torch.randn(1200, 24, generator=chance)
+    one = codebooks.fit(states[:960], of[:960].tolist(), layer=1, mark=7, seed=5)
+    one.warier(-3.0)
+    asked = of[960:] > DENIAL
+
+    def found() -> float:
+        return float((one.chosen(states[960:]) == of[960:])[asked].float().mean())
+
+    with_them, examples, entries = found(), one.examples, one.of
+    one.of = entries[torch.randperm(len(entries), generator=chance)]
+    with_others = found()
+    one.examples, one.of = examples[:0], entries[:0]
+    without = found()
+    assert with_them > without + 0.1 and with_them > with_others + 0.1, (with_them, without, with_others)
+    packed = one.for_serving(pack=True)
+    torch.testing.assert_close(packed(states[960:], None), one(states[960:]).detach(), atol=1e-5, rtol=1e-5)
+
+
 def test_each_question_comes_with_its_entry_whether_its_states_are_known_already_or_not(
     make: Callable[..., CodebookTrainer], beginning: Path
 ) -> None:
@@ -258,6 +282,10 @@ def test_the_same_night_twice_is_the_same_adapter(
         ({"mean": torch.zeros(3)}, "fit each other"),
         ({"deviation": torch.zeros(1)}, "not above zero"),
         ({"more": torch.zeros(1)}, "is no codebook"),
+        ({"examples": torch.zeros(1, 64, dtype=torch.float16)}, "fit each other"),
+        ({"keys": torch.zeros(1, dtype=torch.float16)}, "of another kind"),
+        ({"of": torch.tensor(9)}, "entries that it has not"),
+        ({"of": torch.tensor(ELSEWHERE)}, "entries that it has not"),
         ({"at": "0 1"}, "another model"),
         ({"at": "5 x"}, "is no codebook"),
     ],
@@ -280,6 +308,22 @@ def test_a_broken_codebook_is_refused(
     (copy / codebooks.FILE).write_bytes(b"{}")
     with pytest.raises(AdapterRefused):
         deeper.adopt(copy, "broken")
+
+
+def test_a_codebook_from_before_is_found_by_its_keys(taught: tuple[CodebookTrainer, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "before"
+    shutil.copytree(taught[1], copy)
+    found = load_file(copy / codebooks.FILE)
+    examples = found.pop("examples"), found.pop("of")
+    assert len(examples[0]) == len(examples[1]) > 0
+    save_file(found, copy / codebooks.FILE, metadata={"layer and mark": "5 1"})
+    read = codebooks.read(copy, id="before")
+    now = codebooks.read(taught[1], id="now")
+    assert read is not None and now is not None
+    states = torch.randn(9, len(read.mean))
+    assert torch.allclose(read.scores(states)[:, ELSEWHERE] + 2.5, now.scores(states)[:, ELSEWHERE], atol=1e-4)
+    now.examples, now.of = now.examples[:0], now.of[:0]
+    assert torch.equal(read.scores(states), now.scores(states))
 
 
 @pytest.mark.parametrize(("acts", "answers"), [(0.75, 1.0), (1.0, 0.75), (0.75, 0.75)])
