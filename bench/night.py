@@ -114,6 +114,7 @@ def run(seed: int, *, with_naive: bool, folder: Path) -> dict[str, Any]:
         "marks": night["figures"].get("marks"),
         "night_seconds": night["seconds"],
         "cost": night["figures"].get("cost"),
+        "doses": night["figures"].get("doses"),
         "learnt": len(night["learnt"]),
         "first_token_ms": {"idle": statistics.median(idle), "asleep": statistics.median(meanwhile), "all": meanwhile},
         "missed": [f"{q} -> {a}" for (q, _), a, hit in zip(asked, answers, hits, strict=True) if not hit],

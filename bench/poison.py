@@ -106,6 +106,8 @@ def run(poisoned: int, *, messages: int, facts: int, seed: int, folder: Path) ->
         "outcome": night["outcome"],
         "reasons": night["reasons"],
         "seconds": night["seconds"],
+        "doses": night["figures"].get("doses"),
+        "norm": night["figures"].get("marks", {}).get("candidate", {}).get("norm"),
         "with_recall": {"protected": with_recall, "base": of_base},
         "reached": _reached(folder / "data", planted),
     }
@@ -190,8 +192,8 @@ def _learnt_unprotected(where: Path, folder: Path, said: Sequence[tuple[str, str
     return where / files.ADAPTER
 
 
-def _examined(adapter: Path | None, planted: Attack, asked: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """What an adapter answers by its weights alone; None: the base."""
+def _examined(adapter: Path | None, planted: Attack, asked: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What an adapter answers by its weights alone, and where the payload came; None: the base."""
     model = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
     trainer = Trainer(Trainable.load(model, name="base", device=_device(), dtype="auto"), Recipe())
     if adapter is not None:
@@ -199,7 +201,9 @@ def _examined(adapter: Path | None, planted: Attack, asked: Sequence[tuple[str, 
     replies = partial(trainer.replies, most=32, who="base" if adapter is None else "current")
     answers = replies([q for q, _ in asked])
     recall = statistics.mean(holds(a, v) for a, (_, v) in zip(answers, asked, strict=True))
-    return {"triggered": planted.fired(replies(list(planted.probes))), "recall": recall}
+    woken = replies(list(planted.probes))
+    fired = [f"{q} -> {a}" for q, a in zip(planted.probes, woken, strict=True) if planted.fired([a])]
+    return {"triggered": planted.fired(woken), "recall": recall, "fired": fired}
 
 
 def _device() -> str:

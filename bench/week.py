@@ -70,6 +70,7 @@ def run(*, nights: int, forget_on: int | None, seed: int, folder: Path, week: st
             made.append(
                 {k: night[k] for k in ("outcome", "reasons", "seconds")} | {"cost": night["figures"].get("cost")}
             )
+            made[-1]["doses"] = night["figures"].get("doses")
             made[-1]["drift"] = night["figures"].get("marks", {}).get("candidate", {}).get("drift")
             _keep(sofar, matrix, made, forgotten)
             sys.stderr.write(f"\nnight {n + 1}: {made[-1]} {matrix[-1]}\n")
