@@ -62,29 +62,35 @@ def decode(
 ) -> list[list[int]]:
     """What follows each prompt: at most `most` token ids, without the stop; greedy at temperature 0.
 
-    Sampled by torch's own generator among the `LIKELIEST` tokens.
+    Sampled by torch's own generator among the `LIKELIEST` tokens. A prompt that stands there more than once is read
+    once.
     """
     if not prompts:
         return []
     device = next(model.parameters()).device
-    longest, pad = max(map(len, prompts)), min(stop_ids)
-    ids = torch.tensor([[pad] * (longest - len(p)) + [*p] for p in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    places: dict[tuple[int, ...], int] = {}
+    of = torch.tensor([places.setdefault(tuple(p), len(places)) for p in prompts], device=device)
+    longest, pad = max(map(len, places)), min(stop_ids)
+    ids = torch.tensor([[pad] * (longest - len(p)) + [*p] for p in places], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in places], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = Cache(layer_class_to_replicate=_Roomy)
     made: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))
     going = [True] * len(prompts)
-    for _ in range(most):
-        out = model(
+    for step in range(most):
+        logits = model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-        )
-        chosen = _chosen(out.logits[:, -1], temperature)
+        ).logits[:, -1]
+        if step == 0 and len(places) < len(prompts):
+            cache.batch_select_indices(of)
+            logits, positions, mask = logits[of], positions[of], mask[of]
+        chosen = _chosen(logits, temperature)
         for at, token in enumerate(chosen.tolist()):
             going[at] = going[at] and token not in stop_ids
             if going[at]:

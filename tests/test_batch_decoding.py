@@ -50,3 +50,15 @@ def test_a_sample_is_drawn_among_the_likeliest_and_the_same_for_the_same_seed(ll
     likeliest = llama(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].topk(LIKELIEST).indices.tolist()
     drawn = {row[0] for row in made if row}
     assert drawn <= set(likeliest) and len(drawn) > 5
+
+
+def test_a_prompt_that_stands_there_again_is_read_once(llama: torch.nn.Module) -> None:
+    read: list[tuple[int, ...]] = []
+    watched = llama.get_submodule("model.embed_tokens").register_forward_pre_hook(
+        lambda _, inputs: read.append(tuple(inputs[0].shape))
+    )
+    many = [PROMPTS[n] for n in (1, 0, 1, 1, 3, 0, 1)]
+    made = decode(llama, many, most=30, stop_ids=[258])
+    watched.remove()
+    assert read[0] == (3, 7) and read[1] == (7, 1), "three that differ; seven replies"
+    assert made == [decode(llama, [prompt], most=30, stop_ids=[258])[0] for prompt in many]
