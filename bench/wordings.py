@@ -27,11 +27,10 @@ from consolidation import listing
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
 from consolidation.facts import Fact
-from consolidation.notes import notes_of
 from consolidation.phrasing import WHOLE
 from consolidation.reading import read
 from consolidation.rehearsal import exchanges, prompts
-from consolidation.worker import asked_of, listed_of
+from consolidation.worker import beside_of, written_of
 from memory.not_told import abstains
 from models.recipe import Recipe
 from models.trainable import Trainable
@@ -60,7 +59,7 @@ def run(days: list[int], seed: int, device: str) -> dict[str, Any]:
 
 
 def _read(messages: list[str], seed: int, device: str) -> list[Fact]:
-    """The facts as a night reads them: by rule, by the reader and by the writer."""
+    """The facts as a night reads them: by rule, by the writer, and by the reader beside it."""
 
     def speaker(folder: str | None) -> Trainer:
         assert folder is not None, "no reader or no writer for the default model"
@@ -68,12 +67,12 @@ def _read(messages: list[str], seed: int, device: str) -> list[Fact]:
         trainer.merge()
         return trainer
 
-    listed = listed_of(speaker(reader_for(_weights())), messages)
     writer = speaker(writer_for(_weights()))
-    replies = asked_of(writer, messages, listed, each=lambda n: _tell(f"read {n} of {len(messages)}"))
+    replies = written_of(writer, messages, each=lambda n: _tell(f"read {n} of {len(messages)}"))
+    beside = beside_of(writer, speaker(reader_for(_weights())), messages, replies)
     talk, facts = Talk(), {}
-    for message, of_one in zip(messages, replies, strict=True):
-        for fact in read(message, talk, notes_of(message, of_one, most=listing.MOST)):
+    for message, *of_one in zip(messages, replies, beside, strict=True):
+        for fact in read(message, talk, listing.noted(message, *of_one)):
             facts[fact.key] = fact
     return list(facts.values())
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from consolidation.english import sentence
-from consolidation.notes import NOTHING, Note, borne_out, heavy, said_in
+from consolidation.notes import NOTHING, Note, borne_out, heavy, notes_of, said_in
 from consolidation.sentences import told_in
 
 MOST = 5
@@ -72,6 +72,11 @@ def left_out(listed: Sequence[Told], notes: Sequence[Note]) -> tuple[Told, ...]:
     """
     known = [heavy(note.value) for note in notes]
     return tuple(one for one in listed if _names(one.value) and not any(heavy(one.value) & of for of in known))
+
+
+def noted(message: str, replies: Sequence[str], beside: Sequence[str]) -> tuple[Note, ...]:
+    """All notes on a message: of the writer's replies to it, and to what was listed beside them."""
+    return (*notes_of(message, replies), *notes_of(message, beside, most=MOST))
 
 
 def _names(value: str) -> bool:

@@ -32,7 +32,7 @@ from consolidation.dose import WHOLE, lesser
 from consolidation.exam import Bars
 from consolidation.journal import Night, NightNotFound
 from consolidation.night import Outcome, Plan, Setting, comparison, judge, plan, reading
-from consolidation.notes import Note, notes_of
+from consolidation.notes import Note
 from consolidation.registry import MASTERED, ForgottenMeanwhile, Learnt, Registered, Registry, former
 from consolidation.revisions import Revision, of_one, revision_of, to_compare
 from consolidation.selection import Limits, Selection, Sourced, readable, select, to_note
@@ -318,8 +318,7 @@ class Sleeper:
         written = files.read_notes(folder)
         more = written.more or [()] * len(new)
         made = {
-            e.id: (*notes_of(e.text, of), *notes_of(e.text, beside, most=listing.MOST))
-            for e, of, beside in zip(new, written.replies, more, strict=True)
+            e.id: listing.noted(e.text, of, beside) for e, of, beside in zip(new, written.replies, more, strict=True)
         }
         notebook.keep(self._store, made, owner=owner, writer=writer)
         return {**known, **made}

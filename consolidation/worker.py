@@ -133,10 +133,7 @@ def note(folder: Path) -> None:
     more: list[list[str]] = []
     if job.reader:
         reader, n = speaker(job.reader), len(job.messages)
-        listed = listed_of(reader, job.messages, each=lambda done: each(n + done), at_once=at_once)
-        known = [notes.notes_of(message, of) for message, of in zip(job.messages, replies, strict=True)]
-        left = [listing.left_out(*pair) for pair in zip(listed, known, strict=True)]
-        more = asked_of(writer, job.messages, left, each=lambda done: each(2 * n + done), at_once=at_once)
+        more = beside_of(writer, reader, job.messages, replies, each=lambda done: each(n + done), at_once=at_once)
     files.write(files.Notes(replies=replies, more=more, seconds=time.monotonic() - began), folder)
 
 
@@ -237,6 +234,25 @@ def listed_of(
         listed += [listing.told_of(message, [likeliest[n], *drafts[n :: len(some)]]) for n, message in enumerate(some)]
         each(len(listed))
     return listed
+
+
+def beside_of(
+    writer: Trainer,
+    reader: Trainer,
+    messages: Sequence[str],
+    replies: Sequence[Sequence[str]],
+    *,
+    each: Callable[[int], None] = lambda _: None,
+    at_once: int = _AT_ONCE,
+) -> list[list[str]]:
+    """The writer's replies to what the reader lists of each message and its own, `replies`, left out.
+
+    `each` is told of every message twice: when it is listed, and when it is asked about.
+    """
+    listed = listed_of(reader, messages, each=each, at_once=at_once)
+    known = [notes.notes_of(message, of) for message, of in zip(messages, replies, strict=True)]
+    left = [listing.left_out(*pair) for pair in zip(listed, known, strict=True)]
+    return asked_of(writer, messages, left, each=lambda done: each(len(messages) + done), at_once=at_once)
 
 
 def asked_of(

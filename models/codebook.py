@@ -48,7 +48,7 @@ _NO_NEARER = 0.5
 """As near is whatever is none of the adapter's business: it has no examples, for nobody can have seen all of it."""
 _NAMES = ("mean", "deviation", "keys", "bias", "sharpness", "values")
 _EXAMPLES = ("examples", "of")
-"""What codebooks had not before."""
+"""A codebook may be without them: then its keys alone tell."""
 _MOST_ENTRIES, _MOST_EXAMPLES = 1 << 16, 1 << 18
 
 
