@@ -1,7 +1,8 @@
 """Many short replies at once, by plain torch: for the night, which writes notes and sits exams by the hundred.
 
 transformers' generate() samples over the whole vocabulary and computes finished rows to the end; with 75 rows of 288
-tokens on two cores it takes 2.5 times as long (bench/writer.py).
+tokens on two cores it takes 2.5 times as long (bench/writer.py). On a GPU a step is one CUDA graph (`graphed`), since
+launching its kernels from Python takes ten times as long as they run.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from models.graphed import Graphed
+
 LIKELIEST = 40
 """Tokens to sample among."""
-_COMPACTED_AT = 0.75
-"""Once no more than this share of the rows in memory goes on, the others are dropped."""
+_COMPACTED_AT, _RECORDED_AT = 0.75, 0.35
+"""Once no more than this share of the rows in memory goes on, the others are dropped: where a step would have to be
+recorded anew, later."""
 _ROOM = 64
-"""Positions by which a full cache grows."""
+"""Positions by which a full cache grows, and by which a fixed one may be too long."""
 
 
 class _Roomy(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -51,6 +55,94 @@ def _with(room: Tensor, new: Tensor, start: int, end: int) -> Tensor:
     return room
 
 
+class _Fixed(DynamicLayer):  # type: ignore[misc]
+    """A layer's keys and values in a room that stays where it is, written at `slot`, an index on the device."""
+
+    slot: Tensor
+
+    def __init__(self, keys: Tensor, values: Tensor, positions: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = (
+            _with(of[:, :, :0].new_zeros(*of.shape[:2], positions, of.shape[-1]), of, 0, of.shape[-2])
+            for of in (keys, values)
+        )
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Both [rows, heads, 1, width]; all there is room for comes back, to be masked."""
+        self.keys.index_copy_(2, self.slot, key_states)
+        self.values.index_copy_(2, self.slot, value_states)
+        return self.keys, self.values
+
+
+class _Growing:
+    """Steps of rows whose caches grow by what is read."""
+
+    compacted_at = _COMPACTED_AT
+
+    def __init__(self, model: nn.Module, cache: Cache, mask: Tensor) -> None:
+        self._model, self._cache, self._mask = model, cache, mask
+
+    def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Logits after one more token each, [rows, vocabulary]."""
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(ids), 1)], dim=-1)
+        return _read(self._model, ids, self._mask, positions, self._cache)
+
+    def keep(self, left: Tensor) -> None:
+        """Only these rows."""
+        self._cache.batch_select_indices(left)
+        self._mask = self._mask[left]
+
+
+class _Recorded:
+    """The same in rooms that are large enough from the beginning, so that every step is the same."""
+
+    compacted_at = _RECORDED_AT
+
+    def __init__(self, model: nn.Module, cache: Cache, mask: Tensor, most: int) -> None:
+        self._model, self._read = model, mask.shape[-1]
+        room = -(-(self._read + most) // _ROOM) * _ROOM
+        self._mask = torch.cat([mask, mask.new_zeros(len(mask), room - self._read)], dim=-1)[:, None, None].bool()
+        self._have([(layer.keys, layer.values) for layer in cache.layers])
+
+    def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Logits after one more token each, [rows, vocabulary]; overwritten by the next call."""
+        self._mask[..., self._read] = True
+        slot = torch.tensor([self._read], device=ids.device)
+        self._read += 1
+        return self._run((ids, positions, self._mask, slot))[0]
+
+    def keep(self, left: Tensor) -> None:
+        """Only these rows."""
+        self._mask = self._mask[left]
+        self._have([(layer.keys[left], layer.values[left]) for layer in self._cache.layers])
+
+    def _have(self, read: Sequence[tuple[Tensor, Tensor]]) -> None:
+        cache = self._cache = Cache(layers=[_Fixed(*of, self._mask.shape[-1]) for of in read])
+        model = self._model
+
+        def run(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            ids, positions, mask, slot = given
+            for layer in cache.layers:
+                layer.slot = slot
+            return (_read(model, ids, mask, positions, cache),)
+
+        self._run = Graphed(run) if self._mask.device.type == "cuda" else run
+
+
+def _read(model: nn.Module, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    """Logits after the last of `ids`, [rows, vocabulary]."""
+    logits: Tensor = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    return logits
+
+
 @torch.no_grad()
 def decode(
     model: nn.Module,
@@ -59,11 +151,12 @@ def decode(
     most: int,
     stop_ids: Collection[int],
     temperature: float = 0.0,
+    recorded: bool | None = None,
 ) -> list[list[int]]:
     """What follows each prompt: at most `most` token ids, without the stop; greedy at temperature 0.
 
     Sampled by torch's own generator among the `LIKELIEST` tokens. A prompt that stands there more than once is read
-    once.
+    once. `recorded`: in steps that are all alike; None: on a GPU.
     """
     if not prompts:
         return []
@@ -75,36 +168,31 @@ def decode(
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in places], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = Cache(layer_class_to_replicate=_Roomy)
+    logits = _read(model, ids, mask, positions, cache)
+    if len(places) < len(prompts):
+        cache.batch_select_indices(of)
+        logits, positions, mask = logits[of], positions[of], mask[of]
+    in_one = device.type == "cuda" if recorded is None else recorded
+    read = _Recorded(model, cache, mask, most) if in_one else _Growing(model, cache, mask)
     made: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))
     going = [True] * len(prompts)
     for step in range(most):
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        if step == 0 and len(places) < len(prompts):
-            cache.batch_select_indices(of)
-            logits, positions, mask = logits[of], positions[of], mask[of]
         chosen = _chosen(logits, temperature)
         for at, token in enumerate(chosen.tolist()):
             going[at] = going[at] and token not in stop_ids
             if going[at]:
                 made[rows[at]].append(token)
-        if not any(going):
+        if step + 1 == most or not any(going):
             break
         ids, positions = chosen[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-        if sum(going) <= _COMPACTED_AT * len(rows):
+        if sum(going) <= read.compacted_at * len(rows):
             left = torch.tensor([at for at, on in enumerate(going) if on], device=device)
-            cache.batch_select_indices(left)
-            ids, positions, mask = ids[left], positions[left], mask[left]
+            read.keep(left)
+            ids, positions = ids[left], positions[left]
             rows = [rows[at] for at in left.tolist()]
             going = [True] * len(rows)
+        logits = read(ids, positions)
     return made
 
 

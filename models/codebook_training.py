@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from models.codebook import DENIAL, ELSEWHERE, FIRST, Codebook, fit
+from models.graphed import Graphed
+from models.padded_rows import STEP_OF_LENGTHS, PaddedRows, empty
 from models.rows import InTalk, Rehearsal, Row
 from models.training import Progress, Trainer, departure, schedule
 from models.tuned import middle
@@ -38,6 +40,10 @@ _READ_AT_ONCE = 512
 """Prompts whose states are held at a time."""
 
 _Ids = tuple[int, ...]
+_Said = tuple[Row, int]
+"""A reply after a question, and the entry that it puts in words."""
+_Say = Callable[[Sequence[_Said], Sequence[Rehearsal], Progress], None]
+"""Leaves the gradients of one step with the parameters."""
 _Kept = dict[Row | None, tuple[Tensor, Tensor]]
 """What enters the codebook's layer, of each row, and how far the adapter acts there; by None: of the beginning."""
 
@@ -79,11 +85,16 @@ class CodebookTrainer(Trainer):
         self._have_codebook("candidate", book)
         book.requires_grad_(False).values.requires_grad_(True)
         adapter = [p for p in self.peft.parameters() if p.requires_grad]
+        recorded = self._device.type == "cuda"
+        say = (self._saying_padded if recorded else self._saying_packed)(
+            said, rehearsals, [*adapter, book.values], kept, book, below
+        )
         optimizer = torch.optim.AdamW(
             [{"params": adapter, "rate": _RATE}, {"params": [book.values], "rate": _VALUES_RATE}],
             lr=0.0,
             weight_decay=0.0,
             betas=(0.9, 0.99),
+            fused=recorded or None,
         )
         epochs = math.ceil(max(_LEAST_STEPS, _STEPS_EACH * len(answers)) * _BATCH / len(said))
         batches = [b for _ in range(epochs) for b in _batches(said, chance)]
@@ -93,8 +104,7 @@ class CodebookTrainer(Trainer):
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * schedule(progress.step, len(batches), recipe.warmup_steps)
             held = [next(rehearsed) for _ in range(_HELD if rehearsals else 0)]
-            optimizer.zero_grad(set_to_none=True)
-            self._say(batch, held, kept, book, below, progress)
+            say(batch, held, progress)
             torch.nn.utils.clip_grad_norm_([*adapter, book.values], recipe.clip)
             optimizer.step()
             progress.step += 1
@@ -147,43 +157,99 @@ class CodebookTrainer(Trainer):
                     self._lower.pop(row, None)  # not needed again
         return kept
 
-    def _say(
+    def _saying_packed(
         self,
-        said: Sequence[tuple[Row, int]],
-        held: Sequence[Rehearsal],
+        said: Sequence[_Said],
+        rehearsals: Sequence[Rehearsal],
+        parameters: Sequence[Tensor],
         kept: _Kept,
         book: Codebook,
         below: int,
-        progress: Progress,
-    ) -> None:
-        """The gradients of one step."""
-        rows = [*(row for row, _ in said), *(r.row for r in held)]
-        hidden, share = (torch.cat(parts) for parts in zip(kept[None], *(kept[row] for row in rows), strict=True))
-        self._open["candidate"] = share[None]
-        starts, at = [], len(self._prefix)
-        places: list[int] = []
-        for row in rows:
-            starts.append(at + row.target_from - 1)
-            places += range(at + row.target_from - 1, at + len(row.token_ids) - 1)
-            at += len(row.token_ids)
-        begun = torch.tensor(starts[: len(said)], device=self._device)
-        entries = torch.tensor([entry for _, entry in said], device=self._device)
-        self._forced = begun, book.added(entries)
-        with self._precisely():
-            out = self._through(hidden[None], self._layout(rows), below, len(self._body.layers))
-            logits = self._head(self._body.norm(out[0, torch.tensor(places, device=self._device)])).float()
-        self._forced = None
-        lengths = [len(row.token_ids) - row.target_from for row, _ in said]
-        learnt = sum(lengths)
-        taught = zip((row for row, _ in said), torch.split(logits[:learnt], lengths), strict=True)
-        loss = self._surprise([*taught]) / learnt
-        progress.loss, progress.tokens = float(loss.detach()), progress.tokens + at
-        if held:
-            kl = departure([*zip(held, torch.split(logits[learnt:], [len(r.likeliest) for r in held]), strict=True)])
-            kl = kl / max(1, len(logits) - learnt)
-            progress.kl = float(kl.detach())
-            loss = loss + self.recipe.kl_weight * kl
-        loss.backward()  # type: ignore[no-untyped-call]
+    ) -> _Say:
+        """Rows behind one copy of their beginning: no product is wasted."""
+
+        def say(batch: Sequence[_Said], held: Sequence[Rehearsal], progress: Progress) -> None:
+            for parameter in parameters:
+                parameter.grad = None
+            rows = [*(row for row, _ in batch), *(r.row for r in held)]
+            hidden, share = (torch.cat(parts) for parts in zip(kept[None], *(kept[row] for row in rows), strict=True))
+            self._open["candidate"] = share[None]
+            starts, at = [], len(self._prefix)
+            places: list[int] = []
+            for row in rows:
+                starts.append(at + row.target_from - 1)
+                places += range(at + row.target_from - 1, at + len(row.token_ids) - 1)
+                at += len(row.token_ids)
+            begun = torch.tensor(starts[: len(batch)], device=self._device)
+            entries = torch.tensor([entry for _, entry in batch], device=self._device)
+            self._forced = begun, book.added(entries)
+            with self._precisely():
+                out = self._through(hidden[None], self._layout(rows), below, len(self._body.layers))
+                logits = self._head(self._body.norm(out[0, torch.tensor(places, device=self._device)])).float()
+            self._forced = None
+            lengths = [len(row.token_ids) - row.target_from for row, _ in batch]
+            learnt = sum(lengths)
+            taught = zip((row for row, _ in batch), torch.split(logits[:learnt], lengths), strict=True)
+            loss = self._surprise([*taught]) / learnt
+            progress.loss, progress.tokens = float(loss.detach()), progress.tokens + at
+            if held:
+                others = torch.split(logits[learnt:], [len(r.likeliest) for r in held])
+                kl = departure([*zip(held, others, strict=True)]) / max(1, len(logits) - learnt)
+                progress.kl = float(kl.detach())
+                loss = loss + self.recipe.kl_weight * kl
+            loss.backward()  # type: ignore[no-untyped-call]
+
+        return say
+
+    def _saying_padded(
+        self,
+        said: Sequence[_Said],
+        rehearsals: Sequence[Rehearsal],
+        parameters: Sequence[Tensor],
+        kept: _Kept,
+        book: Codebook,
+        below: int,
+    ) -> _Say:
+        """The same gradients by steps of equal shapes: on a GPU, one launch each."""
+        recipe, (beginning, began_open) = self.recipe, kept[None]
+        examples = _BATCH * max(len(row.token_ids) - row.target_from for row, _ in said)
+        held_most = _HELD * max((len(r.likeliest) for r in rehearsals), default=0)
+        k = rehearsals[0].likeliest.shape[-1] if rehearsals else 1
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+
+        def run(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            share, begun, entries, *padded = given
+            torch._foreach_zero_(gradients)
+            self._open["candidate"], self._forced = share, (begun, book.added(entries))
+            surprise, departed = self._of_padded(PaddedRows(*padded), first=below)
+            self._forced = None
+            (surprise + recipe.kl_weight * departed).backward()  # type: ignore[no-untyped-call]
+            return surprise.detach(), departed.detach()
+
+        run_it = Graphed(run) if self._device.type == "cuda" else run
+
+        def say(batch: Sequence[_Said], held: Sequence[Rehearsal], progress: Progress) -> None:
+            rows = [*(row for row, _ in batch), *(r.row for r in held)]
+            longest = len(beginning) + max(len(row.token_ids) for row in rows)
+            longest = -(-longest // STEP_OF_LENGTHS) * STEP_OF_LENGTHS
+            padded = empty(len(rows), longest, beginning.shape[-1], examples, held_most, k, like=beginning)
+            self._lay_out(
+                padded, [row for row, _ in batch], held, beginning, lambda row: kept[row][0], lambda hidden, row: None
+            )
+            share = began_open.new_zeros(len(rows), longest, 1)
+            share[:, : len(beginning)] = began_open
+            for n, row in enumerate(rows):
+                share[n, len(beginning) :][: len(row.token_ids)] = kept[row][1]
+            starts = [n * longest + len(beginning) + row.target_from - 1 for n, (row, _) in enumerate(batch)]
+            begun, entries = (
+                torch.tensor(numbers, device=self._device) for numbers in (starts, [entry for _, entry in batch])
+            )
+            progress.loss, progress.kl = torch.stack(run_it((share, begun, entries, *padded))).tolist()
+            progress.tokens += len(rows) * longest
+
+        return say
 
 
 def _prompt(row: Row) -> _Ids:
@@ -201,9 +267,7 @@ def _looked_at(entries: Mapping[Row, int], rehearsals: Sequence[Rehearsal], talk
     }
 
 
-def _to_be_said(
-    entries: dict[Row, int], answers: dict[tuple[int, ...], int], chance: random.Random
-) -> Iterator[tuple[Row, int]]:
+def _to_be_said(entries: dict[Row, int], answers: dict[tuple[int, ...], int], chance: random.Random) -> Iterator[_Said]:
     of: dict[int, list[Row]] = {}
     for row, entry in entries.items():
         of.setdefault(entry, []).append(row)
@@ -221,7 +285,7 @@ def _to_be_said(
         yield row, DENIAL
 
 
-def _batches(said: Sequence[tuple[Row, int]], chance: random.Random) -> Iterator[list[tuple[Row, int]]]:
+def _batches(said: Sequence[_Said], chance: random.Random) -> Iterator[list[_Said]]:
     order = list(said)
     chance.shuffle(order)
     for start in range(0, len(order), _BATCH):

@@ -48,7 +48,7 @@ class Recipe:
     rehearsed_tokens: int = 48
     """Of a reply that is rehearsed, so many from its beginning."""
     pack_tokens: int = 1024
-    """At most this many in one packed row."""
+    """At most this many in one packed row; more on a GPU."""
     kept: float = 1.0
     """The adapter is scaled to this part of what was trained: between base and tuned weights much of the drift goes
     before what was learnt does (WiSE-FT, 2109.01903). With a gate there is little of it."""

@@ -251,7 +251,7 @@ class Trainer(Tuned):
 
         def run(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             torch._foreach_zero_(gradients)
-            surprise, departure = self._of_padded(PaddedRows(*given))
+            surprise, departure = self._of_padded(PaddedRows(*given), first=self.first)
             (surprise + recipe.kl_weight * departure).backward()  # type: ignore[no-untyped-call]
             return surprise.detach(), departure.detach()
 
@@ -262,7 +262,7 @@ class Trainer(Tuned):
             longest = -(-longest // STEP_OF_LENGTHS) * STEP_OF_LENGTHS
             room = (recipe.batch + recipe.rehearsed, longest, beginning.shape[-1], examples, held, k)
             padded = empty(*room, like=beginning)
-            self._lay_out(padded, batch, rehearsed, blur)
+            self._lay_out(padded, batch, rehearsed, beginning, self._lower.__getitem__, blur)
             surprise, departure = run_it(tuple(padded))
             progress.loss, progress.kl = torch.stack([surprise, departure]).tolist()
             progress.tokens += padded.hidden.shape[0] * longest
@@ -274,17 +274,18 @@ class Trainer(Tuned):
         padded: PaddedRows,
         batch: Sequence[Row],
         rehearsed: Sequence[Rehearsal],
+        beginning: Tensor,
+        entering: Callable[[Row], Tensor],
         blur: Blur,
     ) -> None:
         """Write a step's examples, then what is rehearsed, into rows that are all padding."""
-        assert self._lower_prefix is not None
-        start, longest = len(self._lower_prefix), padded.hidden.shape[1]
+        start, longest = len(beginning), padded.hidden.shape[1]
         places: list[int] = []
         learnt = 0
         for n, row in enumerate([*batch, *(r.row for r in rehearsed)]):
             own = padded.hidden[n, start : start + len(row.token_ids)]
-            padded.hidden[n, :start] = self._lower_prefix
-            own.copy_(self._lower[row])
+            padded.hidden[n, :start] = beginning
+            own.copy_(entering(row))
             at = n * longest + start
             places += range(at + row.target_from - 1, at + len(row.token_ids) - 1)
             if n < len(batch):
@@ -300,13 +301,16 @@ class Trainer(Tuned):
             padded.log_probabilities[:held] = torch.cat([r.log_probabilities for r in rehearsed]).float()
             padded.held_shares[:held] = 1 / held
 
-    def _of_padded(self, padded: PaddedRows) -> tuple[Tensor, Tensor]:
-        """Surprise at what is learnt, and departure from the base, each the mean of its targets."""
+    def _of_padded(self, padded: PaddedRows, *, first: int) -> tuple[Tensor, Tensor]:
+        """Surprise at what is learnt, and departure from the base, each the mean of its targets.
+
+        `first`: the layer that the rows enter.
+        """
         hidden, longest = padded.hidden, padded.hidden.shape[1]
         positions = torch.arange(longest, device=self._device)[None]
         with self._precisely(), self._attending("sdpa"), sdpa_kernel(SDPBackend.MATH):
             embeddings = self._body.rotary_emb(hidden, positions)
-            for layer in self._body.layers[self.first :]:
+            for layer in self._body.layers[first:]:
                 out = layer(
                     hidden,
                     attention_mask=None,  # causal; what pads a row comes after it

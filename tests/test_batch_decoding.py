@@ -27,18 +27,20 @@ def greedy(model: torch.nn.Module, prompt: list[int], most: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-def test_many_at_once_are_as_one_at_a_time(llama: torch.nn.Module) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_many_at_once_are_as_one_at_a_time(llama: torch.nn.Module, recorded: bool) -> None:
     apart = [greedy(llama, prompt, 150) for prompt in PROMPTS]  # more than the cache has room for at first
     never = next(token for token in range(259) if all(token not in row for row in apart))
-    assert decode(llama, PROMPTS, most=150, stop_ids=[never]) == apart
+    assert decode(llama, PROMPTS, most=150, stop_ids=[never], recorded=recorded) == apart
 
 
-def test_rows_end_at_a_stop_and_the_others_go_on(llama: torch.nn.Module) -> None:
+@pytest.mark.parametrize("recorded", [False, True])
+def test_rows_end_at_a_stop_and_the_others_go_on(llama: torch.nn.Module, recorded: bool) -> None:
     whole = [greedy(llama, prompt, 40) for prompt in PROMPTS]
     stops = {whole[0][3], whole[2][9]}
     ends = [next((i for i, token in enumerate(row) if token in stops), 40) for row in whole]
     assert len(set(ends)) > 1
-    made = decode(llama, PROMPTS, most=40, stop_ids=stops)
+    made = decode(llama, PROMPTS, most=40, stop_ids=stops, recorded=recorded)
     assert made == [row[:end] for row, end in zip(whole, ends, strict=True)]
 
 

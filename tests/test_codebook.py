@@ -20,9 +20,10 @@ from models.codebook import DENIAL, ELSEWHERE, FIRST
 from models.codebook_training import CodebookTrainer, _looked_at
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
-from models.recipe import MLP_TARGETS, Recipe
-from models.rows import InTalk, Row
+from models.recipe import TARGETS, Recipe
+from models.rows import InTalk, Rehearsal, Row
 from models.trainable import Trainable
+from models.training import Progress
 from models.transformers_forward import TransformersForward
 from models.tuned import middle
 
@@ -37,8 +38,7 @@ OTHERS = [("Hello there.", "Hello! How are you?"), ("Count.", "One, two, three."
 RECIPE = Recipe(
     rank=16,
     alpha=32,
-    targets=MLP_TARGETS,
-    upper_targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+    targets=TARGETS,
     trained_share=0.67,
     noise=0,
 )
@@ -48,6 +48,9 @@ RECIPE = Recipe(
 def deeper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny Llama with layers enough for a gate, a codebook above it, and something above that."""
     return tiny_llama.save(tmp_path_factory.mktemp("deeper"), layers=6)
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
 
 
 @pytest.fixture
@@ -225,6 +228,51 @@ def test_serving_gives_the_logits_that_training_gives(
     chunks = [Chunk(token_ids=ids, state=model.new_state(), adapter=name) for ids, name in both]
     for row, (ids, name) in zip(model.read(chunks).logits, both, strict=True):
         torch.testing.assert_close(row, last_logits(model, ids, name), atol=1e-4, rtol=1e-4)
+
+
+def begun(
+    one: CodebookTrainer,
+) -> tuple[list[tuple[Row, int]], list[Rehearsal], list[torch.Tensor], dict[Row | None, Any], codebooks.Codebook, int]:
+    """What a step of learning reads, drawn."""
+    rows = [one.row(q, a) for q, a in [*FACTS, *OPEN]]
+    rehearsals = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
+    said = list(zip(rows, (FIRST, FIRST, FIRST + 1, FIRST + 1, DENIAL, DENIAL), strict=True))
+    one.remember_lower([*rows, *(r.row for r in rehearsals)])
+    below = middle(one.first, one.layers)
+    one._freeze(below)
+    kept = one._kept_upper([*rows, *(r.row for r in rehearsals)], below)
+    states = torch.stack([kept[row][0][row.target_from - 1].float() for row, _ in said])
+    book = codebooks.fit(states, [entry for _, entry in said], layer=below, mark=one._mark, seed=1)
+    one._have_codebook("candidate", book)
+    book.requires_grad_(False).values.requires_grad_(True)
+    chance = torch.Generator().manual_seed(2)
+    for parameter in (adapter := [p for p in one.peft.parameters() if p.requires_grad]):
+        drawn = torch.randn(parameter.shape, generator=chance).to(parameter)
+        parameter.data.add_(drawn, alpha=0.02)
+    return said, rehearsals, [*adapter, book.values], kept, book, below
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_padded_steps_have_the_gradients_of_packed_ones(deeper_folder: Path, beginning: Path, device: str) -> None:
+    """What a GPU does, but for the graph that it is recorded in where there is none; a last batch is smaller."""
+    base = Trainable.load(deeper_folder, name="tiny", device=device, dtype="float32")
+    one = CodebookTrainer(base, RECIPE, start=beginning)
+    said, rehearsals, parameters, kept, book, below = begun(one)
+    batches = [(said, rehearsals[:2]), (said[:1], rehearsals[2:]), (said[3:], rehearsals[1:]), (said, rehearsals[1:])]
+    packed, padded = Progress(), Progress()
+    say = one._saying_packed(said, rehearsals, parameters, kept, book, below)
+    expected = []
+    for batch, held in batches:
+        say(batch, held, packed)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+        expected.append((packed.loss, packed.kl, gradients))
+        assert gradients[-1].abs().max() > 0 and packed.kl > 0
+    say = one._saying_padded(said, rehearsals, parameters, kept, book, below)
+    for (batch, held), (loss, kl, gradients) in zip(batches, expected, strict=True):
+        say(batch, held, padded)
+        assert (padded.loss, padded.kl) == pytest.approx((loss, kl), rel=1e-3)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_only_what_was_asked_is_looked_up(deeper: CausalLM, taught: tuple[CodebookTrainer, Path]) -> None:
