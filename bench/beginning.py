@@ -1,17 +1,19 @@
 """Train what a night begins from (models/alignment.py) on consolidation/texts/tellings.jsonl, or see how it compares.
 
-    python -m bench.beginning train OUT [--device cuda] [--steps 1200] [--more bench/lessons.jsonl]
-    python -m bench.beginning gates OUT [--device cuda] [--more bench/lessons.jsonl]
-    python -m bench.beginning try [FOLDER] [--more bench/lessons.jsonl]
+    python -m bench.beginning train OUT [--device cuda] [--steps 1200] [--more bench/lessons.jsonl bench/asked.jsonl]
+    python -m bench.beginning gates OUT [--device cuda] [--more bench/lessons.jsonl bench/asked.jsonl]
+    python -m bench.beginning try [FOLDER] [--more bench/lessons.jsonl bench/asked.jsonl]
 
 `gates` fits what says where it acts (models/gate.py) and writes it beside the adapter: questions of the lessons with
 their answers or a denial, some of them after other talk, against what nights rehearse, the lessons' messages, and
 requests that the base makes up itself when it is asked to go on where a user would speak (as Xu et al. 2024, Magpie),
 with its own replies.
 
-One lesson in four is the exam's (consolidation/counter_examples.py) and not trained on; `found` tells of those, and of
-the questions of bench/nights, of how many two wordings find each other. Without FOLDER `try` asks the base. --more has
-further lessons, in as different words as their author could find. What ships was made with 1,200 steps and those.
+One lesson in four is the exam's (consolidation/counter_examples.py) and not trained on. Of those, and of the questions
+of bench/nights, `found` says of how many two wordings find each other, `told apart` how they stand to near questions.
+Without FOLDER `try` asks the base. --more has further lessons: in as different words as their author could find
+(lessons.jsonl), and as people ask, beside harder near questions (asked.jsonl; without messages). What ships was made
+with 1,200 steps and both.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ from consolidation.notes import Telling, tellings
 from consolidation.rehearsal import exchanges, prompts
 from consolidation.worker import REPLY_TOKENS
 from models import gate as gates
-from models.alignment import Alignment, Lesson, Scale, align, found
+from models.alignment import Alignment, Lesson, Scale, align, found, told_apart
 from models.batch_decoding import decode
 from models.gate import Gate
 from models.language import Message
-from models.recipe import Recipe
+from models.recipe import TARGETS, Recipe
 from models.rows import Row
 from models.trainable import Trainable
 from models.training import Trainer
@@ -50,9 +52,7 @@ from settings import Settings
 
 NIGHTS = Path(__file__).parent / "nights"
 MADE_UP = Path(__file__).parent / "made_up.jsonl"
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-"""What entries are put in words by, beside the MLPs."""
-_TRIED, _DRIFT = 200, 60
+_TRIED, _TOLD_APART, _DRIFT = 200, 400, 60
 _GATE_WIDTH, _GATE_STEPS = 256, 1500
 _SHUT = 1.5
 """Nats by which a gate is shut beyond what tells both sides best: acting elsewhere costs more than acting less."""
@@ -60,13 +60,11 @@ _MADE_UP, _AT_ONCE, _LONGEST = 2500, 1024, 48
 _IN_TALK, _OFTENER = 10, 4
 """One row in so many stands after other talk; so often each of what nights rehearse counts."""
 _DENIALS = ("You have not mentioned that.", "You haven't told me that yet.", "I don't know that. You haven't told me.")
-_PACKED, _PACKED_ON_GPU = 1024, 16384
-"""Tokens of questions in one pass: a GPU waits for Python where they are few."""
 
 
-def lessons(more: Path | None = None, *, apart: bool = False) -> list[Lesson]:
+def lessons(more: Sequence[Path] = (), *, apart: bool = False) -> list[Lesson]:
     """What may be trained on: none that the exam asks. `apart`: the others."""
-    rows = [] if more is None else map(json.loads, more.read_text(encoding="utf-8").splitlines())
+    rows = _lines(more)
     asked = [(t.ask, t.never) for t in tellings()] + [(tuple(r["ask"]), tuple(r["never"])) for r in rows]
     return [
         Lesson(asks=asks, near=near)
@@ -75,14 +73,17 @@ def lessons(more: Path | None = None, *, apart: bool = False) -> list[Lesson]:
     ]
 
 
+def _lines(files: Sequence[Path]) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def _trainer(device: str, start: Path | None = None) -> tuple[Trainer, Path]:
     weights = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
     base = Trainable.load(weights, name="base", device=device, dtype="auto")
-    packed = _PACKED if device == "cpu" else _PACKED_ON_GPU
-    return Trainer(base, Recipe(upper_targets=ATTENTION, pack_tokens=packed), start=start), weights
+    return Trainer(base, Recipe(targets=TARGETS), start=start), weights
 
 
-def fit_gates(folder: Path, *, device: str, more: Path | None = None, seed: int = 0) -> dict[str, Any]:
+def fit_gates(folder: Path, *, device: str, more: Sequence[Path] = (), seed: int = 0) -> dict[str, Any]:
     """Write a beginning's gates beside it."""
     trainer, weights = _trainer(device, folder)
     assert not trainer._gates, "it has gates already"
@@ -139,13 +140,15 @@ def _made_up(trainer: Trainer, seed: int) -> list[tuple[str, str]]:
     return made
 
 
-def _taught(more: Path | None) -> list[Telling]:
+def _taught(more: Sequence[Path]) -> list[Telling]:
     """The lessons that may be trained on and have an answer."""
-    rows = [] if more is None else map(json.loads, more.read_text(encoding="utf-8").splitlines())
+    rows = _lines(more)
     every = [
         *tellings(),
         *(
-            Telling(say=r["say"], tell=r["tell"], value=r["value"], ask=tuple(r["ask"]), never=tuple(r["never"]))
+            Telling(
+                say=r.get("say", ""), tell=r["tell"], value=r["value"], ask=tuple(r["ask"]), never=tuple(r["never"])
+            )
             for r in rows
         ),
     ]
@@ -160,7 +163,7 @@ def _after_talk(made_up: Sequence[tuple[str, str]], chance: random.Random) -> li
 
 
 def _rows_inside(
-    trainer: Trainer, more: Path | None, made_up: Sequence[tuple[str, str]], chance: random.Random
+    trainer: Trainer, more: Sequence[Path], made_up: Sequence[tuple[str, str]], chance: random.Random
 ) -> list[Row]:
     taught, rows = _taught(more), []
     for n, t in enumerate(taught):
@@ -173,9 +176,9 @@ def _rows_inside(
 
 
 def _rows_outside(
-    trainer: Trainer, more: Path | None, made_up: Sequence[tuple[str, str]], chance: random.Random
+    trainer: Trainer, more: Sequence[Path], made_up: Sequence[tuple[str, str]], chance: random.Random
 ) -> list[Row]:
-    told = [trainer.row(t.say, "") for t in _taught(more)[::2]]
+    told = [trainer.row(t.say, "") for t in _taught(more)[::2] if t.say]
     talk = [trainer.row(*pair, before=_after_talk(made_up, chance)) for pair in made_up[::_IN_TALK]]
     return [*told, *(trainer.row(*pair) for pair in made_up), *talk]
 
@@ -197,7 +200,7 @@ def _entering(trainer: Trainer, rows: Sequence[Row], layer: int) -> Tensor:
     return torch.cat(found)
 
 
-def train(out: Path, *, device: str, how: Alignment, more: Path | None = None) -> dict[str, Any]:
+def train(out: Path, *, device: str, how: Alignment, more: Sequence[Path] = ()) -> dict[str, Any]:
     """Write the folder of a beginning. Its name is to carry the digest of its file."""
     trainer, weights = _trainer(device)
     began = time.monotonic()
@@ -221,7 +224,7 @@ def train(out: Path, *, device: str, how: Alignment, more: Path | None = None) -
     }
 
 
-def attempt(folder: Path | None, *, device: str, how: Alignment, more: Path | None = None) -> dict[str, Any]:
+def attempt(folder: Path | None, *, device: str, how: Alignment, more: Sequence[Path] = ()) -> dict[str, Any]:
     """How often two wordings find each other, and what it costs."""
     base, _ = _trainer(device)
     below = middle(base.first, base.layers, how.share)
@@ -230,19 +233,20 @@ def attempt(folder: Path | None, *, device: str, how: Alignment, more: Path | No
     return _compared(base if folder is None else _trainer(device, folder)[0], scale, how, more)
 
 
-def _compared(trainer: Trainer, scale: Scale, how: Alignment, more: Path | None) -> dict[str, Any]:
+def _compared(trainer: Trainer, scale: Scale, how: Alignment, more: Sequence[Path]) -> dict[str, Any]:
     week = json.loads((NIGHTS / "week.json").read_text(encoding="utf-8"))
     sets = {
         "lessons apart": _pairs(lessons(apart=True)),
         "lessons": _pairs(lessons()),
         "week": [(f["ask"][0], f["ask"][-1]) for day in week["days"] for f in day],
     }
-    if more is not None:
+    if more:
         known = len(lessons()), len(lessons(apart=True))
         sets |= {"more": _pairs(lessons(more)[known[0] :]), "more apart": _pairs(lessons(more, apart=True)[known[1] :])}
     texts = [t for t in [*prompts(), *exchanges()] if t.held_back][:_DRIFT]
     return {
         "found": {name: round(found(trainer, pairs, scale, share=how.share), 3) for name, pairs in sets.items()},
+        "told apart": round(told_apart(trainer, lessons(more, apart=True)[-_TOLD_APART:], scale, share=how.share), 3),
         "drift": round(trainer.drift(held(trainer, texts)), 4),
     }
 
@@ -261,7 +265,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=Alignment().steps)
     parser.add_argument("--batch", type=int, default=Alignment().batch)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--more", type=Path, help="further lessons, lines of tellings")
+    parser.add_argument("--more", type=Path, nargs="+", default=(), help="further lessons, lines of tellings")
     args = parser.parse_args()
     how = replace(Alignment(), steps=args.steps, batch=args.batch, seed=args.seed)
     if args.what == "train":

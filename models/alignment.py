@@ -40,10 +40,15 @@ class Alignment:
     """Of the trained layers, so many from below make questions alike."""
     steps: int = 1200
     batch: int = 128
-    """Lessons a step: two wordings of each, and one question near to it."""
+    """Lessons a step: two wordings of each, and questions near to it."""
+    near: int = 4
+    """Of each lesson, so many of those."""
+    own: float = 1.0
+    """Nats by which a lesson's own near questions count for more than all else that its wordings are told from: they
+    are what is taken for it (as hard negatives are weighted in Gao et al. 2021)."""
     learning_rate: float = 1e-3
     warmup_steps: int = 20
-    temperature: float = 0.07
+    temperature: float = 0.05
     clip: float = 1.0
     same: float = 0.5
     """Two lessons that share so much of their longer words may ask the same: neither is the other's counterpart."""
@@ -87,11 +92,14 @@ def align(
             group["lr"] = how.learning_rate * _schedule(step, how)
         chosen = chance.sample(range(len(lessons)), min(how.batch, len(lessons)))
         pairs = [chance.sample(lessons[i].asks, 2) for i in chosen]
-        near = [chance.choice(lessons[i].near) for i in chosen]
-        states = scale(trainer.states([*(a for a, _ in pairs), *(b for _, b in pairs), *near], below=below))
-        one, other, apart = torch.split(states, len(chosen))
+        near = [chance.sample(lessons[i].near, min(how.near, len(lessons[i].near))) for i in chosen]
+        asked = [*(a for a, _ in pairs), *(b for _, b in pairs), *(question for of in near for question in of)]
+        states = scale(trainer.states(asked, below=below))
+        one, other, apart = torch.split(states, [len(chosen), len(chosen), sum(map(len, near))])
         alike = _alike([words[i] for i in chosen], how.same).to(states.device)
-        contrast = (_contrast(one, other, apart, alike, how) + _contrast(other, one, apart, alike, how)) / 2
+        whose = torch.tensor([n for n, of in enumerate(near) for _ in of], device=states.device)
+        to = apart, alike, whose, how
+        contrast = (_contrast(one, other, *to) + _contrast(other, one, *to)) / 2
         optimizer.zero_grad(set_to_none=True)
         contrast.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, how.clip)
@@ -109,11 +117,39 @@ def found(trainer: Trainer, pairs: Sequence[tuple[str, str]], scale: Scale, *, s
     return float((nearest == torch.arange(len(pairs), device=nearest.device)).float().mean())
 
 
-def _contrast(one: Tensor, other: Tensor, apart: Tensor, alike: Tensor, how: Alignment) -> Tensor:
-    """-ln P of each one's other wording, among those of the others and all that is near to any, in nats."""
-    among_others = (one @ other.T).masked_fill(alike, -1.0)
-    scores = torch.cat([among_others, one @ apart.T], dim=1) / how.temperature
-    return F.cross_entropy(scores, torch.arange(len(one), device=scores.device))
+def told_apart(trainer: Trainer, lessons: Sequence[Lesson], scale: Scale, *, share: float) -> float:
+    """How often a lesson's fourth wording is closer to its first three than a near question is to any lesson's three.
+
+    Of lessons with four wordings or more. The area under the curve of what is found against what is taken for it.
+    """
+    some = [lesson for lesson in lessons if len(lesson.asks) > _KNOWN]
+    below = middle(trainer.first, trainer.layers, share)
+    with torch.no_grad():
+        known = torch.stack(
+            [scale(trainer.states([lesson.asks[n] for lesson in some], below=below)) for n in range(_KNOWN)]
+        )
+        asked, near = (
+            scale(trainer.states(questions, below=below))
+            for questions in ([lesson.asks[_KNOWN] for lesson in some], [lesson.near[0] for lesson in some])
+        )
+    own = torch.einsum("ld,kld->kl", asked, known).amax(0)
+    taken = torch.einsum("nd,kld->knl", near, known).amax((0, 2))
+    return float((own[:, None] > taken[None]).float().mean())
+
+
+_KNOWN = 3
+"""Wordings that another is compared with."""
+
+
+def _contrast(one: Tensor, other: Tensor, apart: Tensor, alike: Tensor, whose: Tensor, how: Alignment) -> Tensor:
+    """-ln P of each one's other wording, among those of the others and all that is near to any, in nats.
+
+    `whose`: of each of `apart`, [near], to which it is near.
+    """
+    each = torch.arange(len(one), device=one.device)
+    among_others = (one @ other.T).masked_fill(alike, -1.0) / how.temperature
+    among_near = one @ apart.T / how.temperature + how.own * (whose == each[:, None])
+    return F.cross_entropy(torch.cat([among_others, among_near], dim=1), each)
 
 
 def _alike(words: Sequence[frozenset[str]], same: float) -> Tensor:

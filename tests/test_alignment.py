@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, found
+from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, found, told_apart
 from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
 from models.training import Trainer
@@ -57,6 +58,7 @@ def test_near_questions_are_told_apart(trainer: Callable[[], Trainer]) -> None:
     with torch.no_grad():
         chosen = ([le.asks[0] for le in LESSONS], [le.asks[2] for le in LESSONS], [le.near[0] for le in LESSONS])
         asked, other, near = (scale(one.states(questions, below=below)) for questions in chosen)
+    assert told_apart(one, [replace(le, asks=(*le.asks, le.asks[0])) for le in LESSONS], scale, share=HOW.share) > 0.9
     apart = ((asked * other).sum(-1) > (asked * near).sum(-1)).float().mean()
     assert apart >= 7 / 8, "a tiny random model may take one pair for the same"
 
@@ -76,6 +78,8 @@ def test_states_are_those_where_a_reply_begins_packed_or_alone(trainer: Callable
     together = one.states(questions, below=1)
     alone = torch.cat([trainer().states([q], below=1) for q in questions])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    padded = one._states_padded([one._asked[q] for q in questions], below=1)  # what a GPU does
+    torch.testing.assert_close(padded, together, atol=1e-5, rtol=1e-4)
 
 
 def test_lessons_that_may_ask_the_same_are_no_counterparts() -> None:
