@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from consolidation.english import sentence
 from consolidation.notes import NOTHING, Note, borne_out, heavy, notes_of, said_in
@@ -31,6 +31,8 @@ class Told:
     """To the user, with a stop."""
     value: str
     """The part of it that answers."""
+    agreed: float = 1.0
+    """The share of the lists that have it."""
 
 
 def prompt(message: str) -> str:
@@ -61,17 +63,20 @@ def told_of(message: str, replies: Sequence[str]) -> tuple[Told, ...]:
                 seen.append(of)
     sure = [of for of in alike if len(of) >= AGREED * len(replies)]
     surest = sorted(sure, key=len, reverse=True)[:MOST]
-    return tuple(Counter(of).most_common(1)[0][0] for of in sure if of in surest)
+    return tuple(
+        replace(Counter(of).most_common(1)[0][0], agreed=len(of) / len(replies)) for of in sure if of in surest
+    )
 
 
 def left_out(listed: Sequence[Told], notes: Sequence[Note]) -> tuple[Told, ...]:
-    """What is listed of a message and no note on it has: names and numbers.
+    """What is listed of a message and no note on it has: names and numbers, and whatever all lists agree on.
 
     All else that was listed costs other questions more than it answers: the more there is, the nearer it lies
-    (docs/log.md, 2026-11-29, evening).
+    (docs/log.md, 2026-11-29, evening and midnight).
     """
     known = [heavy(note.value) for note in notes]
-    return tuple(one for one in listed if _names(one.value) and not any(heavy(one.value) & of for of in known))
+    sure = (one for one in listed if _names(one.value) or one.agreed == 1.0)
+    return tuple(one for one in sure if not any(heavy(one.value) & of for of in known))
 
 
 def noted(message: str, replies: Sequence[str], beside: Sequence[str]) -> tuple[Note, ...]:

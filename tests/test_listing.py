@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,15 @@ def test_each_value_is_listed_once() -> None:
 def test_replies_vote_on_what_is_told_and_how() -> None:
     wrong = Told("Your mum is called St Aldhelm's.", "St Aldhelm's")
     lists = [[HIP, wrong], [HIP, WHERE, WHEN], [WHERE, HIP], [HIP], [WHERE]]
-    assert told_of(SAID, [written(one) for one in lists]) == (HIP, WHERE)
+    assert told_of(SAID, [written(one) for one in lists]) == (replace(HIP, agreed=0.8), replace(WHERE, agreed=0.8))
 
 
-def test_names_and_numbers_that_no_note_has_are_left_to_be_asked_for() -> None:
+def test_names_and_numbers_and_what_all_agree_on_are_left_to_be_asked_for_unless_a_note_has_them() -> None:
     note = Note(told="Your mum has her hip done at St Aldhelm's.", value="at St Aldhelm's", asks=("Where is mum?",))
-    assert left_out([HIP, WHERE, WHEN], [note]) == (WHEN,)
-    assert left_out([HIP, WHERE, WHEN], []) == (WHERE, WHEN)
+    hip, where, when = (replace(one, agreed=2 / 3) for one in (HIP, WHERE, WHEN))
+    assert left_out([hip, where, when], [note]) == (when,)
+    assert left_out([hip, where, when], []) == (where, when)
+    assert left_out([HIP, where, when], [note]) == (HIP, when)
 
 
 def test_each_thing_that_is_listed_is_a_note_with_the_questions_of_its_own() -> None:
