@@ -8,8 +8,8 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, time, timedelta, tzinfo
 from functools import cache
@@ -60,7 +60,7 @@ class Serving:
     by_owner: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     awake: threading.Event = field(default_factory=threading.Event)
-    """Set once those who served before are loaded again, as far as they can be."""
+    """Set once those who served before are loaded again, as far as they can be, and while nobody is about to wake."""
 
     def of(self, owner: str) -> str:
         """The adapter that answers an owner; at a start, once it is there."""
@@ -87,6 +87,30 @@ class Serving:
         """Have the engine take an adapter and let it go again. Raises: AdapterRefused, EngineClosed."""
         self.engine.adopt(folder, _PROOF)
         self.engine.let_go(_PROOF)
+
+    @contextmanager
+    def changing(self) -> Iterator[Callable[[str], None]]:
+        """For who serves to change at the moment at which others are told so.
+
+        Yields what is called with the id of an adapter whose files are in place, before anybody is told: the engine
+        learns it, which takes a while, and from then on whoever asks who serves waits until the change is made.
+        """
+        learnt: list[str] = []
+        asleep = not self.awake.is_set()
+
+        def ready(id: str) -> None:
+            self.load(id)
+            learnt.append(id)
+            self.awake.clear()
+
+        try:
+            yield ready
+        finally:
+            if not asleep:
+                self.awake.set()
+            for id in learnt:
+                if id not in self.by_owner.values():  # it came to nothing
+                    threading.Thread(target=self._let_go, args=(id,), daemon=True).start()
 
     def wake(self, owner: str, adapter: Registered | None) -> None:
         """From the next reply on; replies under way end as they began."""
@@ -189,6 +213,7 @@ def sleeper(
         base=base,
         prove=serving.prove,
         wake=serving.wake,
+        changing=serving.changing,
         busy=lambda: serving.engine.stats().running > 0,
         now=now,
         may=may,

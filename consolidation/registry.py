@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -97,8 +97,19 @@ class Registry:
         """Where an adapter's files lie."""
         return self._folder / id
 
-    def promote(self, made: Path, night: Night, learnt: Sequence[Learnt], *, base: str, at: datetime) -> Registered:
+    def promote(
+        self,
+        made: Path,
+        night: Night,
+        learnt: Sequence[Learnt],
+        *,
+        base: str,
+        at: datetime,
+        ready: Callable[[str], None] = lambda id: None,
+    ) -> Registered:
         """Let the adapter whose files are in `made` serve its owner, and end the night.
+
+        `ready` is told its id when its files are in place, before anybody else can know of it, and may raise.
 
         Raises:
             WrongTurn: the night is not promoting.
@@ -106,6 +117,7 @@ class Registry:
         """
         id = new_id("adapter", at)
         digest = self._put(made, id)
+        ready(id)
 
         def transaction(db: Database) -> Registered:
             before = _active(db, night.owner)

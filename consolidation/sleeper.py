@@ -6,7 +6,6 @@ leaves what served before. The folder holds what was told, and is removed when t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -92,6 +92,8 @@ class House:
     """Let an adapter serve an owner from the next reply on; None: the base."""
     busy: Callable[[], bool]
     """Whether somebody is being answered."""
+    changing: Callable[[], AbstractContextManager[Callable[[str], None]]] = lambda: nullcontext(lambda id: None)
+    """Around what lets another adapter serve; yields what is told its id once its files are in place."""
     now: Callable[[], datetime]
     may: Callable[[str, Mapping[str, float]], Sequence[str]] = lambda act, metrics: ()
     """What an act would break of the agent's conduct, with its metrics as they would be; nothing: it may be done."""
@@ -207,7 +209,7 @@ class Sleeper:
                 shutil.rmtree(self._folder / night.id, ignore_errors=True)
 
     def _end(self, night: Night, outcome: Any, reasons: Sequence[str], **figures: Any) -> None:
-        with contextlib.suppress(NightNotFound):
+        with suppress(NightNotFound):
             journal.finish(self._store, night, outcome, reasons, at=self._house.now(), figures=figures)
 
     def _sleep(self, night: Night) -> None:
@@ -282,9 +284,13 @@ class Sleeper:
         if not self._may(night, "swap", {"passed the exam": float(outcome.verdict.passed)}):
             return
         night = self._enter(night, "promoting", **figures)
-        learnt = _learnt(planned, outcome, {s.fact.key: s for s in chosen})
-        adapter = self._registry.promote(made, night, learnt, base=house.base(), at=house.now())
-        house.wake(owner, adapter)
+        self._wake_with(made, night, _learnt(planned, outcome, {s.fact.key: s for s in chosen}))
+
+    def _wake_with(self, made: Path, night: Night, learnt: Sequence[Learnt]) -> None:
+        house = self._house
+        with house.changing() as ready:
+            adapter = self._registry.promote(made, night, learnt, base=house.base(), at=house.now(), ready=ready)
+            house.wake(night.owner, adapter)
         self._registry.tidy(most=house.adapters_kept)
 
     def _shared(self) -> dict[str, Any] | None:
@@ -407,7 +413,7 @@ class Sleeper:
         try:
             assert worker.stdout is not None
             for line in worker.stdout:
-                with contextlib.suppress(ValueError):
+                with suppress(ValueError):
                     self._progress[night.id] = told = json.loads(line)
                     if told.get("phase") == "examining" and night.phase == "training":
                         night = self._enter(night, "examining")
