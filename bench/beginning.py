@@ -103,8 +103,8 @@ def fit_gates(folder: Path, *, device: str, more: Sequence[Path] = (), seed: int
         if layer == trainer.first:
             trainer._have_gates("candidate", fitted)  # what enters the upper one's layer depends on it
     gates.save([gate.cpu() for gate in fitted], folder)
-    (folder / "beginning.json").unlink(missing_ok=True)
-    shipped(folder, "beginning.json", weights, lessons(more))
+    about = json.loads((folder / "beginning.json").read_text(encoding="utf-8"))
+    shipped(folder, "beginning.json", weights, lessons(more), alignment=about["alignment"])
     texts = [t for t in [*prompts(), *exchanges()] if t.held_back][:_DRIFT]
     again, _ = _trainer(device, folder)
     rows = len(inside), len(outside)
