@@ -306,19 +306,8 @@ class Trainer(Tuned):
 
         `first`: the layer that the rows enter.
         """
-        hidden, longest = padded.hidden, padded.hidden.shape[1]
-        positions = torch.arange(longest, device=self._device)[None]
-        with self._precisely(), self._attending("sdpa"), sdpa_kernel(SDPBackend.MATH):
-            embeddings = self._body.rotary_emb(hidden, positions)
-            for layer in self._body.layers[first:]:
-                out = layer(
-                    hidden,
-                    attention_mask=None,  # causal; what pads a row comes after it
-                    position_ids=positions,
-                    position_embeddings=embeddings,
-                    use_cache=False,
-                )
-                hidden = out[0] if isinstance(out, tuple) else out
+        with self._precisely(), sdpa_kernel(SDPBackend.MATH):
+            hidden = self._through_padded(padded.hidden, first, len(self._body.layers))
             judged = hidden.flatten(0, 1)[torch.cat([padded.places, padded.held_places])]
             logits = self._head(self._body.norm(judged)).float()
         examples = len(padded.places)

@@ -281,18 +281,8 @@ class Tuned:
         read = [torch.cat([self._lower_prefix, self._lower[row][: row.target_from]]) for row in rows]
         ends = torch.tensor([len(of) - 1 for of in read], device=self._device)
         hidden = torch.nn.utils.rnn.pad_sequence(read, batch_first=True)
-        positions = torch.arange(hidden.shape[1], device=self._device)[None]
-        with self._precisely(), self._attending("sdpa"):
-            embeddings = self._body.rotary_emb(hidden, positions)
-            for layer in self._body.layers[self.first : below]:
-                out = layer(
-                    hidden,
-                    attention_mask=None,  # causal; what pads a row comes after it
-                    position_ids=positions,
-                    position_embeddings=embeddings,
-                    use_cache=False,
-                )
-                hidden = out[0] if isinstance(out, tuple) else out
+        with self._precisely():
+            hidden = self._through_padded(hidden, self.first, below)
         return hidden[torch.arange(len(rows), device=self._device), ends].float()
 
     def merge(self) -> None:
@@ -398,6 +388,22 @@ class Tuned:
                     position_embeddings=embeddings,
                     use_cache=False,
                     packed=layout,
+                )
+                hidden = out[0] if isinstance(out, tuple) else out
+        return hidden
+
+    def _through_padded(self, hidden: Tensor, start: int, end: int) -> Tensor:
+        """[rows, longest, width], beginning and all -> what leaves layer `end` - 1."""
+        positions = torch.arange(hidden.shape[1], device=self._device)[None]
+        embeddings = self._body.rotary_emb(hidden, positions)
+        with self._attending("sdpa"):
+            for layer in self._body.layers[start:end]:
+                out = layer(
+                    hidden,
+                    attention_mask=None,  # causal; what pads a row comes after it
+                    position_ids=positions,
+                    position_embeddings=embeddings,
+                    use_cache=False,
                 )
                 hidden = out[0] if isinstance(out, tuple) else out
         return hidden
