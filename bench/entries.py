@@ -1,4 +1,4 @@
-"""What a night's entries make of another hand's questions, before anything is put in words: a night in two minutes.
+"""What a night's entries make of another hand's questions, before anything is put in words: a night in minutes.
 
     python -m bench.entries --json [--days 1 2 --days 6 7] [--seeds 1 2] [--beginning FOLDER] [--notes FILE]
 
