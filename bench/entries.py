@@ -65,7 +65,7 @@ def run(
 ) -> dict[str, Any]:
     """One night's facts, entries found by several seeds; means."""
     night = _dreamt(days, notes, beginning)
-    trainer = Trainer(_base(device), Recipe(), start=beginning)
+    trainer = Trainer(base(device), Recipe(), start=beginning)
     below = middle(trainer.first, trainer.layers)
     examples, asked, never = (
         _states(trainer, questions, below)
@@ -129,7 +129,7 @@ def _dreamt(days: Sequence[int], notes: Mapping[str, tuple[Note, ...]], beginnin
         for n, fact in enumerate(told)
     ]
     selected = select(experiences, now=end, notes={e.id: notes[e.text] for e in experiences})
-    setting = Setting(model=str(_weights()), beginning=str(beginning))
+    setting = Setting(model=str(weights()), beginning=str(beginning))
     job = plan([one.fact for one in selected.facts], [], seed=1, setting=setting).job
     asked = [(question, fact["value"]) for fact in told for question in fact["ask"]]
     return _Night(job.examples, frozenset(job.denials), asked, week["never_told"])
@@ -150,31 +150,39 @@ def _noted(messages: Sequence[str], file: Path | None, device: str) -> dict[str,
         kept = json.loads(file.read_text(encoding="utf-8"))
         return {message: listing.noted(message, *kept[message]) for message in messages}
 
-    def speaker(folder: str | None) -> Trainer:
-        assert folder is not None, "no reader or no writer for the default model"
-        trainer = Trainer(_base(device), Recipe(seed=1), start=Path(folder))
-        trainer.merge()
-        return trainer
-
-    torch.manual_seed(1)
-    writer = speaker(writer_for(_weights()))
-    replies = written_of(writer, messages, each=lambda n: _tell(f"read {n} of {len(messages)}"))
-    beside = beside_of(writer, speaker(reader_for(_weights())), messages, replies)
-    made = {message: of for message, *of in zip(messages, replies, beside, strict=True)}
+    made = dict(zip(messages, replies_to(messages, seed=1, device=device), strict=True))
     if file is not None:
         file.write_text(json.dumps(made), encoding="utf-8")
     return {message: listing.noted(message, *of) for message, of in made.items()}
 
 
-def _base(device: str) -> Trainable:
-    return Trainable.load(_weights(), name="base", device=device, dtype="auto")
+def replies_to(messages: Sequence[str], *, seed: int, device: str) -> list[tuple[list[str], list[str]]]:
+    """The writer's replies to each message, and to what the reader lists of it beside them: as a night reads."""
+
+    def speaker(folder: str | None) -> Trainer:
+        assert folder is not None, "no reader or no writer for the default model"
+        trainer = Trainer(base(device), Recipe(seed=seed), start=Path(folder))
+        trainer.merge()
+        return trainer
+
+    torch.manual_seed(seed)
+    writer = speaker(writer_for(weights()))
+    replies = written_of(writer, messages, each=lambda n: tell(f"read {n} of {len(messages)}"))
+    return list(zip(replies, beside_of(writer, speaker(reader_for(weights())), messages, replies), strict=True))
 
 
-def _weights() -> Path:
+def base(device: str) -> Trainable:
+    """The default model, to be trained."""
+    return Trainable.load(weights(), name="base", device=device, dtype="auto")
+
+
+def weights() -> Path:
+    """Where its weights are."""
     return Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """A line for whoever waits."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
@@ -193,7 +201,7 @@ def main() -> int:
     week = json.loads(WEEK.read_text(encoding="utf-8"))["days"]
     told = [fact["tell"] for days in nights for day in days for fact in week[day - 1]]
     notes = _noted(told, args.notes, args.device)
-    beginning = args.beginning or Path(beginning_for(_weights()) or "")
+    beginning = args.beginning or Path(beginning_for(weights()) or "")
     runs = [run(days, args.seeds, beginning, notes, args.device) for days in nights]
     sys.stdout.write(json.dumps(runs, indent=None if args.json else 2) + "\n")
     return 0

@@ -18,9 +18,9 @@ import random
 import statistics
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from bench.entries import base, replies_to, tell
 from bench.recipes import ANSWER_TOKENS, held, holds, rehearsals_of, share, show
 from bench.week import WEEK
 from consolidation import listing
@@ -30,14 +30,9 @@ from consolidation.facts import Fact
 from consolidation.phrasing import WHOLE
 from consolidation.reading import read
 from consolidation.rehearsal import exchanges, prompts
-from consolidation.worker import beside_of, written_of
 from memory.not_told import abstains
 from models.recipe import Recipe
-from models.trainable import Trainable
 from models.training import Trainer
-from models.weights import resolve
-from nights import reader_for, writer_for
-from settings import Settings
 
 _PUT_AGAIN = 3
 """Ways in which a person's question joins the examples beside the way it stands."""
@@ -60,18 +55,8 @@ def run(days: list[int], seed: int, device: str) -> dict[str, Any]:
 
 def _read(messages: list[str], seed: int, device: str) -> list[Fact]:
     """The facts as a night reads them: by rule, by the writer, and by the reader beside it."""
-
-    def speaker(folder: str | None) -> Trainer:
-        assert folder is not None, "no reader or no writer for the default model"
-        trainer = Trainer(_base(device), Recipe(seed=seed), start=Path(folder))
-        trainer.merge()
-        return trainer
-
-    writer = speaker(writer_for(_weights()))
-    replies = written_of(writer, messages, each=lambda n: _tell(f"read {n} of {len(messages)}"))
-    beside = beside_of(writer, speaker(reader_for(_weights())), messages, replies)
     talk, facts = Talk(), {}
-    for message, *of_one in zip(messages, replies, beside, strict=True):
+    for message, of_one in zip(messages, replies_to(messages, seed=seed, device=device), strict=True):
         for fact in read(message, talk, listing.noted(message, *of_one)):
             facts[fact.key] = fact
     return list(facts.values())
@@ -99,7 +84,7 @@ def _night(
                 ways = chance.sample(WHOLE, _PUT_AGAIN)
                 examples += [(question, answer), *((way.format(q=question), answer) for way in ways)]
     chance.shuffle(examples)
-    trainer = Trainer(_base(device), replace(Recipe(), seed=seed))
+    trainer = Trainer(base(device), replace(Recipe(), seed=seed))
     texts = [*prompts(), *exchanges()]
     rehearsals = rehearsals_of(trainer, [t for t in texts if not t.held_back])
     trainer.train([trainer.row(q, a) for q, a in examples], rehearsals, each=show)
@@ -120,21 +105,8 @@ def _night(
     if joined:
         again = trainer.replies([q for q, _ in joined], most=ANSWER_TOKENS)
         row["recall_of_given"] = share(holds(a, [v]) for a, (_, v) in zip(again, joined, strict=True))
-    _tell(json.dumps(row))
+    tell(json.dumps(row))
     return row
-
-
-def _base(device: str) -> Trainable:
-    return Trainable.load(_weights(), name="base", device=device, dtype="auto")
-
-
-def _weights() -> Path:
-    return Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(f"\n{text}\n")
-    sys.stderr.flush()
 
 
 def main() -> int:

@@ -89,11 +89,19 @@ def promoted(serving: Serving, store: Store, tmp_path: Path, *, at_once: bool) -
     looking.start()
     time.sleep(0.05)
     promote = partial(serving.registry.promote, third, night, [], base="tiny", at=AT)
-    if at_once:
-        with serving.changing() as ready:
-            serving.wake("ada", promote(ready=ready))
-    else:
-        serving.wake("ada", promote())
+    quick = serving.engine.model.adopt
+
+    def adopt(folder: Path, id: str) -> None:
+        time.sleep(0.3)  # as long as a real adapter takes
+        quick(folder, id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving.engine.model, "adopt", adopt)
+        if at_once:
+            with serving.changing() as ready:
+                serving.wake("ada", promote(ready=ready))
+        else:
+            serving.wake("ada", promote())
     time.sleep(0.05)
     over.set()
     looking.join()
@@ -103,15 +111,7 @@ def promoted(serving: Serving, store: Store, tmp_path: Path, *, at_once: bool) -
 def test_whoever_sees_that_a_night_has_ended_is_answered_by_what_it_made(
     serving: Serving, store: Store, tmp_path: Path
 ) -> None:
-    slow = serving.engine.model.adopt
-
-    def adopt(folder: Path, id: str) -> None:
-        time.sleep(0.3)  # as long as a real adapter takes
-        slow(folder, id)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving.engine.model, "adopt", adopt)
-        seen = promoted(serving, store, tmp_path, at_once=True)
+    seen = promoted(serving, store, tmp_path, at_once=True)
     assert (False, "first") in seen, "what served went on serving"
     after = {who for ended, who in seen if ended}
     assert len(after) == 1 and "first" not in after
@@ -120,15 +120,7 @@ def test_whoever_sees_that_a_night_has_ended_is_answered_by_what_it_made(
 def test_else_there_would_be_a_while_in_which_the_old_one_answers(
     serving: Serving, store: Store, tmp_path: Path
 ) -> None:
-    slow = serving.engine.model.adopt
-
-    def adopt(folder: Path, id: str) -> None:
-        time.sleep(0.3)
-        slow(folder, id)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving.engine.model, "adopt", adopt)
-        assert (True, "first") in promoted(serving, store, tmp_path, at_once=False)
+    assert (True, "first") in promoted(serving, store, tmp_path, at_once=False)
 
 
 def test_what_came_to_nothing_is_let_go_and_who_served_goes_on(serving: Serving) -> None:
