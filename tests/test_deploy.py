@@ -39,12 +39,14 @@ def test_dashboard_and_alerts_ask_for_metrics_that_there_are(scripted_server: Se
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    unit = (DEPLOY / "slowwave.service").read_text()
-    unit = re.sub(r"^(ExecStart=).*$", r"\1/bin/true", unit, flags=re.MULTILINE)
-    unit = re.sub(r"^(User|Group|WorkingDirectory)=.*$", "", unit, flags=re.MULTILINE)
-    (tmp_path / "slowwave.service").write_text(unit)
-    done = subprocess.run(
-        ["systemd-analyze", "verify", str(tmp_path / "slowwave.service")], capture_output=True, text=True
-    )
-    assert "slowwave.service" not in done.stderr, done.stderr
+@pytest.mark.parametrize("name", ["slowwave.service", "slowwave-vault.service"])
+def test_systemd_takes_the_unit(name: str, tmp_path: Path) -> None:
+    for unit in DEPLOY.glob("*.service"):
+        text = re.sub(r"^(Exec\w+=-?).*$", r"\1/bin/true", unit.read_text(), flags=re.MULTILINE)
+        text = re.sub(r"^(User|Group|WorkingDirectory)=.*$", "", text, flags=re.MULTILINE)
+        (tmp_path / unit.name).write_text(text)
+    drop_in = tmp_path / "slowwave.service.d" / "slowwave-vault.conf"
+    drop_in.parent.mkdir()
+    shutil.copy(DEPLOY / drop_in.name, drop_in)
+    done = subprocess.run(["systemd-analyze", "verify", str(tmp_path / name)], capture_output=True, text=True)
+    assert "slowwave" not in done.stderr, done.stderr
