@@ -1,8 +1,8 @@
 """Train what a night begins from (models/alignment.py) on consolidation/texts/tellings.jsonl, or see how it compares.
 
-    python -m bench.beginning train OUT [--device cuda] [--steps 1200] [--more bench/lessons.jsonl bench/asked.jsonl]
-    python -m bench.beginning gates OUT [--device cuda] [--more bench/lessons.jsonl bench/asked.jsonl]
-    python -m bench.beginning try [FOLDER] [--more bench/lessons.jsonl bench/asked.jsonl]
+    python -m bench.beginning train OUT [--device cuda] [--steps 1200] [--more FILE ...]
+    python -m bench.beginning gates OUT [--device cuda] [--more FILE ...]
+    python -m bench.beginning try [FOLDER] [--more FILE ...]
 
 `gates` fits what says where it acts (models/gate.py) and writes it beside the adapter: questions of the lessons with
 their answers or a denial, some of them after other talk, against what nights rehearse, the lessons' messages, and
@@ -12,8 +12,8 @@ with its own replies.
 One lesson in four is the exam's (consolidation/counter_examples.py) and not trained on. Of those, and of the questions
 of bench/nights, `found` says of how many two wordings find each other, `told apart` how they stand to near questions.
 Without FOLDER `try` asks the base. --more has further lessons: in as different words as their author could find
-(lessons.jsonl), and as people ask, beside harder near questions (asked.jsonl; without messages). What ships was made
-with 1,200 steps and both.
+(lessons.jsonl), as people ask, beside harder near questions (asked.jsonl; without messages), and of messages that tell
+several things, whose other questions are near ones too (several.jsonl). What ships was made with all three.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 
 from bench.recipes import held
+from bench.told import messages
 from bench.writer import shipped
 from consolidation.counter_examples import for_the_exam
-from consolidation.notes import Telling, tellings
+from consolidation.notes import Telling
 from consolidation.rehearsal import exchanges, prompts
 from consolidation.worker import REPLY_TOKENS
 from models import gate as gates
@@ -53,10 +54,13 @@ from settings import Settings
 NIGHTS = Path(__file__).parent / "nights"
 MADE_UP = Path(__file__).parent / "made_up.jsonl"
 _TRIED, _TOLD_APART, _DRIFT = 200, 400, 60
+_RANK = 64
 _GATE_WIDTH, _GATE_STEPS = 256, 1500
 _SHUT = 1.5
 """Nats by which a gate is shut beyond what tells both sides best: acting elsewhere costs more than acting less."""
 _MADE_UP, _AT_ONCE, _LONGEST = 2500, 1024, 48
+_OF_OTHERS = 2
+"""Questions of each other thing that the same message tells."""
 _IN_TALK, _OFTENER = 10, 4
 """One row in so many stands after other talk; so often each of what nights rehearse counts."""
 _DENIALS = ("You have not mentioned that.", "You haven't told me that yet.", "I don't know that. You haven't told me.")
@@ -64,23 +68,24 @@ _DENIALS = ("You have not mentioned that.", "You haven't told me that yet.", "I 
 
 def lessons(more: Sequence[Path] = (), *, apart: bool = False) -> list[Lesson]:
     """What may be trained on: none that the exam asks. `apart`: the others."""
-    rows = _lines(more)
-    asked = [(t.ask, t.never) for t in tellings()] + [(tuple(r["ask"]), tuple(r["never"])) for r in rows]
     return [
-        Lesson(asks=asks, near=near)
-        for n, (asks, near) in enumerate(asked)
-        if for_the_exam(n) == apart and len(asks) > 1 and near
+        Lesson(asks=one.ask, near=near)
+        for n, message in enumerate(messages(more))
+        if for_the_exam(n) == apart
+        for one in message
+        if len(one.ask) > 1 and (near := _near(one, message))
     ]
 
 
-def _lines(files: Sequence[Path]) -> list[dict[str, Any]]:
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+def _near(one: Telling, message: Sequence[Telling]) -> tuple[str, ...]:
+    """Questions that it does not answer, and of what else the message tells: as near as any in life."""
+    return (*one.never, *(question for other in message if other is not one for question in other.ask[:_OF_OTHERS]))
 
 
-def _trainer(device: str, start: Path | None = None) -> tuple[Trainer, Path]:
+def _trainer(device: str, start: Path | None = None, rank: int = _RANK) -> tuple[Trainer, Path]:
     weights = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
     base = Trainable.load(weights, name="base", device=device, dtype="auto")
-    return Trainer(base, Recipe(targets=TARGETS), start=start), weights
+    return Trainer(base, Recipe(rank=rank, alpha=2 * rank, targets=TARGETS), start=start), weights
 
 
 def fit_gates(folder: Path, *, device: str, more: Sequence[Path] = (), seed: int = 0) -> dict[str, Any]:
@@ -142,17 +147,8 @@ def _made_up(trainer: Trainer, seed: int) -> list[tuple[str, str]]:
 
 def _taught(more: Sequence[Path]) -> list[Telling]:
     """The lessons that may be trained on and have an answer."""
-    rows = _lines(more)
-    every = [
-        *tellings(),
-        *(
-            Telling(
-                say=r.get("say", ""), tell=r["tell"], value=r["value"], ask=tuple(r["ask"]), never=tuple(r["never"])
-            )
-            for r in rows
-        ),
-    ]
-    return [t for n, t in enumerate(every) if not for_the_exam(n) and t.tell and t.ask and t.never]
+    taught = [one for n, message in enumerate(messages(more)) if not for_the_exam(n) for one in message]
+    return [t for t in taught if t.tell and t.ask and t.never]
 
 
 def _after_talk(made_up: Sequence[tuple[str, str]], chance: random.Random) -> list[Message]:
@@ -200,9 +196,9 @@ def _entering(trainer: Trainer, rows: Sequence[Row], layer: int) -> Tensor:
     return torch.cat(found)
 
 
-def train(out: Path, *, device: str, how: Alignment, more: Sequence[Path] = ()) -> dict[str, Any]:
+def train(out: Path, *, device: str, how: Alignment, more: Sequence[Path] = (), rank: int = _RANK) -> dict[str, Any]:
     """Write the folder of a beginning. Its name is to carry the digest of its file."""
-    trainer, weights = _trainer(device)
+    trainer, weights = _trainer(device, rank=rank)
     began = time.monotonic()
     curve: list[tuple[int, float]] = []
 
@@ -264,6 +260,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=Alignment().steps)
     parser.add_argument("--batch", type=int, default=Alignment().batch)
+    parser.add_argument("--rank", type=int, default=_RANK)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--more", type=Path, nargs="+", default=(), help="further lessons, lines of tellings")
     args = parser.parse_args()
@@ -271,7 +268,7 @@ def main() -> int:
     if args.what == "train":
         if args.folder is None:
             parser.error("train needs a folder")
-        done = train(args.folder, device=args.device, how=how, more=args.more)
+        done = train(args.folder, device=args.device, how=how, more=args.more, rank=args.rank)
     elif args.what == "gates":
         if args.folder is None:
             parser.error("gates needs a folder")

@@ -1,13 +1,14 @@
 """Train the reader (consolidation/listing.py) on bench/lists.jsonl, or see what it lists.
 
-    python -m bench.reader train OUT [--device cuda] [--epochs 4]
+    python -m bench.reader train OUT [--device cuda] [--epochs 4] [--more bench/several.jsonl]
     python -m bench.reader try FOLDER [MESSAGES.json] [--device cuda] [--show]
 
 The lists are of messages that were written for this, for the writer and for the beginning of nights (lessons.jsonl,
 consolidation/texts/tellings.jsonl), by a larger model that saw none of bench/nights; it then listed all that each
-tells. One in twelve is held back, and `try` without a file says how much of what those tell is found (`found`: the
-value, whole; `alike`: some word of it that carries meaning), and how much of what is found they tell (`right`). With a
-file of bench/nights' form it says of how many messages the value is among what is listed.
+tells. With --more there are others, that tell several things in a sentence (several.jsonl). One in twelve is held back,
+and `try` without a file says how much of what those tell is found (`found`: the value, whole; `alike`: some word of it
+that carries meaning), and how much of what is found they tell (`right`). With a file of bench/nights' form it says of
+how many messages the value is among what is listed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.told import held_back, read
 from bench.writer import loaded, messages_of, shipped
 from consolidation import listing
 from consolidation.english import spoken
@@ -31,22 +33,30 @@ from models.recipe import TARGETS, Recipe
 from models.training import Progress, Trainer
 
 LISTS = Path(__file__).parent / "lists.jsonl"
-_HELD_BACK = 12
-
 Lesson = tuple[str, tuple[Told, ...]]
 
 
-def lessons(*, held: bool) -> list[Lesson]:
+def lessons(more: Sequence[Path] = (), *, held: bool) -> list[Lesson]:
     """Messages, and what each tells."""
-    rows = [json.loads(line) for line in LISTS.read_text(encoding="utf-8").splitlines()]
-    return [
-        (row["say"], tuple(Told(told, value) for told, value in row["tells"]))
-        for n, row in enumerate(rows)
-        if (n % _HELD_BACK == _HELD_BACK - 1) is held
+    rows = map(json.loads, LISTS.read_text(encoding="utf-8").splitlines())
+    lists = [(row["say"], tuple(Told(told, value) for told, value in row["tells"])) for row in rows]
+    others = [
+        [(of[0].say, tuple(Told(one.tell, one.value) for one in of if one.tell)) for of in read(file)] for file in more
     ]
+    return [lesson for some in (lists, *others) for n, lesson in enumerate(some) if held_back(n) is held]
 
 
-def train(out: Path, *, device: str, epochs: int, model: str | None, rank: int, rate: float, batch: int) -> None:
+def train(
+    out: Path,
+    *,
+    device: str,
+    epochs: int,
+    model: str | None,
+    rank: int,
+    rate: float,
+    batch: int,
+    more: Sequence[Path] = (),
+) -> None:
     """Write the reader's folder. Its name is to carry the digest of its file."""
     base, weights = loaded(device, model)
     recipe = Recipe(
@@ -63,7 +73,7 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, rank: int, 
         pack_tokens=2048,
     )
     trainer = Trainer(base, recipe)
-    chance, given = random.Random(0), lessons(held=False)
+    chance, given = random.Random(0), lessons(more, held=False)
     rows = [
         trainer.row(listing.prompt(say), listing.written(tells))
         for _ in range(epochs)
@@ -80,12 +90,14 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, rank: int, 
     shipped(out, "reader.json", weights, given, epochs=epochs)
 
 
-def attempt(folder: Path, file: Path | None, *, device: str, model: str | None, show: bool) -> dict[str, Any]:
+def attempt(
+    folder: Path, file: Path | None, *, device: str, model: str | None, show: bool, more: Sequence[Path] = ()
+) -> dict[str, Any]:
     """What it finds of what messages tell."""
     base, _ = loaded(device, model)
     reader = Trainer(base, Recipe(), start=folder)
     reader.merge()
-    given = lessons(held=True) if file is None else _of(file)
+    given = lessons(more, held=True) if file is None else _of(file)
     began = time.monotonic()
     found = listed_of(reader, [say for say, _ in given], at_once=64)
     if show:
@@ -130,6 +142,7 @@ def main() -> int:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--more", type=Path, nargs="+", default=(), help="further messages, lines of several.jsonl")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     if args.what == "train":
@@ -141,9 +154,10 @@ def main() -> int:
             rank=args.rank,
             rate=args.rate,
             batch=args.batch,
+            more=args.more,
         )
         return 0
-    done = attempt(args.folder, args.messages, device=args.device, model=args.model, show=args.show)
+    done = attempt(args.folder, args.messages, device=args.device, model=args.model, show=args.show, more=args.more)
     sys.stdout.write(json.dumps(done) + "\n")
     return 0
 

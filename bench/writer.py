@@ -1,6 +1,6 @@
 """Train the writer (consolidation/notes.py) on consolidation/texts/tellings.jsonl, or see what it makes of messages.
 
-    python -m bench.writer train OUT [--device cuda] [--epochs 3]
+    python -m bench.writer train OUT [--device cuda] [--epochs 3] [--more bench/several.jsonl]
     python -m bench.writer try FOLDER MESSAGES.json [--show]
 
 `try` takes a file of bench/nights' form or lines of tellings, and says of how many messages the note holds the value;
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.told import held_back, read
 from consolidation import notes
 from consolidation.worker import written_of
 from models.recipe import TARGETS, Recipe
@@ -37,7 +38,17 @@ def loaded(device: str, given: str | None) -> tuple[Trainable, Path]:
     return Trainable.load(weights, name="base", device=device, dtype="auto"), weights
 
 
-def train(out: Path, *, device: str, epochs: int, model: str | None, layers: float, rank: int, rate: float) -> None:
+def train(
+    out: Path,
+    *,
+    device: str,
+    epochs: int,
+    model: str | None,
+    layers: float,
+    rank: int,
+    rate: float,
+    more: Sequence[Path] = (),
+) -> None:
     """Write the writer's folder. Its name is to carry the digest of its file."""
     base, weights = loaded(device, model)
     recipe = Recipe(
@@ -55,8 +66,10 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, layers: flo
     trainer = Trainer(base, recipe)
     chance = random.Random(0)
     rows = []
+    others = (message for file in more for n, message in enumerate(read(file)) if not held_back(n))
+    given = [*notes.tellings(), *(telling for message in others for telling in message)]
     for _ in range(epochs):
-        for telling in chance.sample(notes.tellings(), len(notes.tellings())):
+        for telling in chance.sample(given, len(given)):
             reply = _lesson(telling, chance)
             rows.append(trainer.row(notes.prompt(telling.say), reply))
     began = time.monotonic()
@@ -67,7 +80,7 @@ def train(out: Path, *, device: str, epochs: int, model: str | None, layers: flo
 
     trainer.train(rows, [], each=each)
     trainer.save(out)
-    shipped(out, "writer.json", weights, notes.tellings(), epochs=epochs)
+    shipped(out, "writer.json", weights, given, epochs=epochs)
 
 
 def _lesson(telling: notes.Telling, chance: random.Random) -> str:
@@ -157,6 +170,7 @@ def main() -> int:
     parser.add_argument("--layers", type=float, default=1.0, help="share of the layers, from the top")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--more", type=Path, nargs="+", default=(), help="further messages, lines of several.jsonl")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     if args.what == "train":
@@ -168,6 +182,7 @@ def main() -> int:
             layers=args.layers,
             rank=args.rank,
             rate=args.rate,
+            more=args.more,
         )
         return 0
     done = attempt(args.folder, args.messages, device=args.device, model=args.model, show=args.show)

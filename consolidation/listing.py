@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from consolidation.english import sentence
-from consolidation.notes import NOTHING, Note, borne_out, heavy, notes_of, said_in
+from consolidation.notes import NOTHING, Note, answers, borne_out, heavy, notes_of, said_in
 from consolidation.sentences import told_in
 
 MOST = 5
@@ -69,13 +69,16 @@ def told_of(message: str, replies: Sequence[str]) -> tuple[Told, ...]:
 
 
 def left_out(listed: Sequence[Told], notes: Sequence[Note]) -> tuple[Told, ...]:
-    """What is listed of a message and no note on it has: names and numbers, and whatever all lists agree on.
+    """What is listed of a message and no note on it has: names and numbers, and of what all lists agree on the surer.
 
-    All else that was listed costs other questions more than it answers: the more there is, the nearer it lies
-    (docs/log.md, 2026-11-29, evening and midnight).
+    That is what has two words or more (of the others, in messages held back, half were right: docs/log.md, 2026-11-30),
+    and all of it where the writer noted nothing. What else was listed costs other questions more than it answers: the
+    more there is, the nearer it lies (2026-11-29, evening and midnight).
     """
     known = [heavy(note.value) for note in notes]
-    sure = (one for one in listed if _names(one.value) or one.agreed == 1.0)
+    sure = (
+        one for one in listed if _names(one.value) or (one.agreed == 1.0 and (not notes or len(one.value.split()) > 1))
+    )
     return tuple(one for one in sure if not any(heavy(one.value) & of for of in known))
 
 
@@ -93,5 +96,5 @@ def _borne_out(message: str, reply: str) -> Iterator[Told]:
     for line in reply.splitlines():
         told, _, value = (part.strip() for part in line.partition(_APART))
         told = sentence(told) if told else ""
-        if value and said_in(value, told) and said_in(value, message) and borne_out(told, message):
+        if answers(value) and said_in(value, told) and said_in(value, message) and borne_out(told, message):
             yield Told(told, value)

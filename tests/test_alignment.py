@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from consolidation.english import spoken
 from models.alignment import Alignment, Lesson, Scale, _alike, _words, align, found, told_apart
 from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
@@ -113,31 +110,3 @@ def test_a_training_goes_on_from_what_was_kept(
     other.train([other.row("My dog?", "Rex. Your dog is called Rex.")], [])
     with torch.no_grad():
         assert not torch.equal(other.states(questions, below=1), one.states(questions, below=1))
-
-
-def in_bench(found: Any) -> Iterator[tuple[str, str]]:
-    """What a file of the bench asks for, as (kind, text)."""
-    if isinstance(found, list):
-        for one in found:
-            yield from in_bench(one)
-    elif isinstance(found, dict):
-        for name, one in found.items():
-            kind = {"value": "value", "values": "value", "ask": "question", "never_told": "question"}.get(name)
-            for text in one if isinstance(one, list) else [one]:
-                if kind and isinstance(text, str):
-                    yield kind, " ".join(spoken(text))
-            yield from in_bench(one)
-
-
-def test_no_lesson_of_near_questions_has_a_value_or_a_question_of_the_bench() -> None:
-    bench = Path(__file__).parent.parent / "bench"
-    kinds: dict[str, set[str]] = {"value": set(), "question": set()}
-    for file in (bench / "nights").glob("*.json"):
-        for kind, text in in_bench(json.loads(file.read_text(encoding="utf-8"))):
-            kinds[kind].add(text)
-    assert min(map(len, kinds.values())) > 100
-    for line in (bench / "asked.jsonl").read_text(encoding="utf-8").splitlines():
-        lesson = json.loads(line)
-        assert " ".join(spoken(lesson["value"])) not in kinds["value"], lesson["tell"]
-        asked = {" ".join(spoken(q)) for q in [*lesson["ask"], *lesson["never"]]}
-        assert not asked & kinds["question"], lesson["tell"]

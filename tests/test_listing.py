@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consolidation.listing import MOST, Told, left_out, told_of, written
-from consolidation.notes import Note, begun, notes_of
+from consolidation.notes import Note, answers, begun, notes_of
 
 SAID = "Mum is getting a new hip at St Aldhelm's on the 14th, poor thing. Will she be able to drive by Easter?"
 HIP = Told("Your mum is getting a new hip.", "new hip")
@@ -35,6 +35,7 @@ def test_what_the_message_bears_out_is_listed_in_its_order() -> None:
         "Your mum is getting a new hip. | St Aldhelm's",
         "Your mum Philippa is getting a new hip. | new hip",
         "You drive at Easter. | Easter",  # only asked
+        "Your mum is getting a new hip. | getting",  # no answer to anything
     ],
 )
 def test_what_it_does_not_is_not(line: str) -> None:
@@ -58,6 +59,9 @@ def test_names_and_numbers_and_what_all_agree_on_are_left_to_be_asked_for_unless
     assert left_out([hip, where, when], [note]) == (when,)
     assert left_out([hip, where, when], []) == (where, when)
     assert left_out([HIP, where, when], [note]) == (HIP, when)
+    one_word = Told("Your mum is afraid of anaesthetics.", "anaesthetics")
+    assert left_out([one_word], [note]) == ()
+    assert left_out([one_word], []) == (one_word,)
 
 
 def test_each_thing_that_is_listed_is_a_note_with_the_questions_of_its_own() -> None:
@@ -75,9 +79,9 @@ def test_no_reply_breaks_the_check(message: str, reply: str) -> None:
 
 
 def test_the_lists_that_it_learns_from_pass_the_check() -> None:
-    """Nearly all: the check may lose a word that is only asked for."""
+    """All that answer something: one in a hundred of the values does not ("last month"), which nights are without."""
     file = Path(__file__).parent.parent / "bench" / "lists.jsonl"
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()][::7]
     for row in rows:
-        things = [Told(told, value) for told, value in row["tells"]]
+        things = [Told(told, value) for told, value in row["tells"] if answers(value)]
         assert all(told_of(row["say"], [written([one])]) for one in things), row["say"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
-from consolidation.notes import Note, beginning, notes_of, tellings, written
+from consolidation.notes import Note, answers, beginning, notes_of, tellings, written
 from consolidation.reading import NOTED, read
 from consolidation.sentences import told_in
 
@@ -43,10 +43,23 @@ def test_without_a_value_of_its_own_it_is_what_no_question_says() -> None:
         written("Your uncle Marmaduke lives in Perth.", "Perth", ASKS),
         written(TOLD, "a brass sextant", ["What is a brass sextant?", "Do I own a sextant?"]),
         written(TOLD, "a brass sextant", ["who", "what", "Tell her."]),
+        written("When your godmother passed away she left you something.", "away", ASKS),
     ],
 )
 def test_what_the_message_does_not_bear_out_is_not(reply: str) -> None:
     assert notes_of(SAID, [reply]) == ()
+
+
+@pytest.mark.parametrize("value", ["finally", "gone up", "next month", "last night", "again", "put", "", "?"])
+def test_what_everybody_says_of_everything_answers_nothing(value: str) -> None:
+    assert not answers(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["vegan", "every other week", "twice", "7", "the back room", "Otto", "new hip", "small"]
+)
+def test_all_else_may_answer(value: str) -> None:
+    assert answers(value)
 
 
 def test_questions_that_give_the_answer_away_are_dropped() -> None:
@@ -113,7 +126,7 @@ def test_what_is_told_before_it_is_asked_stays_in_nearly_all_of_the_writers_less
     asking = [one for one in tellings() if one.say.rstrip().endswith("?")]
     telling = [one for one in asking if one.tell]
     kept = [one for one in telling if all(word in told_in(one.say) for word in one.value.split())]
-    assert len(telling) >= 200
+    assert len(telling) >= 150
     assert len(telling) - len(kept) <= 3
 
 
