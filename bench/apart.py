@@ -32,8 +32,8 @@ LESSONS = (
 )
 _REPORTED = ("told.json", "second_week.json")
 """Benches that nothing is chosen by."""
-_ANSWERS, _QUESTIONS = ("value", "values", "old", "new"), ("ask", "never", "never_told")
-_ANYBODYS = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|\d{1,2}")
+_ANSWERS, _QUESTIONS = ("value", "values", "old", "new"), ("ask", "never", "never_told", "questions")
+_COMMON_ANSWERS = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|\d{1,2}")
 """Answers that no author can help having in common with another."""
 _FEWEST = 3
 """Questions that a lesson must keep."""
@@ -60,7 +60,7 @@ def asked(folder: Path = NIGHTS) -> Asked:
 
 
 def _answers(data: Any) -> Iterator[str]:
-    return (words for a in _texts(data, _ANSWERS) if not _ANYBODYS.fullmatch(words := plain(a)))
+    return (words for a in _texts(data, _ANSWERS) if not _COMMON_ANSWERS.fullmatch(words := plain(a)))
 
 
 def plain(text: str) -> str:
@@ -71,8 +71,8 @@ def plain(text: str) -> str:
 def in_the_way(lesson: dict[str, Any], of: Asked) -> list[str]:
     """What of a lesson's answers and texts is a bench's answer."""
     answers = {plain(a) for a in [*_texts(lesson, _ANSWERS), *(value for _, value in lesson.get("tells", ()))]}
-    text = f" {' '.join(plain(t) for t in _every(lesson))} "
-    return sorted((answers & of.answers) | {a for a in of.reported if f" {a} " in text} - {""})
+    texts = [f" {plain(text)} " for text in _texts(lesson)]
+    return sorted((answers & of.answers) | {a for a in of.reported for text in texts if f" {a} " in text} - {""})
 
 
 def without_questions(lesson: Any, of: Asked) -> Any:
@@ -87,7 +87,7 @@ def without_questions(lesson: Any, of: Asked) -> Any:
     return [without_questions(one, of) for one in lesson] if isinstance(lesson, list) else lesson
 
 
-def bare(lesson: dict[str, Any]) -> bool:
+def too_few_questions(lesson: dict[str, Any]) -> bool:
     """Whether too few questions are left of what had some."""
     notes = lesson.get("notes", [lesson])
     return any(note.get("tell") and "ask" in note and len(note["ask"]) < _FEWEST for note in notes)
@@ -98,7 +98,7 @@ def compared(file: Path, of: Asked, *, mend: bool) -> dict[str, Any]:
     lessons = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     found = {n: why for n, lesson in enumerate(lessons) if (why := in_the_way(lesson, of))}
     left = [(lesson, without_questions(lesson, of)) for n, lesson in enumerate(lessons) if n not in found]
-    kept = [after for _, after in left if not bare(after)]
+    kept = [after for _, after in left if not too_few_questions(after)]
     if mend:
         part = file.with_suffix(".part")
         part.write_text("".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in kept), encoding="utf-8")
@@ -113,27 +113,15 @@ def compared(file: Path, of: Asked, *, mend: bool) -> dict[str, Any]:
     }
 
 
-def _texts(found: Any, names: Sequence[str], inside: bool = False) -> Iterator[str]:
-    """All that stands under one of these names, at any depth."""
+def _texts(found: Any, names: Sequence[str] | None = None, inside: bool = False) -> Iterator[str]:
+    """All that stands under one of these names, at any depth; None: all there is."""
     if isinstance(found, dict):
         for name, one in found.items():
-            yield from _texts(one, names, name in names)
+            yield from _texts(one, names, names is not None and name in names)
     elif isinstance(found, list):
         for one in found:
             yield from _texts(one, names, inside)
-    elif isinstance(found, str) and inside and found.strip():
-        yield found
-
-
-def _every(found: Any) -> Iterator[str]:
-    """All texts."""
-    if isinstance(found, dict):
-        for one in found.values():
-            yield from _every(one)
-    elif isinstance(found, list):
-        for one in found:
-            yield from _every(one)
-    elif isinstance(found, str):
+    elif isinstance(found, str) and (inside or names is None) and found.strip():
         yield found
 
 
@@ -145,7 +133,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     of = asked()
-    rows = [compared(file, of, mend=args.mend) for file in args.files or LESSONS if file.exists()]
+    rows = [compared(file, of, mend=args.mend) for file in args.files or LESSONS]
     sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=None if args.json else 2) + "\n")
     return 1 if any(row["with_an_answer"] or row["with_a_question"] for row in rows) else 0
 

@@ -204,8 +204,8 @@ def bandwidth(engine: Engine) -> Measure:
     return {"read_gb_a_second": much.nbytes / min(taken) / 1e9, "weights_mb_a_token": model.decoded_bytes / 1e6}
 
 
-def adapters(repeats: int) -> dict[str, Any]:
-    """What adapters of a night's size cost: random, of rank 32, on the upper half, with open gates."""
+def adapters(repeats: int, rank: int) -> dict[str, Any]:
+    """What adapters of a night's size cost: random, on the upper half, with open gates."""
     from models.causal_lm import CausalLM
 
     engine = engine_of("float32 auto")
@@ -223,7 +223,7 @@ def adapters(repeats: int) -> dict[str, Any]:
     found: dict[str, dict[str, list[float]]] = {name: {"base": [], "adapters": []} for name in cases}
     with tempfile.TemporaryDirectory() as folder:
         for seed, name in enumerate(names):
-            tiny.adapter(Path(folder) / name, upper, rank=32, seed=seed, gate=(size, 40.0))
+            tiny.adapter(Path(folder) / name, upper, rank=rank, seed=seed, gate=(size, 40.0))
             engine.adopt(Path(folder) / name, name)
         for turn in range(repeats + 1):
             for case, (plain, adapted) in cases.items():
@@ -233,7 +233,7 @@ def adapters(repeats: int) -> dict[str, Any]:
                     if turn:  # the first warms up
                         found[case][kind].append(speed)
     engine.close()
-    return {
+    return {"rank": rank} | {
         case: {kind: spread(v) for kind, v in of.items()} | {"to base": ratio(of["adapters"], of["base"])}
         for case, of in found.items()
     }
@@ -439,6 +439,7 @@ def main() -> int:
     parser.add_argument("--contexts", type=int, nargs="*", default=[16, 512, 2048])
     parser.add_argument("--sessions", type=int, nargs="*", default=[1, 4, 8, 16])
     parser.add_argument("--adapters", action="store_true")
+    parser.add_argument("--rank", type=int, default=64, help="with --adapters; that of what nights begin from")
     parser.add_argument("--drafts", action="store_true")
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--quality", action="store_true")
@@ -451,7 +452,7 @@ def main() -> int:
     if args.quality:
         report = quality(args.dtype, args.bits)
     elif args.adapters:
-        report = adapters(args.repeats)
+        report = adapters(args.repeats, args.rank)
     elif args.drafts:
         report = drafts(args.repeats)
     elif args.busy:

@@ -41,7 +41,8 @@ def lessons(more: Sequence[Path] = (), *, held: bool) -> list[Lesson]:
     rows = map(json.loads, LISTS.read_text(encoding="utf-8").splitlines())
     lists = [(row["say"], tuple(Told(told, value) for told, value in row["tells"])) for row in rows]
     others = [
-        [(of[0].say, tuple(Told(one.tell, one.value) for one in of if one.tell)) for of in read(file)] for file in more
+        [(message[0].say, tuple(Told(one.tell, one.value) for one in message if one.tell)) for message in read(file)]
+        for file in more
     ]
     return [lesson for some in (lists, *others) for n, lesson in enumerate(some) if held_back(n) is held]
 

@@ -30,7 +30,7 @@ def read(file: Path) -> list[Message]:
 
 
 def held_back(n: int) -> bool:
-    """Whether reader and writer are not trained on the n-th message of a file."""
+    """Whether reader and writer are not trained on the n-th message of a file beside the writer's own."""
     return n % _HELD_BACK == _HELD_BACK - 1
 
 

@@ -71,13 +71,13 @@ def told_of(message: str, replies: Sequence[str]) -> tuple[Told, ...]:
 def left_out(listed: Sequence[Told], notes: Sequence[Note]) -> tuple[Told, ...]:
     """What is listed of a message and no note on it has: names and numbers, and of what all lists agree on the surer.
 
-    That is what has two words or more (of the others, in messages held back, half were right: docs/log.md, 2026-11-30),
-    and all of it where the writer noted nothing. What else was listed costs other questions more than it answers: the
-    more there is, the nearer it lies (2026-11-29, evening and midnight).
+    Those have two words or more that carry meaning (of the others, in messages held back, half were right: docs/log.md,
+    2026-11-30), or stand where the writer noted nothing. What else was listed costs other questions more than it
+    answers: the more there is, the nearer it lies (2026-11-29, evening and midnight).
     """
     known = [heavy(note.value) for note in notes]
     sure = (
-        one for one in listed if _names(one.value) or (one.agreed == 1.0 and (not notes or len(one.value.split()) > 1))
+        one for one in listed if _names(one.value) or (one.agreed == 1.0 and (not notes or len(heavy(one.value)) > 1))
     )
     return tuple(one for one in sure if not any(heavy(one.value) & of for of in known))
 
@@ -96,5 +96,5 @@ def _borne_out(message: str, reply: str) -> Iterator[Told]:
     for line in reply.splitlines():
         told, _, value = (part.strip() for part in line.partition(_APART))
         told = sentence(told) if told else ""
-        if answers(value) and said_in(value, told) and said_in(value, message) and borne_out(told, message):
+        if answers(value, told) and said_in(value, told) and said_in(value, message) and borne_out(told, message):
             yield Told(told, value)

@@ -32,13 +32,12 @@ _THINGS = 2
 """Notes on one message, by the writer alone."""
 _NO_ANSWER = LIGHT | frozenset(
     """
-    up down back off out away over around along through across aside apart ahead together alone
-    again still already always never ever often sometimes usually normally mostly nearly almost hardly barely just only
+    up down back off out away over around along through across aside apart ahead together
+    still already always never often sometimes usually normally mostly nearly almost hardly barely just only
     even too also quite rather really actually finally eventually lately recently suddenly probably maybe perhaps
     basically honestly literally properly completely absolutely definitely apparently obviously sadly luckily anyway
     now then soon later earlier before after since ago today tonight tomorrow yesterday
     last next past coming previous current other another same such own both all some any none few
-    morning afternoon evening night day week weekend month year time times moment while
     here there everywhere somewhere anywhere nowhere
     get gets got gotten getting go goes gone went going come comes came coming put puts putting take takes took taken
     make makes made making give gives gave given keep keeps kept let lets become became turn turned turns
@@ -47,10 +46,12 @@ _NO_ANSWER = LIGHT | frozenset(
     thing things something anything everything nothing someone somebody anyone anybody everyone everybody
     people person human humans man guy lot lots bit bits way ways stuff part
     good bad better best worse worst great nice fine okay much many more most less
-    very well right sure true able happy sad tired yes no too
+    very well sure true able happy sad tired yes no
     """.split()
 )
-"""By themselves they answer nothing that is worth asking in a month: "finally", "last night", "gone up"."""
+"""By themselves they answer nothing that is worth asking in a month: "finally", "gone up"."""
+_PASSING = re.compile(r"(?:last|next|this|the other) (?:morning|afternoon|evening|night|day|week|weekend|month|year)")
+"""Nor does a time that is another one in a month."""
 _MINE = re.compile(r"\b(?:I|I'm|I've|I'd|me|my|mine|we|us|our|myself)\b")
 
 
@@ -119,7 +120,7 @@ def _noted(message: str, reply: str) -> Note | None:
     cut = lines.index(_NEVER) if _NEVER in lines else len(lines)
     asks = [a for a in lines[:cut] if _is_question(a, told)]
     value = given if said_in(given, told) and said_in(given, message) else _value(told, asks, message)
-    if not answers(value):
+    if not answers(value, told):
         return None
     apart = [q for q in lines[cut + 1 :] if _is_question(q, told) and not _spoken_of(q, message)]
     return Note(told=told, value=value, asks=_without(value, asks), never=_without(value, apart))
@@ -137,9 +138,12 @@ def heavy(value: str) -> frozenset[str]:
     return frozenset(w for w in spoken(value) if w not in LIGHT) or frozenset(spoken(value))
 
 
-def answers(value: str) -> bool:
-    """Whether some word of it says something: a name, a number, or what not everybody says of everything."""
-    return any(word not in _NO_ANSWER for word in spoken(value))
+def answers(value: str, told: str) -> bool:
+    """Whether a part of what was told says something: a name, a number, or what not everybody says of everything."""
+    if any(c.isupper() for c in value) and f" {value}" in told:  # somebody is called Guy, and lives in Nice
+        return True
+    words = spoken(value)
+    return any(word not in _NO_ANSWER for word in words) and not _PASSING.fullmatch(" ".join(words))
 
 
 def _without(value: str, questions: Sequence[str]) -> tuple[str, ...]:
