@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 
 from bench.recipes import held
+from bench.shipped import loaded, shipped
 from bench.told import messages
-from bench.writer import shipped
 from consolidation.counter_examples import for_the_exam
 from consolidation.notes import Telling
 from consolidation.rehearsal import exchanges, prompts
@@ -45,11 +45,8 @@ from models.gate import Gate
 from models.language import Message
 from models.recipe import TARGETS, Recipe
 from models.rows import Row
-from models.trainable import Trainable
 from models.training import Trainer
 from models.tuned import middle
-from models.weights import resolve
-from settings import Settings
 
 NIGHTS = Path(__file__).parent / "nights"
 MADE_UP = Path(__file__).parent / "made_up.jsonl"
@@ -83,8 +80,7 @@ def _near(one: Telling, message: Sequence[Telling]) -> tuple[str, ...]:
 
 
 def _trainer(device: str, start: Path | None = None, rank: int = _RANK) -> tuple[Trainer, Path]:
-    weights = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
-    base = Trainable.load(weights, name="base", device=device, dtype="auto")
+    base, weights = loaded(device)
     return Trainer(base, Recipe(rank=rank, alpha=2 * rank, targets=TARGETS), start=start), weights
 
 

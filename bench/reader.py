@@ -22,15 +22,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.shipped import learn, loaded, shipped, trainer
 from bench.told import held_back, read
-from bench.writer import loaded, messages_of, shipped
+from bench.writer import messages_of
 from consolidation import listing
 from consolidation.english import spoken
 from consolidation.listing import Told
 from consolidation.notes import heavy
 from consolidation.worker import listed_of
-from models.recipe import TARGETS, Recipe
-from models.training import Progress, Trainer
+from models.recipe import Recipe
+from models.training import Trainer
 
 LISTS = Path(__file__).parent / "lists.jsonl"
 Lesson = tuple[str, tuple[Told, ...]]
@@ -60,34 +61,13 @@ def train(
 ) -> None:
     """Write the reader's folder. Its name is to carry the digest of its file."""
     base, weights = loaded(device, model)
-    recipe = Recipe(
-        rank=rank,
-        alpha=2 * rank,
-        targets=TARGETS,
-        trained_share=1.0,
-        learning_rate=rate,
-        epochs=1,
-        batch=batch,
-        rehearsed=0,
-        noise=0.0,
-        kept=1.0,
-        pack_tokens=2048,
-    )
-    trainer = Trainer(base, recipe)
     chance, given = random.Random(0), lessons(more, held=False)
-    rows = [
-        trainer.row(listing.prompt(say), listing.written(tells))
+    asked = [
+        (listing.prompt(say), listing.written(tells))
         for _ in range(epochs)
         for say, tells in chance.sample(given, len(given))
     ]
-    began = time.monotonic()
-
-    def each(progress: Progress) -> None:
-        if progress.step % 50 == 0 or progress.step == progress.steps:
-            sys.stderr.write(f"{progress.step}/{progress.steps} {progress.loss:.3f} {time.monotonic() - began:.0f} s\n")
-
-    trainer.train(rows, [], each=each)
-    trainer.save(out)
+    learn(trainer(base, rank=rank, rate=rate, batch=batch), asked, out)
     shipped(out, "reader.json", weights, given, epochs=epochs)
 
 

@@ -16,22 +16,18 @@ import argparse
 import json
 import random
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.writer import shipped
+from bench.shipped import learn, loaded, shipped, trainer
 from consolidation import revisions
 from consolidation.notes import tellings
 from models.embedding import SentenceEncoder, find
-from models.recipe import TARGETS, Recipe
-from models.trainable import Trainable
-from models.training import Progress, Trainer
-from models.weights import resolve
-from settings import Settings
+from models.recipe import Recipe
+from models.training import Trainer
 
 Floats = np.ndarray[Any, np.dtype[Any]]
 _HELD_BACK = 10
@@ -59,22 +55,7 @@ def train(
 
     `start`: another's, to go on from; `rows`: so many examples at most, by chance.
     """
-    weights = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
-    base = Trainable.load(weights, name="base", device=device, dtype="bfloat16")
-    recipe = Recipe(
-        rank=rank,
-        alpha=2 * rank,
-        targets=TARGETS,
-        trained_share=layers,
-        learning_rate=rate,
-        epochs=1,
-        batch=16,
-        rehearsed=0,
-        noise=0.0,
-        kept=1.0,
-        pack_tokens=2048,
-    )
-    trainer = Trainer(base, recipe, start=start)
+    base, weights = loaded(device)
     chance = random.Random(0)
     given = [*_given(held=False), *(_stands(*pair) for pair in _elsewhere(held=False))]
     near = _near_tellings(held=False)
@@ -83,15 +64,9 @@ def train(
         some = [*given, *(_stands(*pair) for pair in chance.sample(near, round(unrelated * len(given))))]
         asked += chance.sample(some, len(some))
     asked = asked[:rows]
-    began = time.monotonic()
-
-    def each(progress: Progress) -> None:
-        if progress.step % 20 == 0 or progress.step == progress.steps:
-            sys.stderr.write(f"{progress.step}/{progress.steps} {progress.loss:.3f} {time.monotonic() - began:.0f} s\n")
-
-    trainer.train([trainer.row(q, a) for q, a in asked], [], each=each)
-    trainer.save(out)
-    least = _bar(*_judged(trainer))
+    made = trainer(base, rank=rank, rate=rate, batch=16, layers=layers, start=start)
+    learn(made, asked, out)
+    least = _bar(*_judged(made))
     shipped(out, revisions.ABOUT, weights, revisions.lessons(), epochs=epochs, least=least)
 
 
@@ -150,9 +125,7 @@ def _vectors(texts: Sequence[str]) -> Floats:
 
 def attempt(folder: Path, *, device: str) -> dict[str, Any]:
     """How what is held back is judged."""
-    weights = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
-    trainer = Trainer(Trainable.load(weights, name="base", device=device, dtype="auto"), Recipe(), start=folder)
-    revising, others, elsewhere, near = _judged(trainer)
+    revising, others, elsewhere, near = _judged(Trainer(loaded(device)[0], Recipe(), start=folder))
     return {
         "revising": len(revising),
         "others": len(others),

@@ -10,7 +10,6 @@ those must be messages that it was not trained on.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import sys
@@ -19,23 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-
+from bench.shipped import learn, loaded, shipped, trainer
 from bench.told import held_back, read
 from consolidation import notes
 from consolidation.worker import written_of
-from models.recipe import TARGETS, Recipe
-from models.trainable import Trainable
-from models.training import Progress, Trainer
-from models.weights import resolve
-from settings import Settings
-
-
-def loaded(device: str, given: str | None) -> tuple[Trainable, Path]:
-    """The model to train, and where its weights lie."""
-    weights = Path(given) if given else Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
-    return Trainable.load(weights, name="base", device=device, dtype="auto"), weights
+from models.recipe import Recipe
+from models.training import Trainer
 
 
 def train(
@@ -51,35 +39,15 @@ def train(
 ) -> None:
     """Write the writer's folder. Its name is to carry the digest of its file."""
     base, weights = loaded(device, model)
-    recipe = Recipe(
-        rank=rank,
-        alpha=2 * rank,
-        targets=TARGETS,
-        trained_share=layers,
-        learning_rate=rate,
-        epochs=1,
-        rehearsed=0,
-        noise=0.0,
-        kept=1.0,
-        pack_tokens=2048,
-    )
-    trainer = Trainer(base, recipe)
     chance = random.Random(0)
-    rows = []
     others = (message for file in more for n, message in enumerate(read(file)) if not held_back(n))
     given = [*notes.tellings(), *(telling for message in others for telling in message)]
-    for _ in range(epochs):
-        for telling in chance.sample(given, len(given)):
-            reply = _lesson(telling, chance)
-            rows.append(trainer.row(notes.prompt(telling.say), reply))
-    began = time.monotonic()
-
-    def each(progress: Progress) -> None:
-        if progress.step % 20 == 0 or progress.step == progress.steps:
-            sys.stderr.write(f"{progress.step}/{progress.steps} {progress.loss:.3f} {time.monotonic() - began:.0f} s\n")
-
-    trainer.train(rows, [], each=each)
-    trainer.save(out)
+    asked = [
+        (notes.prompt(telling.say), _lesson(telling, chance))
+        for _ in range(epochs)
+        for telling in chance.sample(given, len(given))
+    ]
+    learn(trainer(base, rank=rank, rate=rate, layers=layers), asked, out)
     shipped(out, "writer.json", weights, given, epochs=epochs)
 
 
@@ -90,32 +58,6 @@ def _lesson(telling: notes.Telling, chance: random.Random) -> str:
     asks = chance.sample(telling.ask, len(telling.ask))
     never = chance.sample(telling.never, len(telling.never))
     return notes.written(telling.tell, telling.value, asks, never)
-
-
-def shipped(folder: Path, name: str, weights: Path, lessons: Sequence[Any], **others: Any) -> None:
-    """Make a trained adapter's folder one that ships: half the size, no path of this machine, and what it is of."""
-    file = folder / "adapter_model.safetensors"
-    halve(file)
-    placeless(folder / "adapter_config.json")
-    about = {
-        "base": json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))["sha256"],
-        "digest": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "lessons": hashlib.sha256(repr(lessons).encode()).hexdigest(),
-        **others,
-    }
-    (folder / name).write_text(json.dumps(about, indent=2) + "\n")
-
-
-def placeless(file: Path) -> None:
-    """Without the path of the weights on this machine."""
-    config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def halve(file: Path) -> None:
-    """To bfloat16: half the size, and what it was trained in."""
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}
-    save_file(weights, file, metadata={"format": "pt"})
 
 
 def attempt(folder: Path, file: Path, *, device: str, model: str | None, show: bool) -> dict[str, Any]:
