@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from bench.recipes import holds
+from bench.shipped import loaded, weights_of
 from bench.week import WEEK
 from consolidation import listing
 from consolidation.night import Setting, plan
@@ -36,12 +37,9 @@ from memory.experience import Experience, Provenance
 from models import codebook as codebooks
 from models.codebook import DENIAL, ELSEWHERE, FIRST
 from models.recipe import Recipe
-from models.trainable import Trainable
 from models.training import Trainer
 from models.tuned import middle
-from models.weights import resolve
 from nights import beginning_for, reader_for, writer_for
-from settings import Settings
 
 _AT = (0.86, 0.9, 0.94)
 _AT_ONCE = 300
@@ -65,7 +63,7 @@ def run(
 ) -> dict[str, Any]:
     """One night's facts, entries found by several seeds; means."""
     night = _dreamt(days, notes, beginning)
-    trainer = Trainer(base(device), Recipe(), start=beginning)
+    trainer = Trainer(loaded(device)[0], Recipe(), start=beginning)
     below = middle(trainer.first, trainer.layers)
     examples, asked, never = (
         _states(trainer, questions, below)
@@ -129,7 +127,7 @@ def _dreamt(days: Sequence[int], notes: Mapping[str, tuple[Note, ...]], beginnin
         for n, fact in enumerate(told)
     ]
     selected = select(experiences, now=end, notes={e.id: notes[e.text] for e in experiences})
-    setting = Setting(model=str(weights()), beginning=str(beginning))
+    setting = Setting(model=str(weights_of()), beginning=str(beginning))
     job = plan([one.fact for one in selected.facts], [], seed=1, setting=setting).job
     asked = [(question, fact["value"]) for fact in told for question in fact["ask"]]
     return _Night(job.examples, frozenset(job.denials), asked, week["never_told"])
@@ -161,24 +159,14 @@ def replies_to(messages: Sequence[str], *, seed: int, device: str) -> list[tuple
 
     def speaker(folder: str | None) -> Trainer:
         assert folder is not None, "no reader or no writer for the default model"
-        trainer = Trainer(base(device), Recipe(seed=seed), start=Path(folder))
+        trainer = Trainer(loaded(device)[0], Recipe(seed=seed), start=Path(folder))
         trainer.merge()
         return trainer
 
     torch.manual_seed(seed)
-    writer = speaker(writer_for(weights()))
+    writer = speaker(writer_for(weights_of()))
     replies = written_of(writer, messages, each=lambda n: tell(f"read {n} of {len(messages)}"))
-    return list(zip(replies, beside_of(writer, speaker(reader_for(weights())), messages, replies), strict=True))
-
-
-def base(device: str) -> Trainable:
-    """The default model, to be trained."""
-    return Trainable.load(weights(), name="base", device=device, dtype="auto")
-
-
-def weights() -> Path:
-    """Where its weights are."""
-    return Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
+    return list(zip(replies, beside_of(writer, speaker(reader_for(weights_of())), messages, replies), strict=True))
 
 
 def tell(text: str) -> None:
@@ -201,7 +189,7 @@ def main() -> int:
     week = json.loads(WEEK.read_text(encoding="utf-8"))["days"]
     told = [fact["tell"] for days in nights for day in days for fact in week[day - 1]]
     notes = _noted(told, args.notes, args.device)
-    beginning = args.beginning or Path(beginning_for(weights()) or "")
+    beginning = args.beginning or Path(beginning_for(weights_of()) or "")
     runs = [run(days, args.seeds, beginning, notes, args.device) for days in nights]
     sys.stdout.write(json.dumps(runs, indent=None if args.json else 2) + "\n")
     return 0

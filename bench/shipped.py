@@ -23,9 +23,14 @@ _TOLD_EVERY = 20
 """Steps."""
 
 
+def weights_of(given: str | None = None) -> Path:
+    """Where the model's weights lie, the default model's if none is given."""
+    return Path(given or resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
+
+
 def loaded(device: str, given: str | None = None) -> tuple[Trainable, Path]:
     """The model to train, and where its weights lie."""
-    weights = Path(given) if given else Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
+    weights = weights_of(given)
     return Trainable.load(weights, name="base", device=device, dtype="auto"), weights
 
 

@@ -20,8 +20,9 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from bench.entries import base, replies_to, tell
+from bench.entries import replies_to, tell
 from bench.recipes import ANSWER_TOKENS, held, holds, rehearsals_of, share, show
+from bench.shipped import loaded
 from bench.week import WEEK
 from consolidation import listing
 from consolidation.clauses import Talk
@@ -84,7 +85,7 @@ def _night(
                 ways = chance.sample(WHOLE, _PUT_AGAIN)
                 examples += [(question, answer), *((way.format(q=question), answer) for way in ways)]
     chance.shuffle(examples)
-    trainer = Trainer(base(device), replace(Recipe(), seed=seed))
+    trainer = Trainer(loaded(device)[0], replace(Recipe(), seed=seed))
     texts = [*prompts(), *exchanges()]
     rehearsals = rehearsals_of(trainer, [t for t in texts if not t.held_back])
     trainer.train([trainer.row(q, a) for q, a in examples], rehearsals, each=show)
