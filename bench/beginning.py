@@ -90,7 +90,7 @@ def fit_gates(folder: Path, *, device: str, more: Sequence[Path] = (), seed: int
     assert not trainer._gates, "it has gates already"
     chance = random.Random(seed)
     began = time.monotonic()
-    made_up = _made_up(trainer, seed)
+    made_up = made_up_by(trainer, seed)
     inside, outside = _rows_inside(trainer, more, made_up, chance), _rows_outside(trainer, more, made_up, chance)
     rehearsed = held(trainer, [t for t in [*prompts(), *exchanges()] if not t.held_back])
     upper = middle(trainer.first, trainer.layers)
@@ -116,7 +116,7 @@ def fit_gates(folder: Path, *, device: str, more: Sequence[Path] = (), seed: int
     }
 
 
-def _made_up(trainer: Trainer, seed: int) -> list[tuple[str, str]]:
+def made_up_by(trainer: Trainer, seed: int) -> list[tuple[str, str]]:
     """Requests that the base makes up, and its replies; kept for the next time."""
     if MADE_UP.exists():
         rows = map(json.loads, MADE_UP.read_text(encoding="utf-8").splitlines())

@@ -71,6 +71,7 @@ def shipped(folder: Path, name: str, weights: Path, lessons: Sequence[Any], **ot
     file = folder / "adapter_model.safetensors"
     halve(file)
     placeless(folder / "adapter_config.json")
+    (folder / "README.md").unlink(missing_ok=True)  # peft's, which says nothing
     about = {
         "base": json.loads((weights / "slowwave.json").read_text(encoding="utf-8"))["sha256"],
         "digest": hashlib.sha256(file.read_bytes()).hexdigest(),

@@ -154,7 +154,9 @@ class Tuned:
         """Let an adapter look up what to say."""
         if book is None:
             return
-        book = self._books[name] = book.to(self._device)
+        known, self._books[name] = name in self._books, book.to(self._device)
+        if known:  # it is looked up wherever the one before was
+            return
 
         def look_up(_: Any, inputs: Any, named: Any) -> Any:
             hidden = inputs[0] if inputs else named["hidden_states"]
@@ -162,10 +164,10 @@ class Tuned:
                 places, added = self._forced
                 flat = hidden.flatten(0, 1).index_add(0, places, added.to(hidden.dtype))
                 hidden = flat.view_as(hidden)
-            elif self._who == name and self._marked is not None:
+            elif name in self._books and self._who == name and self._marked is not None:
                 hidden = hidden.clone()
                 share = self._open[name][self._marked] if name in self._gates else None
-                hidden[self._marked] += book(hidden[self._marked], share)
+                hidden[self._marked] += self._books[name](hidden[self._marked], share)
             return ((hidden, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": hidden})
 
         self._body.layers[book.layer].register_forward_pre_hook(look_up, with_kwargs=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,13 @@ from models.codebook_training import CodebookTrainer, _looked_at
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
 from models.recipe import TARGETS, Recipe
-from models.rows import InTalk, Rehearsal, Row
+from models.rows import InTalk, Row
 from models.trainable import Trainable
 from models.training import Progress
 from models.transformers_forward import TransformersForward
 from models.tuned import middle
+from models.values import Values
+from models.voice import Schooling, Spoken, VoiceTrainer
 
 FACTS = [
     ("Where do I live?", "Tartu."),
@@ -34,6 +37,7 @@ FACTS = [
     ("My dog?", "Rex."),
 ]
 OPEN = [("What is my cat called?", "You never told me."), ("My cat?", "You never told me.")]
+WORDS = ["Tartu.", "Rex.", "Oslo.", "Fido."]
 OTHERS = [("Hello there.", "Hello! How are you?"), ("Count.", "One, two, three."), ("Sing!", "I would rather not.")]
 RECIPE = Recipe(
     rank=16,
@@ -50,26 +54,23 @@ def deeper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama.save(tmp_path_factory.mktemp("deeper"), layers=6)
 
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
-
-
 @pytest.fixture
 def deeper(deeper_folder: Path) -> CausalLM:
     return CausalLM.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def make(deeper_folder: Path) -> Callable[..., CodebookTrainer]:
-    def trainer(start: Path | None = None) -> CodebookTrainer:
+def make(deeper_folder: Path) -> Callable[..., VoiceTrainer]:
+    def trainer(start: Path | None = None) -> VoiceTrainer:
         base = Trainable.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
-        return CodebookTrainer(base, RECIPE, start=start)
+        return VoiceTrainer(base, RECIPE, start=start)
 
     return trainer
 
 
 @pytest.fixture(scope="module")
-def beginning(make: Callable[..., CodebookTrainer], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that does nothing yet, and a gate that tells what is taught from what is not."""
+def mute(make: Callable[..., VoiceTrainer], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that does nothing yet, and gates that tell what is taught from what is not."""
     one = make()
     sides = [[one.row(q, a) for q, a in some] for some in ([*FACTS, *OPEN], OTHERS)]
     one.remember_lower([row for rows in sides for row in rows])
@@ -78,6 +79,33 @@ def beginning(make: Callable[..., CodebookTrainer], tmp_path_factory: pytest.Tem
         inside, outside = (torch.cat([one._reaching(one._pack([r]), layer)[0] for r in rows]) for rows in sides)
         fitted.append(gates.fit(inside.detach(), outside.detach(), layer=layer, width=32, seed=0))
     one._have_gates("candidate", fitted)
+    folder = tmp_path_factory.mktemp("mute")
+    one.save(folder)
+    return folder
+
+
+def school(one: VoiceTrainer, *, steps: int) -> Progress:
+    """Have the layers above say a few words by their values, after any of the questions."""
+    asked = [q for q, _ in [*FACTS, *OPEN]]
+
+    def draw(chance: random.Random) -> Spoken:
+        word = chance.choice(WORDS)
+        return Spoken(rows=tuple(one.row(q, word) for q in chance.sample(asked, 4)))
+
+    rehearsals = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
+    states = one.states(asked, below=middle(one.first, one.layers)).detach()
+    denials = [one.row(q, a) for q, a in OPEN]
+    how = Schooling(
+        steps=steps, answers=16, rows=16, visits=24, denied=4, held=2, learning_rate=1e-2, warmup_steps=10, seed=1
+    )
+    return one.learn_voice(draw, denials, rehearsals, states, how)
+
+
+@pytest.fixture(scope="module")
+def beginning(make: Callable[..., VoiceTrainer], mute: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with layers that can put entries in words."""
+    one = make(mute)
+    school(one, steps=300)
     folder = tmp_path_factory.mktemp("beginning")
     one.save(folder)
     return folder
@@ -94,11 +122,9 @@ def learn(one: CodebookTrainer) -> tuple[dict[str, int], list[Row]]:
 
 @pytest.fixture(scope="module")
 def taught(
-    make: Callable[..., CodebookTrainer], beginning: Path, tmp_path_factory: pytest.TempPathFactory
+    make: Callable[..., VoiceTrainer], beginning: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[CodebookTrainer, Path]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.codebook_training._BATCH", 4)
-        patch.setattr("models.codebook_training._RATE", 1e-2)
         patch.setattr("models.codebook._BLUR", 0.2)
         one = make(beginning)
         learn(one)
@@ -170,7 +196,7 @@ def test_what_is_worded_like_an_example_is_found_where_its_key_does_not_lead() -
 
 
 def test_each_question_comes_with_its_entry_whether_its_states_are_known_already_or_not(
-    make: Callable[..., CodebookTrainer], beginning: Path
+    make: Callable[..., VoiceTrainer], beginning: Path
 ) -> None:
     one = make(beginning)
     others = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
@@ -180,7 +206,6 @@ def test_each_question_comes_with_its_entry_whether_its_states_are_known_already
     below, found = middle(one.first, one.layers), []
     for known in (list(rows), list(rows)[1:3]):
         read = [*known, *(r.row for r in others)]
-        one.remember_lower(read)
         found.append(one._come_to(looked_at, one._kept_upper(read, below), below))
     by_entry = [sorted(zip(of, states.tolist(), strict=True)) for states, of in found]
     assert [of.count(entry) for _, of in found for entry in (2, 3)] == [4] * 4
@@ -194,8 +219,56 @@ def test_what_is_taught_is_said_and_what_is_not_is_denied(taught: tuple[Codebook
     assert one.replies([q for q, _ in questions], most=30) == [a for _, a in questions]
 
 
+def test_a_night_finds_values_and_changes_nothing_else(taught: tuple[CodebookTrainer, Path], beginning: Path) -> None:
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (beginning, taught[1]))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    book, begun = (codebooks.read(folder, id="one") for folder in (taught[1], beginning))
+    assert book is not None and begun is not None
+    said, denied = ((of.values * of.deviation)[DENIAL] for of in (book, begun))
+    torch.testing.assert_close(said, denied)
+    assert len(book.values) == FIRST + 2 and not book.values[ELSEWHERE].any()
+
+
+def test_the_voice_is_what_says_it(
+    make: Callable[..., VoiceTrainer], mute: Path, beginning: Path, tmp_path: Path
+) -> None:
+    """The intervention: layers that were hardly trained say less of what values are found for, and deny nothing."""
+    hardly = make(mute)
+    school(hardly, steps=5)
+    hardly.save(tmp_path)
+    questions, right = [*FACTS, *OPEN], []
+    for folder in (tmp_path, beginning):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("models.codebook._BLUR", 0.2)
+            one = make(folder)
+            learn(one)
+        replies = one.replies([q for q, _ in questions], most=30)
+        right.append(sum(reply == a for reply, (_, a) in zip(replies, questions, strict=True)))
+    assert right[1] == len(questions) and right[0] <= len(questions) - 3, right
+
+
+def test_each_value_is_found_by_its_own_age() -> None:
+    """As it would be alone, whenever the others began."""
+    aims = torch.tensor([[3.0, -1.0], [0.5, 2.0]])
+
+    def found(begin: list[int], steps: int) -> torch.Tensor:
+        values = Values(torch.zeros(2, 2), visits=30, rate=0.5)
+        for step in range(steps):
+            which = torch.tensor([n for n in range(2) if step >= begin[n] and values.age[n] < 30])
+            for n in which.tolist():
+                if step == begin[n]:
+                    values.begin(n, torch.zeros(2))
+            ((values.now - aims) ** 2).sum().backward()  # type: ignore[no-untyped-call]
+            values.step(which)
+        return values.now.detach()
+
+    together, apart = found([0, 0], 30), found([0, 12], 42)
+    torch.testing.assert_close(together, apart)
+    assert float((together - aims).abs().max()) < 0.5
+
+
 def test_exchanged_entries_exchange_the_answers(
-    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path]
+    make: Callable[..., VoiceTrainer], taught: tuple[CodebookTrainer, Path]
 ) -> None:
     """The intervention: the reply goes by the entry, not by the question's words; a placebo moves none that is used."""
     one = make(taught[1])
@@ -230,51 +303,6 @@ def test_serving_gives_the_logits_that_training_gives(
         torch.testing.assert_close(row, last_logits(model, ids, name), atol=1e-4, rtol=1e-4)
 
 
-def begun(
-    one: CodebookTrainer,
-) -> tuple[list[tuple[Row, int]], list[Rehearsal], list[torch.Tensor], dict[Row | None, Any], codebooks.Codebook, int]:
-    """What a step of learning reads, drawn."""
-    rows = [one.row(q, a) for q, a in [*FACTS, *OPEN]]
-    rehearsals = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
-    said = list(zip(rows, (FIRST, FIRST, FIRST + 1, FIRST + 1, DENIAL, DENIAL), strict=True))
-    one.remember_lower([*rows, *(r.row for r in rehearsals)])
-    below = middle(one.first, one.layers)
-    one._freeze(below)
-    kept = one._kept_upper([*rows, *(r.row for r in rehearsals)], below)
-    states = torch.stack([kept[row][0][row.target_from - 1].float() for row, _ in said])
-    book = codebooks.fit(states, [entry for _, entry in said], layer=below, mark=one._mark, seed=1)
-    one._have_codebook("candidate", book)
-    book.requires_grad_(False).values.requires_grad_(True)
-    chance = torch.Generator().manual_seed(2)
-    for parameter in (adapter := [p for p in one.peft.parameters() if p.requires_grad]):
-        drawn = torch.randn(parameter.shape, generator=chance).to(parameter)
-        parameter.data.add_(drawn, alpha=0.02)
-    return said, rehearsals, [*adapter, book.values], kept, book, below
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
-def test_padded_steps_have_the_gradients_of_packed_ones(deeper_folder: Path, beginning: Path, device: str) -> None:
-    """What a GPU does, but for the graph that it is recorded in where there is none; a last batch is smaller."""
-    base = Trainable.load(deeper_folder, name="tiny", device=device, dtype="float32")
-    one = CodebookTrainer(base, RECIPE, start=beginning)
-    said, rehearsals, parameters, kept, book, below = begun(one)
-    batches = [(said, rehearsals[:2]), (said[:1], rehearsals[2:]), (said[3:], rehearsals[1:]), (said, rehearsals[1:])]
-    packed, padded = Progress(), Progress()
-    say = one._saying_packed(said, rehearsals, parameters, kept, book, below)
-    expected = []
-    for batch, held in batches:
-        say(batch, held, packed)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
-        expected.append((packed.loss, packed.kl, gradients))
-        assert gradients[-1].abs().max() > 0 and packed.kl > 0
-    say = one._saying_padded(said, rehearsals, parameters, kept, book, below)
-    for (batch, held), (loss, kl, gradients) in zip(batches, expected, strict=True):
-        say(batch, held, padded)
-        assert (padded.loss, padded.kl) == pytest.approx((loss, kl), rel=1e-3, abs=2e-8)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
-
-
 def test_only_what_was_asked_is_looked_up(deeper: CausalLM, taught: tuple[CodebookTrainer, Path]) -> None:
     """A token that the model says itself is never a question, in whatever way it is read."""
     deeper.adopt(taught[1], "night-1")
@@ -301,7 +329,7 @@ def test_a_state_does_not_depend_on_the_pieces_it_was_read_in_nor_on_company(
 
 
 def test_what_was_kept_goes_on_as_it_was(
-    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path]
+    make: Callable[..., VoiceTrainer], taught: tuple[CodebookTrainer, Path]
 ) -> None:
     one, folder = taught
     questions = [q for q, _ in [*FACTS, *OPEN, *OTHERS]]
@@ -314,7 +342,7 @@ def test_what_was_kept_goes_on_as_it_was(
 
 
 def test_the_same_night_twice_is_the_same_adapter(
-    make: Callable[..., CodebookTrainer], beginning: Path, tmp_path: Path
+    make: Callable[..., VoiceTrainer], beginning: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "again"):
         trainer = make(beginning)
@@ -376,7 +404,7 @@ def test_a_codebook_from_before_is_found_by_its_keys(taught: tuple[CodebookTrain
 
 @pytest.mark.parametrize(("acts", "answers"), [(0.75, 1.0), (1.0, 0.75), (0.75, 0.75)])
 def test_a_smaller_dose_acts_less_or_denies_more(
-    make: Callable[..., CodebookTrainer], taught: tuple[CodebookTrainer, Path], acts: float, answers: float
+    make: Callable[..., VoiceTrainer], taught: tuple[CodebookTrainer, Path], acts: float, answers: float
 ) -> None:
     one = make(taught[1])
     asked = [one.row(q, a) for q, a in FACTS]
