@@ -153,7 +153,7 @@ class Result:
     dtype: str = ""
     """What it was trained in."""
     norm: float | None = None
-    """How large the adapter is beside the weights that it is on (models/spectrum.py)."""
+    """How large what the night did to them is beside the weights that the adapter is on (models/spectrum.py)."""
 
 
 _NAMES = {Job: JOB, Result: RESULT, Reading: READING, Notes: NOTES, Comparison: COMPARISON, Compared: COMPARED}

@@ -99,7 +99,7 @@ def run(folder: Path) -> None:
         seconds=time.monotonic() - began,
         cost=cost,
         dtype=model.dtype,
-        norm=trainer.norm(),
+        norm=trainer.norm(beyond=Path(job.beginning) if job.beginning else None),
     )
     files.write(result, folder)
 

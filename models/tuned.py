@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -318,15 +319,19 @@ class Tuned:
                 tokens += len(base)
         return total / max(1, tokens)
 
-    def norm(self) -> float:
-        """How large the adapter is beside the weights that it is on (models/spectrum.py)."""
+    def norm(self, *, beyond: Path | None = None) -> float:
+        """How large the adapter is beside the weights that it is on (models/spectrum.py); `beyond` another, by how much
+        they differ."""
+        before = {} if beyond is None else load_file(beyond / "adapter_model.safetensors", device=str(self._device))
         return spectrum.norm(
             (
                 layer.base_layer.weight,
-                layer.lora_A["candidate"].weight,
-                layer.lora_B["candidate"].weight * layer.scaling["candidate"],
+                _beside(layer.lora_A["candidate"].weight, before.get(f"{name}.lora_A.weight"), dim=0),
+                _beside(layer.lora_B["candidate"].weight, before.get(f"{name}.lora_B.weight"), dim=1, sign=-1)
+                * layer.scaling["candidate"],
             )
-            for layer in self._adapted()
+            for name, layer in self.peft.named_modules()
+            if "candidate" in getattr(layer, "lora_A", ())
         )
 
     @property
@@ -463,6 +468,11 @@ _LONGER_ON_GPU = 8
 """Times as many tokens in one packed row: a GPU waits for Python where they are few."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 32, 256
 """Replies that are written at the same time."""
+
+
+def _beside(now: Tensor, before: Tensor | None, *, dim: int, sign: int = 1) -> Tensor:
+    """Halves of two products, for their sum; `sign` -1: for their difference."""
+    return now if before is None else torch.cat([now, sign * before.to(now)], dim=dim)
 
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")

@@ -429,3 +429,14 @@ def test_the_digest_is_of_the_codebook_too(taught: tuple[CodebookTrainer, Path],
     whole = digest_of_files(copy)
     (copy / codebooks.FILE).unlink()
     assert whole == digest_of_files(taught[1]) != digest_of_files(copy)
+
+
+def test_how_much_a_night_changed_is_told_from_what_it_began_from(
+    make: Callable[..., VoiceTrainer], beginning: Path
+) -> None:
+    one = make(beginning)
+    assert one.norm() > 0.1 and one.norm(beyond=beginning) < 1e-3
+    layer = one._adapted()[-1]
+    with torch.no_grad():
+        layer.lora_B["candidate"].weight.add_(1.0)
+    assert one.norm(beyond=beginning) > 0.1
