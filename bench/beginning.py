@@ -14,6 +14,8 @@ of bench/nights, `found` says of how many two wordings find each other, `told ap
 Without FOLDER `try` asks the base. --more has further lessons: in as different words as their author could find
 (lessons.jsonl), as people ask, beside harder near questions (asked.jsonl; without messages), and of messages that tell
 several things, whose other questions are near ones too (several.jsonl). What ships was made with all three.
+
+Last, the layers that put entries in words are trained: bench/voice.py.
 """
 
 from __future__ import annotations
