@@ -107,7 +107,7 @@ class CodebookTrainer(Trainer):
                     batch = [said[n][visit % len(said[n])] for n in part]
                     losses = self._surprise_of(batch, values.now * book.deviation, kept, book.layer, progress)
                     losses.sum().backward()  # type: ignore[no-untyped-call]
-                    values.step(places.argsort())
+                    values.step(torch.arange(len(part), device=self._device))
                     if visit >= VISITS - _OWN - _OTHERS:
                         worst = torch.maximum(worst, losses.detach())
                     progress.step, progress.loss = progress.step + 1, float(losses.detach().mean())

@@ -109,9 +109,7 @@ class VoiceTrainer(CodebookTrainer):
             rows = [spoken[n].rows[int(age) % len(spoken[n].rows)] for n, age in zip(some, ages.tolist(), strict=True)]
             rows += chance.sample(denials, min(how.denied, len(denials)))
             added = torch.cat([values.now[which], denial.expand(len(rows) - len(some), -1)]) * book.deviation
-            weights = (torch.cat([ages, ages.new_full((len(rows) - len(some),), how.unripe)]) / how.unripe).clamp(
-                0.1, 1
-            )
+            weights = F.pad(ages / how.unripe, (0, len(rows) - len(some)), value=1.0).clamp(0.1, 1.0)
             held = chance.sample(list(rehearsals), min(how.held, len(rehearsals)))
             surprises, kl = self._said(rows, added, held)
             loss = (surprises * weights).sum() / weights.sum() + how.kl_weight * kl
