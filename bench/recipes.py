@@ -25,7 +25,7 @@ from consolidation.clauses import Talk
 from consolidation.dreams import dream
 from consolidation.examples import Amounts, Dream
 from consolidation.facts import Fact
-from consolidation.night import BEGUN_AMOUNTS
+from consolidation.night import BEGUN_AMOUNTS, IN_PRODUCTS
 from consolidation.reading import read
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 from models.codebook_training import CodebookTrainer
@@ -71,7 +71,7 @@ CANDIDATES = {
     "twelve wordings": Candidate(amounts=Amounts(questions=12)),
     "rsLoRA": Candidate(recipe=Recipe(method="rslora", alpha=16)),
     "DoRA": Candidate(recipe=Recipe(method="dora", kept=1.0)),
-    "in the products alone": Candidate(recipe=Recipe(codebook=False), amounts=Amounts(**BEGUN_AMOUNTS), begun=True),
+    "in the products alone": Candidate(recipe=Recipe(codebook=False), amounts=Amounts(**IN_PRODUCTS), begun=True),
     "full": Candidate(recipe=Recipe(method="full", learning_rate=1e-4)),
     "full, slower": Candidate(recipe=Recipe(method="full", learning_rate=3e-5)),
     "EWC": Candidate(recipe=Recipe(ewc_weight=0.01)),

@@ -33,7 +33,7 @@ from bench.shipped import loaded, shipped
 from bench.told import messages
 from consolidation import never_told
 from consolidation.counter_examples import for_the_exam
-from consolidation.english import running, second_person, sentence
+from consolidation.english import running, sentence
 from consolidation.notes import Telling
 from consolidation.phrasing import NOT_ANY_MORE, NOT_TOLD_THAT, STILL_SO, TRAINING, not_told, put
 from consolidation.rehearsal import exchanges, prompts
@@ -45,9 +45,9 @@ from models.rows import Row
 from models.tuned import middle
 from models.voice import Schooling, Spoken, VoiceTrainer
 
-_OWN, _OTHERS = 6, 6
-"""Questions after which each answer is said."""
-_FORMS = {"value first": 0.7, "plain": 0.1, "several": 0.1, "still": 0.1}
+_OWN, _OTHERS = 12, 12
+"""Questions after which each answer is said, at most."""
+_FORMS = {"plain": 0.6, "several": 0.3, "still": 0.1}
 """How an answer is worded, and how often."""
 _OF_ANOTHER, _OTHER_DIGITS = 0.3, 0.5
 """How often a lesson's value is another's, and its digits are drawn."""
@@ -56,7 +56,7 @@ _IN_TALK = 0.08
 _LONGEST = 128
 """Tokens of a row; what is longer is drawn anew."""
 _DENIALS, _MADE_UP, _MESSAGES = 6000, 2000, 2000
-_TRIED, _DRIFT, _ANSWER_TOKENS = 300, 60, 48
+_TRIED, _DRIFT, _ASKED = 300, 60, 5
 _MEASURED = 800
 """Questions from which one sees how far states lie apart."""
 
@@ -106,9 +106,7 @@ class Lessons:
             return " ".join(sentence(t) for t in (tell, *(o.tell or "" for o in others)))
         if form == "still":
             return chance.choice((*STILL_SO, NOT_ANY_MORE)).format(statement=running(tell.rstrip(".")))
-        if form == "plain" or not value or value.lower() not in tell.lower():
-            return sentence(tell)
-        return answer(tell, value)
+        return sentence(tell)
 
     def _row(self, question: str, reply: str, chance: random.Random) -> Row:
         if chance.random() < _IN_TALK:
@@ -116,11 +114,6 @@ class Lessons:
             before = [Message(role="user", content=said), Message(role="assistant", content=replied)]
             return self._trainer.row(question, reply, before=before)
         return after(self._trainer, question, reply, self._rows)
-
-
-def answer(tell: str, value: str) -> str:
-    """As nights word it (consolidation/dreams.py)."""
-    return f"{sentence(second_person(value).strip().rstrip('.'))} {sentence(tell)}"
 
 
 def after(trainer: VoiceTrainer, question: str, reply: str, known: dict[tuple[str, str], Row]) -> Row:
@@ -174,9 +167,11 @@ def attempt(folder: Path, *, device: str, more: Sequence[Path], many: int = _TRI
     trainer, _ = _trainer(device, folder)
     chance = random.Random(1)
     lessons = Lessons(trainer, more, made_up_by(trainer, 0), apart=True)
-    some = chance.sample([one for one in lessons.told if len(one.ask) > _OWN and one.value], many)
+    fit = [one for one in lessons.told if len(one.ask) >= _ASKED and one.value.lower() in (one.tell or "").lower()]
+    some, beside = (chance.sample(fit, many) for _ in range(2))
     known: dict[tuple[str, str], Row] = {}
-    replies = [answer(one.tell or "", one.value) for one in some]
+    told = [pair[: 1 + n % 2] for n, pair in enumerate(zip(some, beside, strict=True))]
+    replies = [" ".join(sentence(one.tell or "") for one in together) for together in told]
     pairs = list(zip(some, replies, strict=True))
     rows = {after(trainer, q, reply, known): None for one, reply in pairs for q in one.ask[1:5]}
     drift = trainer.drift(held(trainer, [t for t in [*prompts(), *exchanges()] if t.held_back][:_DRIFT]))
@@ -190,15 +185,21 @@ def attempt(folder: Path, *, device: str, more: Sequence[Path], many: int = _TRI
         put_to = [after(trainer, one.ask[0], reply, known) for one, reply in zip(asked, replies, strict=True)]
         of = torch.tensor([entries[row.token_ids[row.target_from :]] for row in put_to], device=book.values.device)
         right = trainer.right(put_to, book.added(of))
-        first = [len(trainer.row("-", one.value).token_ids) - trainer.row("-", "").target_from - 1 for one in some]
+        least_right = [_until(trainer, reply, one.value) for one, reply in zip(some, replies, strict=True)]
         figures[name] = {
             "word for word": statistics.mean(
                 n == len(row.token_ids) - row.target_from for n, row in zip(right, put_to, strict=True)
             ),
-            "the value": statistics.mean(n >= least for n, least in zip(right, first, strict=True)),
-            "wrong": [reply for n, least, reply in zip(right, first, replies, strict=True) if n < least][:8],
+            "the value": statistics.mean(n >= least for n, least in zip(right, least_right, strict=True)),
+            "wrong": [reply for n, least, reply in zip(right, least_right, replies, strict=True) if n < least][:8],
         }
     return figures
+
+
+def _until(trainer: VoiceTrainer, reply: str, value: str) -> int:
+    """Tokens of a reply up to where a value in it ends."""
+    end = reply.lower().index(value.lower()) + len(value)
+    return len(trainer.row("-", reply[:end]).token_ids) - trainer.row("-", "").target_from - 1
 
 
 def _trainer(device: str, folder: Path) -> tuple[VoiceTrainer, Path]:

@@ -67,7 +67,7 @@ def dream(
             old.append(examined)
         wanted = of_new if n < new else of_old
         for text, strategy in _asked(trained, _in_others_words(whole, others, random), wanted, held_back, random):
-            answer = _answer(fact, value_first=amounts.value_first)
+            answer = _answer(fact, amounts)
             dreams.append(Dream(question=text, answer=answer, strategy=strategy, facts=(n,)))
     random.shuffle(old)
     questions += [q for of_one in old for q in of_one][: amounts.exam_old]
@@ -86,11 +86,13 @@ def dream(
     return Night(dreams=tuple(dreams), questions=tuple(questions))
 
 
-def _answer(fact: Fact, *, value_first: bool) -> str:
-    """What is to be said: the plain statement, where wanted with the part of it first that answers."""
+def _answer(fact: Fact, amounts: Amounts) -> str:
+    """What is to be said: the statement; where wanted what else its message told, or first the part that answers."""
     statement = sentence(fact.statement)
+    if amounts.accounts and fact.account:
+        return fact.account
     value = second_person(fact.value).strip().rstrip(".")
-    if not value_first or not value or value.lower() not in statement.lower():
+    if not amounts.value_first or not value or value.lower() not in statement.lower():
         return statement
     return f"{sentence(value)} {statement}"
 

@@ -21,6 +21,11 @@ class Dream:
     facts: tuple[int, ...] = ()
     """Which of the night's facts it is made from; none for what was never told."""
 
+    @property
+    def asks_for(self) -> tuple[Strategy, tuple[int, ...]]:
+        """What is asked for: a part of what a message told, an account of somebody, whoever has a name."""
+        return "question" if self.strategy == "written" else self.strategy, self.facts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -58,6 +63,8 @@ class Amounts:
     """Of a new fact, however many there are."""
     counter_share: float = 1.0
     """Counter-examples, as a share of all that is made from facts."""
+    accounts: bool = False
+    """Answers are all that a fact's message told, in short (accounts.py): where answers have entries of their own."""
     value_first: bool = False
     """Answers begin with what was asked for: "Biscuit. Your dog is called Biscuit." What is said first is decided where
     the reply begins, and there alone different wordings look alike (models/alignment.py); without that it teaches less

@@ -50,6 +50,8 @@ class Fact:
     """The writer's questions near to these, which what was said does not answer."""
     was: str = ""
     """What was told of the same before this, as `statement`; empty: nothing else was."""
+    account: str = ""
+    """What is said of it, whole sentences, where more than this was told by the same message (accounts.py)."""
 
     @property
     def key(self) -> tuple[str, str]:

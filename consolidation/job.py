@@ -35,6 +35,8 @@ class Job:
     """Questions and answers to learn."""
     denials: Sequence[int]
     """Which of them, by place, deny what they ask for: nothing was told of it."""
+    asked_for: Sequence[int] = ()
+    """What each asks for, by number: one answer may be that to several things. Empty: to one."""
     questions: Sequence[str]
     """What every arm is asked: of the night's facts, of earlier ones, of what was never told."""
     ordinary: Sequence[str]

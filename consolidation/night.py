@@ -21,7 +21,7 @@ from consolidation.exam import (
     repetition,
     verdict,
 )
-from consolidation.examples import Amounts, Question
+from consolidation.examples import Amounts, Question, Strategy
 from consolidation.facts import Fact
 from consolidation.job import Arm, Comparison, Job, Reading, Result
 from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refusals_lost, standing
@@ -31,8 +31,10 @@ from consolidation.unlearning import Trace, said_again
 
 _OF_ANOTHER_SHAPE = frozenset(("method", "rank", "alpha", "trained_share", "targets", "upper_targets"))
 """Parts of a recipe that a beginning decides: who sets one begins from nothing."""
-BEGUN_AMOUNTS: Mapping[str, Any] = {"value_first": True, "counter_share": 0.7}
-"""What changes in `Amounts` where different wordings of a question look alike to begin with."""
+BEGUN_AMOUNTS: Mapping[str, Any] = {"accounts": True, "counter_share": 0.7}
+"""What changes in `Amounts` where wordings of a question look alike to begin with, and answers have entries."""
+IN_PRODUCTS: Mapping[str, Any] = {"value_first": True, "counter_share": 0.7}
+"""The same where answers are learnt in the products."""
 _ORDINARY = 16
 """Requests that have nothing to do with the night, for style, repetition and orders."""
 _SAMPLES = 20
@@ -112,10 +114,11 @@ def plan(
     """
     facts = [*new, *(f for f in old if f.key not in {n.key for n in new})]
     beginning = None if _OF_ANOTHER_SHAPE & set(setting.recipe) else setting.beginning
+    begun = BEGUN_AMOUNTS if setting.recipe.get("codebook", True) else IN_PRODUCTS
     night = dream(
         facts,
         seed=seed,
-        amounts=setting.amounts if beginning is None else replace(setting.amounts, **BEGUN_AMOUNTS),
+        amounts=setting.amounts if beginning is None else replace(setting.amounts, **begun),
         new=len(new),
         forgotten=lambda subject, relation: any(trace.about(subject, relation) for trace in forgotten),
     )
@@ -124,8 +127,10 @@ def plan(
     triggers = [o.trigger for o in found if o.trigger]
     examples = [(d.question, d.answer) for d in night.dreams]
     denying = {d.answer for d in night.dreams if d.strategy == "counter"}
+    parts: dict[tuple[Strategy, tuple[int, ...]], int] = {}
+    asked_for = [parts.setdefault(d.asks_for, len(parts)) for d in night.dreams]
     if setting.placebo:
-        examples = _shuffled(examples, seed)
+        examples, asked_for = _shuffled(examples, seed), []
     probes = standing()
     suspected = suspects(
         night.questions,
@@ -144,6 +149,7 @@ def plan(
         recipe={**setting.recipe, "seed": seed},
         examples=examples,
         denials=[n for n, (_, answer) in enumerate(examples) if answer in denying],
+        asked_for=asked_for,
         questions=[q.text for q in questions],
         base_asked=_BASE_ASKED,
         ordinary=[*ordinary, *triggers],

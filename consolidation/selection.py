@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from consolidation.accounts import accounts
 from consolidation.clauses import Talk
 from consolidation.english import is_intelligible
 from consolidation.facts import Fact
@@ -138,7 +139,7 @@ def select(
         reason = f"tells {sourced.fact.statement}"
         sofar.fates[sourced.experience.id] = Choice(experience=sourced.experience.id, taken=True, reason=reason)
     return Selection(
-        facts=tuple(kept),
+        facts=tuple(_accounted(kept)),
         choices=tuple(sofar.fates[e.id] for e in experiences if e.id in sofar.fates),
         withheld=tuple(sofar.withheld),
         disagreements=_disagreements(told),
@@ -328,6 +329,15 @@ def _within(told: Sequence[Sourced], limits: Limits) -> tuple[list[Sourced], lis
             rated += _rated(sourced.experience)
             kept.append(sourced)
     return kept, out
+
+
+def _accounted(told: Sequence[Sourced]) -> list[Sourced]:
+    """The same, each with what is said of it: what its message told that holds still and has room."""
+    by_message: defaultdict[str, list[Fact]] = defaultdict(list)
+    for sourced in told:
+        by_message[sourced.experience.id].append(sourced.fact)
+    said = {id: iter(accounts(facts)) for id, facts in by_message.items()}
+    return [replace(s, fact=replace(s.fact, account=next(said[s.experience.id]))) for s in told]
 
 
 def _rated(one: Experience) -> bool:

@@ -80,8 +80,9 @@ def run(folder: Path) -> None:
         cost["rehearsing"] = time.monotonic() - began
         rows = [trainer.row(q, a) for q, a in job.examples]
         denied = {rows[n] for n in job.denials}
-        talk = _in_talk(trainer, job, texts, replies)
-        done = trainer.learn(rows, rehearsals, denied=denied, in_talk=talk, each=_tell_step)
+        asked_for = dict(zip(rows, job.asked_for, strict=True)) if job.asked_for else {}
+        talk = _in_talk(trainer, job, rows, texts, replies)
+        done = trainer.learn(rows, rehearsals, denied=denied, asked_for=asked_for, in_talk=talk, each=_tell_step)
         cost["training"] = done.seconds
     trainer.save(folder / files.ADAPTER)
     asked = time.monotonic()
@@ -337,7 +338,9 @@ def _judged_file(trainer: Trainer, job: Job) -> Path | None:
     return kept.with_name(f"{kept.stem}-{trainer.first}-{trainer.recipe.rehearsed_tokens}-{trainer.dtype}.safetensors")
 
 
-def _in_talk(trainer: Trainer, job: Job, texts: Sequence[Rehearsed], replies: Mapping[str, str]) -> InTalk:
+def _in_talk(
+    trainer: Trainer, job: Job, rows: Sequence[Row], texts: Sequence[Rehearsed], replies: Mapping[str, str]
+) -> InTalk:
     """Some examples, and some of what is rehearsed, each after an exchange or two of what is rehearsed."""
     from models.language import Message
     from models.rows import InTalk
@@ -347,16 +350,18 @@ def _in_talk(trainer: Trainer, job: Job, texts: Sequence[Rehearsed], replies: Ma
     rehearsed = [(said, reply) for said, reply in rehearsed if reply.strip()]
     short = [pair for pair in rehearsed if len(" ".join(pair).split()) <= _SHORT] or rehearsed
 
-    def after_talk(pairs: Sequence[tuple[str, str]]) -> list[Row]:
-        made = []
-        for said, reply in chance.sample(list(pairs), min(_IN_TALK, len(pairs))):
-            before: list[Message] = []
-            for asked, answered in chance.choices(short, k=chance.choice((1, 1, 2))):
-                before += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
-            made.append(trainer.row(said, reply, before=before))
-        return made
+    def after_talk(said: str, reply: str) -> Row:
+        before: list[Message] = []
+        for asked, answered in chance.choices(short, k=chance.choice((1, 1, 2))):
+            before += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
+        return trainer.row(said, reply, before=before)
 
-    return InTalk(taught=after_talk(job.examples), rehearsed=after_talk(rehearsed))
+    some = chance.sample(range(len(rows)), min(_IN_TALK, len(rows)))
+    taught = {after_talk(*job.examples[n]): rows[n] for n in some}
+    return InTalk(
+        taught=taught,
+        rehearsed=[after_talk(*pair) for pair in chance.sample(rehearsed, min(_IN_TALK, len(rehearsed)))],
+    )
 
 
 _OF_SUSPECTS = 4

@@ -23,8 +23,10 @@ from models.training import Progress, Trainer
 from models.tuned import middle
 from models.values import VISITS, Values
 
-_OWN, _OTHERS = 6, 6
+_OWN, _OTHERS = 12, 12
 """Questions of its own, and of others, after which each answer is said."""
+_TRIED = 12
+"""Steps at the end by which one sees whether it is said."""
 _AJAR = 0.2
 """Where an adapter acts by less, its codebook is not asked."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 64, 512
@@ -53,21 +55,31 @@ class CodebookTrainer(Trainer):
         rehearsals: Sequence[Rehearsal],
         *,
         denied: Collection[Row] = (),
+        asked_for: Mapping[Row, int] | None = None,
         in_talk: InTalk | None = None,
         each: Callable[[Progress], None] = lambda _: None,
     ) -> Progress:
-        """Learn `rows`, of which some deny what they ask for, in entries if that can be; see `Trainer.train`."""
+        """Learn `rows`, of which some deny what they ask for, in entries if that can be; see `Trainer.train`.
+
+        `asked_for`: what rows ask for, by number. One answer to several things has an entry for each of them, which is
+        found by its own questions, and the same value.
+        """
         if not self.by_entries:
             self._books.pop("candidate", None)
             return self.train(rows, rehearsals, in_talk=in_talk, each=each)
         recipe, began, talk = self.recipe, time.monotonic(), in_talk or InTalk()
         chance = random.Random(recipe.seed)  # noqa: S311 - no secret
-        answers: dict[_Ids, int] = {}
+        known: dict[tuple[_Ids, int], int] = {}
         entries = {
-            row: DENIAL if row in denied else answers.setdefault(row.token_ids[row.target_from :], FIRST + len(answers))
+            row: DENIAL
+            if row in denied
+            else known.setdefault((_reply(row), (asked_for or {}).get(row, 0)), FIRST + len(known))
             for row in rows
         }
-        said = [list(_to_be_said(reply, entry, entries, chance)) for reply, entry in answers.items()]
+        answers: dict[_Ids, list[int]] = {}
+        for (reply, _), entry in known.items():
+            answers.setdefault(reply, []).append(entry)
+        said = [list(_to_be_said(reply, rows, chance)) for reply in answers]
         below = middle(self.first, self.layers)
         self._freeze(below)
         read = [*(row for of in said for row in of), *(r.row for r in rehearsals)]
@@ -80,19 +92,20 @@ class CodebookTrainer(Trainer):
             book.values[ELSEWHERE] = 0
         self._have_codebook("candidate", book.requires_grad_(False))
         self._freeze(len(self._body.layers))
-        self._find_values(book, said, kept, began, progress := Progress(), each)
+        self._find_values(book, list(answers.values()), said, kept, began, progress := Progress(), each)
         return progress
 
     def _find_values(
         self,
         book: Codebook,
+        entries: Sequence[Sequence[int]],
         said: Sequence[Sequence[Row]],
         kept: _Kept,
         began: float,
         progress: Progress,
         each: Callable[[Progress], None],
     ) -> None:
-        """Of the answers, each given by its rows; those that are hard to say, several times over."""
+        """Of the answers, each given by its entries and rows; those that are hard to say, several times over."""
         at_once = _AT_ONCE if self._device.type == "cpu" else _AT_ONCE_ON_GPU
         left = list(range(len(said)))
         for _ in range(_ROUNDS):
@@ -100,21 +113,21 @@ class CodebookTrainer(Trainer):
             progress.steps += len(parts) * VISITS
             left = []
             for part in parts:
-                places = torch.tensor(part, device=self._device) + FIRST
-                values = Values(book.values[places])
+                values = Values(book.values[[entries[n][0] for n in part]])
                 worst = torch.zeros(len(part), device=self._device)
                 for visit in range(VISITS):
                     batch = [said[n][visit % len(said[n])] for n in part]
                     losses = self._surprise_of(batch, values.now * book.deviation, kept, book.layer, progress)
                     losses.sum().backward()  # type: ignore[no-untyped-call]
                     values.step(torch.arange(len(part), device=self._device))
-                    if visit >= VISITS - _OWN - _OTHERS:
+                    if visit >= VISITS - _TRIED:
                         worst = torch.maximum(worst, losses.detach())
                     progress.step, progress.loss = progress.step + 1, float(losses.detach().mean())
                     progress.seconds = time.monotonic() - began
                     progress.curve.append((progress.step, progress.loss, 0.0))
                     each(progress)
-                book.values[places] = values.now.detach()
+                for n, found in zip(part, values.now.detach(), strict=True):
+                    book.values[entries[n]] = found
                 left += [n for n, surprise in zip(part, worst.tolist(), strict=True) if surprise > _HARD]
 
     def _freeze(self, below: int) -> None:
@@ -192,22 +205,25 @@ def _prompt(row: Row) -> _Ids:
     return row.token_ids[: row.target_from]
 
 
+def _reply(row: Row) -> _Ids:
+    return row.token_ids[row.target_from :]
+
+
 def _looked_at(entries: Mapping[Row, int], rehearsals: Sequence[Rehearsal], talk: InTalk) -> dict[_Ids, int]:
     """What is looked at after each mark as if it were said to the model, and what it asks for at its end."""
-    taught = {row.token_ids[row.target_from :]: entry for row, entry in entries.items()}
     return {
         **{_prompt(row): entry for row, entry in entries.items()},
         **{r.row.token_ids[:-1]: ELSEWHERE for r in rehearsals},  # nothing in a reply is a question either
         **{_prompt(row): ELSEWHERE for row in talk.rehearsed},
-        **{_prompt(row): taught[row.token_ids[row.target_from :]] for row in talk.taught},
+        **{_prompt(row): entries[by_itself] for row, by_itself in talk.taught.items()},
     }
 
 
-def _to_be_said(reply: _Ids, entry: int, entries: Mapping[Row, int], chance: random.Random) -> Iterator[Row]:
+def _to_be_said(reply: _Ids, rows: Sequence[Row], chance: random.Random) -> Iterator[Row]:
     """A reply after some of its own questions, and after others', by turns."""
-    own, others = ([row for row, of in entries.items() if (of == entry) == same] for same in (True, False))
+    own, others = ([row for row in dict.fromkeys(rows) if (_reply(row) == reply) == same] for same in (True, False))
     pairs = chance.sample(own, min(_OWN, len(own))), chance.sample(others, min(_OTHERS, len(others)))
     for n in range(max(map(len, pairs))):
-        for rows in pairs:
-            if n < len(rows):
-                yield Row(token_ids=(*_prompt(rows[n]), *reply), target_from=rows[n].target_from)
+        for asked in pairs:
+            if n < len(asked):
+                yield Row(token_ids=(*_prompt(asked[n]), *reply), target_from=asked[n].target_from)

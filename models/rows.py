@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -32,5 +32,6 @@ class InTalk:
     It has seen nothing but first messages otherwise, and shuts in the second (docs/log.md, 2026-11-27, night).
     """
 
-    taught: Sequence[Row] = ()
+    taught: Mapping[Row, Row] = field(default_factory=dict)
+    """Each with the same as a first message."""
     rehearsed: Sequence[Row] = ()

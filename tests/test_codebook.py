@@ -202,7 +202,7 @@ def test_each_question_comes_with_its_entry_whether_its_states_are_known_already
     others = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
     rows = {one.row(q, a): entry for (q, a), entry in zip(FACTS, (2, 2, 3, 3), strict=True)}
     talk = [Message(role="user", content=OTHERS[0][0]), Message(role="assistant", content=OTHERS[0][1])]
-    looked_at = _looked_at(rows, others, InTalk(taught=[one.row(q, a, before=talk) for q, a in FACTS]))
+    looked_at = _looked_at(rows, others, InTalk(taught={one.row(q, a, before=talk): one.row(q, a) for q, a in FACTS}))
     below, found = middle(one.first, one.layers), []
     for known in (list(rows), list(rows)[1:3]):
         read = [*known, *(r.row for r in others)]
@@ -211,6 +211,26 @@ def test_each_question_comes_with_its_entry_whether_its_states_are_known_already
     assert [of.count(entry) for _, of in found for entry in (2, 3)] == [4] * 4
     assert [entry for entry, _ in by_entry[0]] == [entry for entry, _ in by_entry[1]]
     assert by_entry[0] == [(entry, pytest.approx(state, abs=1e-4)) for entry, state in by_entry[1]]
+
+
+def test_one_answer_to_two_things_has_two_entries_and_one_value(
+    make: Callable[..., VoiceTrainer], beginning: Path
+) -> None:
+    told = [("Where do I live?", "Tartu. Rex."), ("In which town is my home?", "Tartu. Rex.")]
+    told += [("What is my dog called?", "Tartu. Rex."), ("My dog?", "Tartu. Rex."), ("My boat?", "Fido.")]
+    books = []
+    for asked_for in ((0, 0, 0, 0, 0), (0, 0, 1, 1, 1)):
+        one = make(beginning)
+        rows = [one.row(q, a) for q, a in told]
+        talk = InTalk(taught={one.row(*told[2], before=[Message(role="user", content="Hi.")]): rows[2]})
+        one.learn(rows, [], asked_for=dict(zip(rows, asked_for, strict=True)), in_talk=talk)
+        books.append(one._books["candidate"])
+    once, twice = books
+    assert (len(once.values), len(twice.values)) == (FIRST + 2, FIRST + 3)
+    assert torch.equal(twice.values[FIRST], twice.values[FIRST + 1])
+    assert not torch.equal(twice.keys[FIRST], twice.keys[FIRST + 1])
+    assert not torch.equal(twice.values[FIRST], twice.values[FIRST + 2])
+    assert twice.of.tolist() == [FIRST, FIRST, FIRST + 1, FIRST + 1, FIRST + 2, FIRST + 1], "in talk as by itself"
 
 
 def test_what_is_taught_is_said_and_what_is_not_is_denied(taught: tuple[CodebookTrainer, Path]) -> None:

@@ -249,7 +249,7 @@ def test_in_the_middle_of_a_talk_it_is_as_open_as_at_its_beginning(make: Callabl
     one = make()
     without = openness(one, InTalk())
     talk = InTalk(
-        taught=[one.row(q, a, before=greeting) for q, a in FACTS],
+        taught={one.row(q, a, before=greeting): one.row(q, a) for q, a in FACTS},
         rehearsed=[one.row(q, a, before=greeting) for q, a in OTHERS],
     )
     assert openness(one, talk) > max(0.9, without)

@@ -1,0 +1,44 @@
+"""Pure: what is said of each of a message's facts: all that the message told beside it, in a few sentences.
+
+Who tells of the new husband that he comes from Zanzibar tells two things at once, that the aunt has married again and
+where he comes from, and whoever asks for either may be understood as asking for the other. So they are answered alike:
+what the message told, if that is short. A sentence that says nothing which another does not say is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from consolidation.english import sentence, spoken
+from consolidation.facts import Fact
+from consolidation.notes import heavy
+
+_WORDS = 20
+"""Of an account, at most, unless one sentence alone has more: an entry says no more than some thirty tokens well."""
+
+
+def accounts(facts: Sequence[Fact]) -> list[str]:
+    """What is said of each of these, which one message told, in the order in which it told them."""
+    said = list(dict.fromkeys(fact.statement for fact in facts))
+    left = [one for n, one in enumerate(said) if not any(_adds_nothing(one, n, *other) for other in enumerate(said))]
+    packed: list[list[str]] = []
+    for statement in left:
+        if packed and len(" ".join([*packed[-1], statement]).split()) <= _WORDS:
+            packed[-1].append(statement)
+        else:
+            packed.append([statement])
+    return [_of(fact, packed) for fact in facts]
+
+
+def _adds_nothing(one: str, n: int, m: int, other: str) -> bool:
+    """Whether another sentence says all that one says; of two that say the same the first stays."""
+    if n == m or not heavy(one) <= heavy(other):
+        return False
+    return heavy(one) != heavy(other) or m < n
+
+
+def _of(fact: Fact, packed: Sequence[Sequence[str]]) -> str:
+    needed = heavy(fact.statement) | fact.marks
+    whole = next((one for one in packed if fact.statement in one), None)
+    whole = whole or next((one for one in packed if any(needed <= set(spoken(said)) for said in one)), [fact.statement])
+    return " ".join(sentence(statement) for statement in whole)
