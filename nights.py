@@ -21,7 +21,9 @@ from zoneinfo import ZoneInfo
 from apscheduler.schedulers.background import BackgroundScheduler
 from tzlocal import get_localzone
 
+from agent import judging
 from agent.abstention import Taught
+from agent.judging import Judge
 from consolidation import journal, schedule
 from consolidation.exam import Bars
 from consolidation.journal import NightUnderWay
@@ -44,6 +46,8 @@ log = logging.getLogger("slowwave.sleep")
 _LOOK_SECONDS = 20
 _PROOF = "proof"
 """What an adapter is called while it is proved; never one of the registry's names."""
+_JUDGE = "judge"
+"""The same, of who judges."""
 _MIB = 1 << 20
 _LOOK_AGAIN = 0.05
 """Seconds until an adapter that replies still need is looked at again."""
@@ -57,6 +61,8 @@ class Serving:
 
     engine: Engine
     registry: Registry
+    judge: Path | None = None
+    """The folder of who judges whether an adapter's reply answers what was asked; None: the model has none."""
     by_owner: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     awake: threading.Event = field(default_factory=threading.Event)
@@ -77,6 +83,16 @@ class Serving:
             for fact in known
             if (fact.recalled or 0.0) >= MASTERED
         ]
+
+    def answers(self, question: str, known: str) -> bool:
+        """Whether what is known answers a question, where there is a judge."""
+        if self.judge is None:
+            return True
+        try:
+            return judging.answers(self.engine, Judge(adapter=_JUDGE, least=judging.least(self.judge)), question, known)
+        except ModelError as error:  # a guard more, not what replies depend on
+            log.error("judge_failed: %s", error)
+            return True
 
     def load(self, id: str) -> None:
         """Have the engine know an adapter. Raises: AdapterRefused, EngineClosed."""
@@ -125,6 +141,12 @@ class Serving:
     def _load(self, id: str) -> None:
         if id not in self.engine.model.adapters:
             self.engine.adopt(self.registry.folder_of(id), id)
+        if self.judge is not None and _JUDGE not in self.engine.model.adapters:
+            try:
+                self.engine.adopt(self.judge, _JUDGE)
+            except AdapterRefused as error:
+                log.error("judge_left_out: %s", error)
+                self.judge = None
 
     def _let_go(self, id: str) -> None:
         """Once no reply needs it; unless it was woken again meanwhile."""
@@ -438,12 +460,21 @@ def beginning_for(weights: Path) -> str | None:
     return _shipped("beginnings/*/beginning.json", weights)
 
 
-def _shipped(pattern: str, weights: Path) -> str | None:
+def judge_of(settings: Settings) -> Path | None:
+    """The judge's folder, if the model has one; its name carries its digest."""
+    try:
+        found = _shipped("judges/*/judge.json", _weights(settings), Path(judging.__file__).parent)
+    except WeightsNotFound:
+        return None
+    return Path(found) if found else None
+
+
+def _shipped(pattern: str, weights: Path, beside: Path = Path(journal.__file__).parent) -> str | None:
     manifest = weights / "slowwave.json"
     if not manifest.is_file():
         return None
     source = json.loads(manifest.read_text(encoding="utf-8")).get("sha256")
-    for folder in sorted(Path(journal.__file__).parent.glob(pattern)):
+    for folder in sorted(beside.glob(pattern)):
         if json.loads(folder.read_text(encoding="utf-8"))["base"] == source:
             return str(folder.parent)
     return None

@@ -63,7 +63,7 @@ from models import kv_transform, signature
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
-from nights import Clock, Serving, bars_and_recipe, base_digest, clock, numbers, sleeper
+from nights import Clock, Serving, bars_and_recipe, base_digest, clock, judge_of, numbers, sleeper
 from settings import Settings, SettingsError
 from web import audit, errors, heartbeat, lag, memories, openai, persona, rooms, sessions, sleep, status
 from web import checkpoints as checkpoint_routes
@@ -139,7 +139,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         )
         calibrating.start()
         registry = Registry(store, settings.data_dir / "adapters")
-        serving = Serving(engine=engine, registry=registry)
+        serving = Serving(engine=engine, registry=registry, judge=judge_of(settings))
         moods = _moods(settings, store, temperament)
         backups = backups_of(settings, store, registry, base=base_digest(settings), now=_now)
         nights = sleeper(
@@ -185,6 +185,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     moods=moods,
                     serving=serving.of,
                     taught=serving.taught,
+                    answers=serving.answers,
                     drafts=settings.abstention_drafts,
                 ),
                 checkpoints=checkpoints,

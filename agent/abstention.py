@@ -52,9 +52,14 @@ def known_by_heart(question: str, taught: Sequence[Taught]) -> bool:
 
 def borne_out(question: str, reply: str, taught: Sequence[Taught]) -> bool:
     """Whether a reply by heart answers what was asked: what it gives of what was taught is what that may ask for."""
-    said = frozenset(words(reply))
-    given = [fact for fact in taught if fact.value and fact.value <= said]
+    given = gives(reply, taught)
     return not given or any(_fits(question, fact) for fact in given)
+
+
+def gives(reply: str, taught: Sequence[Taught]) -> list[Taught]:
+    """What a reply gives of what was taught."""
+    said = frozenset(words(reply))
+    return [fact for fact in taught if fact.value and fact.value <= said]
 
 
 def could_answer(question: str, text: str) -> bool:

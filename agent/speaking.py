@@ -1,7 +1,8 @@
 """Who answers a personal question while an adapter serves, and when what they say may be shown.
 
 By heart first, where the question may ask for something that the adapter was taught; what it says is held back until
-it is seen to give what was asked for (abstention.py). Where it does not, and where nothing fits, the base answers.
+it is seen to give what was asked for (by its words: abstention.py; read beside the question: judging.py). Where it does
+not, and where nothing fits, the base answers.
 
 Where a fact about whoever asks is asked for, whoever answers is doubted: their reply is heard out as far as `HEARD`
 tokens and compared with further drafts of it (doubt.py) before any of it is shown.
@@ -12,11 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import cast
 
 from agent import doubt
-from agent.abstention import Taught, borne_out, could_answer, known_by_heart
+from agent.abstention import Taught, borne_out, could_answer, gives, known_by_heart
 from agent.doubt import Doubt
 from agent.recollection import Recollection, note_of
 from agent.thinking import thinks
@@ -42,8 +42,17 @@ class Speaker:
     """Whether the beginning of a reply may be shown; where not, the next speaker answers. None: it is not asked."""
 
 
-def speakers(said: str, adapter: str, recollection: Recollection, taught: Sequence[Taught]) -> list[Speaker]:
-    """Who answers something personal, and who does where the first gives what was not asked for."""
+def speakers(
+    said: str,
+    adapter: str,
+    recollection: Recollection,
+    taught: Sequence[Taught],
+    answers: Callable[[str, str], bool] = lambda question, known: True,
+) -> list[Speaker]:
+    """Who answers something personal, and who does where the first gives what was not asked for.
+
+    `answers`: whether what a reply gives of what was taught answers the question, as the model judges it (judging.py).
+    """
     by_heart = {fact.memory for fact in taught}
     hits = [
         hit
@@ -54,7 +63,10 @@ def speakers(said: str, adapter: str, recollection: Recollection, taught: Sequen
     base = Speaker(adapter=BASE, recollection=from_memory)
     if not known_by_heart(said, taught):
         return [base]
-    vouches = partial(borne_out, said, taught=taught)
+
+    def vouches(reply: str) -> bool:
+        return borne_out(said, reply, taught) and (not gives(reply, taught) or answers(said, reply))
+
     return [Speaker(adapter=adapter, recollection=Recollection(), by_heart=True, vouches=vouches), base]
 
 

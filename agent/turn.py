@@ -122,6 +122,8 @@ class Awake:
     """Which adapter serves an owner."""
     taught: Callable[[str], Sequence[Taught]] = lambda _: ()
     """The facts that it knows."""
+    answers: Callable[[str, str], bool] = lambda question, known: True
+    """Whether what is known answers a question."""
     wake: Callable[[str, str], object] = lambda session, owner: None
     """Bring a session's state back into memory, if it is suspended."""
     drafts: int = 0
@@ -405,7 +407,7 @@ def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Spea
     taught = awake.taught(request.owner) if adapter != BASE and guarded and personal(said) else None
     if taught is None:
         return [Speaker(adapter=adapter, recollection=recollection)]
-    return speakers(said, adapter, recollection, taught)
+    return speakers(said, adapter, recollection, taught, awake.answers)
 
 
 def _drafts(awake: Awake, request: TurnRequest, opening: Opening) -> int:
