@@ -61,8 +61,11 @@ class Serving:
 
     engine: Engine
     registry: Registry
-    judge: Path | None = None
-    """The folder of who judges whether an adapter's reply answers what was asked; None: the model has none."""
+    find_judge: Callable[[], Path | None] = lambda: None
+    """The folder of who judges whether an adapter's reply answers what was asked, if the model has one; looked for with
+    the first adapter that serves, since at a first start the model's files are still being made."""
+    judge: Judge | None = None
+    """Once the engine knows it."""
     by_owner: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     awake: threading.Event = field(default_factory=threading.Event)
@@ -89,7 +92,7 @@ class Serving:
         if self.judge is None:
             return True
         try:
-            return judging.answers(self.engine, Judge(adapter=_JUDGE, least=judging.least(self.judge)), question, known)
+            return judging.answers(self.engine, self.judge, question, known)
         except ModelError as error:  # a guard more, not what replies depend on
             log.error("judge_failed: %s", error)
             return True
@@ -141,12 +144,17 @@ class Serving:
     def _load(self, id: str) -> None:
         if id not in self.engine.model.adapters:
             self.engine.adopt(self.registry.folder_of(id), id)
-        if self.judge is not None and _JUDGE not in self.engine.model.adapters:
-            try:
-                self.engine.adopt(self.judge, _JUDGE)
-            except AdapterRefused as error:
-                log.error("judge_left_out: %s", error)
-                self.judge = None
+        self._have_judge()
+
+    def _have_judge(self) -> None:
+        if self.judge is not None or (folder := self.find_judge()) is None:
+            return
+        try:
+            self.engine.adopt(folder, _JUDGE)
+            self.judge = Judge(adapter=_JUDGE, least=judging.least(folder))
+        except (AdapterRefused, OSError, ValueError, KeyError) as error:  # replies do without it
+            log.error("judge_left_out: %s", error)
+            self.find_judge = lambda: None
 
     def _let_go(self, id: str) -> None:
         """Once no reply needs it; unless it was woken again meanwhile."""

@@ -139,7 +139,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
         )
         calibrating.start()
         registry = Registry(store, settings.data_dir / "adapters")
-        serving = Serving(engine=engine, registry=registry, judge=judge_of(settings))
+        serving = Serving(engine=engine, registry=registry, find_judge=partial(judge_of, settings))
         moods = _moods(settings, store, temperament)
         backups = backups_of(settings, store, registry, base=base_digest(settings), now=_now)
         nights = sleeper(

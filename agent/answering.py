@@ -48,8 +48,14 @@ def answer(
     """
     shown = Shown(on_delta, first=control.settle)
     withheld: list[str] = []
+    turned_away: Reply | None = None
     for n, speaker in enumerate(speakers):
         plan, prompt = prepare(speaker)
+        guesses = not speaker.knows and not control.cancelled
+        if turned_away is not None and guesses and silence_is_due(said, before):
+            silence = _silence(engine, turned_away, shown)
+            timings = shown.timings(silence)
+            return Answer(speaker=speaker, plan=plan, reply=silence, timings=timings, withheld=tuple(withheld))
         doubted = drafts if plan.max_tokens > HEARD else 0
         generation = engine.submit(prompt)
         control.bind(generation, firm=speaker.vouches is None and not doubted)
@@ -60,6 +66,7 @@ def answer(
             reply = cast(Reply, generation.reply)
             if not said_it:
                 withheld.append(reply.text)
+                turned_away = reply
                 continue
             timings = shown.timings(reply) if speaker.vouches or n else reply.timings
             return Answer(
@@ -72,6 +79,7 @@ def answer(
         heard = hear(generation)
         if speaker.vouches and not speaker.vouches(heard.text):
             withheld.append(heard.text)
+            turned_away = heard.reply
             continue
         noted = [hit.experience.text for hit in speaker.recollection.hits]
         doubt = weigh(engine, prompt, said, heard, memories=noted, drafts=doubted) if heard.whole else None
@@ -82,10 +90,7 @@ def answer(
     else:
         assert doubt is not None, "only a doubted reply is withheld from the last speaker"
         if silence_is_due(said, before):
-            silence = unknown(engine.model, heard)
-            for delta in silence.deltas:
-                shown(delta)
-            reply = silence.reply
+            reply = _silence(engine, heard.reply, shown)
         else:
             doubt = replace(doubt, decision="guessed")
             reply = _tell(engine, prompt, _hedge(engine, heard), control, shown)
@@ -97,6 +102,14 @@ def answer(
         doubt=doubt,
         withheld=tuple(withheld),
     )
+
+
+def _silence(engine: Engine, instead_of: Reply, shown: Shown) -> Reply:
+    """Say that one does not know."""
+    silence = unknown(engine.model, instead_of)
+    for delta in silence.deltas:
+        shown(delta)
+    return silence.reply
 
 
 def _tell(engine: Engine, prompt: Prompt, heard: Heard, control: TurnControl, shown: Shown) -> Reply:

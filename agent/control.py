@@ -25,6 +25,11 @@ class TurnControl:
             self._cancelled = True
             self._stop()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has called the turn off."""
+        return self._cancelled
+
     def suspend(self) -> None:
         """The same, for it to go on later. A reply that may still be withheld is heard out first, some 32 tokens."""
         with self._lock:

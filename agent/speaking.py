@@ -2,7 +2,8 @@
 
 By heart first, where the question may ask for something that the adapter was taught; what it says is held back until
 it is seen to give what was asked for (by its words: abstention.py; read beside the question: judging.py). Where it does
-not, and where nothing fits, the base answers.
+not, the base answers, from memories that fit. Where a fact is asked for that nobody was told, the adapter answers if it
+gives nothing that it was taught: it learnt to deny. And where it does give something, one does not know.
 
 Where a fact about whoever asks is asked for, whoever answers is doubted: their reply is heard out as far as `HEARD`
 tokens and compared with further drafts of it (doubt.py) before any of it is shown.
@@ -40,6 +41,8 @@ class Speaker:
     """An adapter that says what it was taught, from no memory."""
     vouches: Callable[[str], bool] | None = None
     """Whether the beginning of a reply may be shown; where not, the next speaker answers. None: it is not asked."""
+    knows: bool = True
+    """False: there is nothing that it could know it by. In place of a guess it says that it does not know."""
 
 
 def speakers(
@@ -53,21 +56,24 @@ def speakers(
 
     `answers`: whether what a reply gives of what was taught answers the question, as the model judges it (judging.py).
     """
-    by_heart = {fact.memory for fact in taught}
+    known = {one.memory for one in taught}
     hits = [
-        hit
-        for hit in recollection.hits
-        if hit.experience.id not in by_heart and could_answer(said, hit.experience.text)
+        hit for hit in recollection.hits if hit.experience.id not in known and could_answer(said, hit.experience.text)
     ]
     from_memory = Recollection(hits=tuple(hits), note=note_of(hits, said)) if hits else Recollection()
-    base = Speaker(adapter=BASE, recollection=from_memory)
-    if not known_by_heart(said, taught):
-        return [base]
+    fact = doubt.asks_for_fact(said)
+    base = Speaker(adapter=BASE, recollection=from_memory, knows=bool(hits) or not fact)
 
     def vouches(reply: str) -> bool:
         return borne_out(said, reply, taught) and (not gives(reply, taught) or answers(said, reply))
 
-    return [Speaker(adapter=adapter, recollection=Recollection(), by_heart=True, vouches=vouches), base]
+    by_heart = Speaker(adapter=adapter, recollection=Recollection(), by_heart=True, vouches=vouches)
+    if known_by_heart(said, taught):
+        return [by_heart, base]
+    if hits or not fact:
+        return [base]
+    # Nobody knows. The adapter was taught to say so, which the base was not.
+    return [replace(by_heart, vouches=lambda reply: not gives(reply, taught)), base]
 
 
 class Shown:
@@ -188,16 +194,16 @@ def weigh(
     return Doubt(agreement=agreed, entropy=entropy, drafts=drafts, decision="said" if sure else "withheld")
 
 
-def unknown(model: LanguageModel, heard: Heard) -> Heard:
+def unknown(model: LanguageModel, guess: Reply) -> Heard:
     """What is said in place of a guess: not the model's words, so no token of it has a log-probability."""
     ids = tuple(model.encode(doubt.UNKNOWN))
     reply = replace(
-        heard.reply,
+        guess,
         text=doubt.UNKNOWN,
         token_ids=ids,
         kept_ids=ids,
         finish_reason="stop",
-        timings=replace(heard.reply.timings, completion_tokens=len(ids), decode=0.0),
+        timings=replace(guess.timings, completion_tokens=len(ids), decode=0.0),
     )
     silent = Choice(token_id=ids[-1], logprob=None)
     return Heard(deltas=(Delta(text=doubt.UNKNOWN, choice=silent),), reply=reply)

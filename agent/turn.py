@@ -407,7 +407,8 @@ def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Spea
     taught = awake.taught(request.owner) if adapter != BASE and guarded and personal(said) else None
     if taught is None:
         return [Speaker(adapter=adapter, recollection=recollection)]
-    return speakers(said, adapter, recollection, taught, awake.answers)
+    who = speakers(said, adapter, recollection, taught, awake.answers)
+    return who if request.abstain else [replace(speaker, knows=True) for speaker in who]
 
 
 def _drafts(awake: Awake, request: TurnRequest, opening: Opening) -> int:

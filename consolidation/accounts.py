@@ -7,12 +7,14 @@ what the message told, if that is short. A sentence that says nothing which anot
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from consolidation.english import sentence, spoken
 from consolidation.facts import Fact
 from consolidation.notes import heavy
 
+_DENIES = re.compile(r"\b(?:no|not|never|without)\b|n['’]t\b")
 _WORDS = 20
 """Of an account, at most, unless one sentence alone has more: an entry says no more than some thirty tokens well."""
 
@@ -32,9 +34,13 @@ def accounts(facts: Sequence[Fact]) -> list[str]:
 
 def _adds_nothing(one: str, n: int, m: int, other: str) -> bool:
     """Whether another sentence says all that one says; of two that say the same the first stays."""
-    if n == m or not heavy(one) <= heavy(other):
+    if n == m or not heavy(one) <= heavy(other) or _denials(one) != _denials(other):
         return False
     return heavy(one) != heavy(other) or m < n
+
+
+def _denials(statement: str) -> int:
+    return len(_DENIES.findall(statement.lower()))
 
 
 def _of(fact: Fact, packed: Sequence[Sequence[str]]) -> str:

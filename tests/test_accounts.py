@@ -37,6 +37,11 @@ def test_what_one_message_told_is_said_together_and_a_part_of_it_not_twice() -> 
     assert accounts(told) == [both] * 3
 
 
+def test_what_says_the_opposite_is_not_left_out() -> None:
+    told = [fact("you like tea", "tea"), fact("you don't like tea with milk", "tea with milk")]
+    assert accounts(told) == ["You like tea. You don't like tea with milk."] * 2
+
+
 def test_an_account_is_short() -> None:
     told = [
         fact(f"the {n}th of the boats that you have told me of is called Number{n}", f"Number{n}") for n in range(5)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent import judging
 from agent.abstention import Taught
+from agent.doubt import UNKNOWN
 from agent.judging import NO, YES, Judge
 from agent.recollection import Recollection
 from agent.speaking import speakers
+from agent.turn import Awake
 from bench import tiny as tiny_llama
 from consolidation.registry import Registry
 from memory.store import Store
 from models.causal_lm import CausalLM
 from models.errors import AdapterRefused
+from models.language import BASE, Message
 from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
 from models.training import Trainer
@@ -24,6 +28,7 @@ from models.weights import DEFAULT_MODEL, resolve
 from nights import Serving, judge_of
 from settings import load
 from tests.conftest import EngineFactory
+from tests.test_doubt import ask, with_memory
 
 DOG = Taught(memory="m1", asked=frozenset({"dog", "called", "name"}), value=frozenset({"biscuit"}))
 PAIRS = [
@@ -76,6 +81,45 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return model, folder
 
 
+@pytest.fixture(scope="module")
+def by_heart(taught: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny model that knows one thing."""
+    base = Trainable.load(taught[0], name="tiny", device="cpu", dtype="float32")
+    trainer = Trainer(base, RECIPE)
+    before = [Message(role="user", content=PAIRS[0][0]), Message(role="assistant", content=UNKNOWN)]
+    trainer.train([trainer.row(*PAIRS[0]), trainer.row(*PAIRS[0], before=before)], [])
+    folder = tmp_path_factory.mktemp("by_heart")
+    trainer.save(folder)
+    return folder
+
+
+def test_who_judges_decides_whether_it_is_said_and_one_does_not_know_otherwise(
+    taught: tuple[Path, Path], by_heart: Path, awake: Awake, store: Store, make_engine: EngineFactory
+) -> None:
+    talking = with_memory(
+        awake, store, CausalLM.load(taught[0], name="tiny", device="cpu", dtype="float32"), make_engine
+    )
+    talking.engine.adopt(by_heart, "adapter_1")
+    talking = replace(talking, drafts=0, serving=lambda _: "adapter_1", taught=lambda _: [DOG])
+    said, shown = ask(replace(talking, answers=lambda question, known: True))
+    assert said.text == shown == PAIRS[0][1] and said.adapter == "adapter_1"
+    asked: list[tuple[str, str]] = []
+
+    def refuses(question: str, known: str) -> bool:
+        asked.append((question, known))
+        return False
+
+    doubting = replace(talking, answers=refuses)
+    silent, shown = ask(doubting)
+    assert silent.text == shown == UNKNOWN and silent.finish_reason == "stop"
+    assert asked == [PAIRS[0]]
+    again, shown = ask(doubting, session=silent.session)
+    assert len(asked) == 2, "turned away once more"
+    assert again.text == shown != UNKNOWN and again.adapter == BASE, "from one who asks again nothing is withheld"
+    plain, _ = ask(doubting, abstain=False)
+    assert plain.text != UNKNOWN and plain.adapter == BASE
+
+
 def test_served_it_leans_as_it_does_in_training(taught: tuple[Path, Path], make_engine: EngineFactory) -> None:
     model, folder = taught
     engine = make_engine(CausalLM.load(model, name="tiny", device="cpu", dtype="float32"))
@@ -104,7 +148,8 @@ def test_it_is_loaded_with_who_serves_and_a_broken_one_is_left_out(
             (judge / "adapter_model.safetensors").write_bytes(b"no tensors")
         engine = make_engine(CausalLM.load(model, name="tiny", device="cpu", dtype="float32"))
         shutil.copytree(folder, tmp_path / name / "adapters" / "adapter_1")
-        serving = Serving(engine=engine, registry=Registry(store, tmp_path / name / "adapters"), judge=judge)
+        registry = Registry(store, tmp_path / name / "adapters")
+        serving = Serving(engine=engine, registry=registry, find_judge=lambda judge=judge: judge)  # type: ignore[misc]
         assert serving.answers(*NEAR[0]), "nobody serves by heart yet, and nobody judges"
         serving.load("adapter_1")
         assert "adapter_1" in engine.model.adapters

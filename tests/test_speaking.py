@@ -44,8 +44,16 @@ def test_by_heart_first_and_the_base_where_that_is_not_borne_out() -> None:
     assert first.vouches is not None and then.vouches is None
     assert first.vouches("Your dog is called Biscuit.") and first.vouches("You haven't told me.")
     assert not first.vouches("You live in Riga.")
-    [only] = speakers("What is my shoe size?", "adapter_1", Recollection(), [DOG, HOME])
-    assert only.adapter == BASE
+    assert not then.knows, "from no memory"
+
+
+def test_where_nobody_knows_the_adapter_may_deny_and_nothing_else() -> None:
+    first, then = speakers("What is my shoe size?", "adapter_1", Recollection(), [DOG, HOME])
+    assert (first.adapter, then.adapter, then.knows) == ("adapter_1", BASE, False)
+    assert first.vouches is not None
+    assert first.vouches("You haven't told me that.") and not first.vouches("Your dog is called Biscuit.")
+    [advice] = speakers("Could you write a poem about my garden?", "adapter_1", Recollection(), [DOG, HOME])
+    assert advice.adapter == BASE and advice.knows and advice.vouches is None, "no fact is asked for"
 
 
 @pytest.mark.parametrize("length", [1, HEARD - 1, HEARD, HEARD + 7])
