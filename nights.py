@@ -147,12 +147,16 @@ class Serving:
         self._have_judge()
 
     def _have_judge(self) -> None:
-        if self.judge is not None or (folder := self.find_judge()) is None:
+        if self.judge is not None:
             return
         try:
+            if (folder := self.find_judge()) is None:
+                return
             self.engine.adopt(folder, _JUDGE)
             self.judge = Judge(adapter=_JUDGE, least=judging.least(folder))
-        except (AdapterRefused, OSError, ValueError, KeyError) as error:  # replies do without it
+        except EngineClosed:
+            raise
+        except Exception as error:  # whatever is wrong with it, replies do without it
             log.error("judge_left_out: %s", error)
             self.find_judge = lambda: None
 

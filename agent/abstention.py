@@ -3,7 +3,7 @@
 An adapter that was taught somebody's dog may answer with it wherever a dog is asked for. So while one serves, a
 question about oneself or one's own is answered by heart only where it may ask for something that the adapter was taught
 and the store still holds, and the reply gives no other fact than one that it may ask for; else from memories that the
-adapter was not taught, by the base; else by the base, without any.
+adapter was not taught, by the base; else, if it asks for a fact, by nobody: the adapter may deny (speaking.py).
 """
 
 from __future__ import annotations

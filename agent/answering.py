@@ -51,12 +51,12 @@ def answer(
     turned_away: Reply | None = None
     for n, speaker in enumerate(speakers):
         plan, prompt = prepare(speaker)
-        guesses = not speaker.knows and not control.cancelled
+        doubted = drafts if plan.max_tokens > HEARD else 0
+        guesses = doubted and not speaker.knows and not control.cancelled
         if turned_away is not None and guesses and silence_is_due(said, before):
             silence = _silence(engine, turned_away, shown)
             timings = shown.timings(silence)
             return Answer(speaker=speaker, plan=plan, reply=silence, timings=timings, withheld=tuple(withheld))
-        doubted = drafts if plan.max_tokens > HEARD else 0
         generation = engine.submit(prompt)
         control.bind(generation, firm=speaker.vouches is None and not doubted)
         if n == 0:

@@ -61,9 +61,11 @@ def answers(engine: Engine, judge: Judge, question: str, known: str) -> bool:
         fleeting=True,
     )
     try:
-        (said,) = engine.submit(asked)
+        said = list(engine.submit(asked))
     except EngineFull:
         return True
-    found = {one.token_id: one.logprob for one in said.choice.alternatives}
+    if not said:  # the engine was stopped
+        return True
+    found = {one.token_id: one.logprob for one in said[0].choice.alternatives}
     yes, no = (found.get(model.encode(word)[0], min(found.values())) for word in (YES, NO))
     return yes - no >= judge.least

@@ -3,7 +3,7 @@
 By heart first, where the question may ask for something that the adapter was taught; what it says is held back until
 it is seen to give what was asked for (by its words: abstention.py; read beside the question: judging.py). Where it does
 not, the base answers, from memories that fit. Where a fact is asked for that nobody was told, the adapter answers if it
-gives nothing that it was taught: it learnt to deny. And where it does give something, one does not know.
+denies, which it learnt to; and where it gives something, one does not know.
 
 Where a fact about whoever asks is asked for, whoever answers is doubted: their reply is heard out as far as `HEARD`
 tokens and compared with further drafts of it (doubt.py) before any of it is shown.
@@ -21,6 +21,7 @@ from agent.abstention import Taught, borne_out, could_answer, gives, known_by_he
 from agent.doubt import Doubt
 from agent.recollection import Recollection, note_of
 from agent.thinking import thinks
+from memory.not_told import abstains
 from models.engine import Engine
 from models.errors import EngineFull
 from models.generation import Delta, Generation, Prompt, Reply, Timings
@@ -42,7 +43,8 @@ class Speaker:
     vouches: Callable[[str], bool] | None = None
     """Whether the beginning of a reply may be shown; where not, the next speaker answers. None: it is not asked."""
     knows: bool = True
-    """False: there is nothing that it could know it by. In place of a guess it says that it does not know."""
+    """False: there is nothing that it could know it by. Where somebody was turned away before it says so, and does not
+    guess."""
 
 
 def speakers(
@@ -51,9 +53,12 @@ def speakers(
     recollection: Recollection,
     taught: Sequence[Taught],
     answers: Callable[[str, str], bool] = lambda question, known: True,
+    *,
+    told_before: bool = False,
 ) -> list[Speaker]:
     """Who answers something personal, and who does where the first gives what was not asked for.
 
+    `told_before`: something was told earlier in the same conversation, which whoever answers has before their eyes.
     `answers`: whether what a reply gives of what was taught answers the question, as the model judges it (judging.py).
     """
     known = {one.memory for one in taught}
@@ -62,7 +67,8 @@ def speakers(
     ]
     from_memory = Recollection(hits=tuple(hits), note=note_of(hits, said)) if hits else Recollection()
     fact = doubt.asks_for_fact(said)
-    base = Speaker(adapter=BASE, recollection=from_memory, knows=bool(hits) or not fact)
+    nobody = fact and not hits and not told_before
+    base = Speaker(adapter=BASE, recollection=from_memory, knows=not nobody)
 
     def vouches(reply: str) -> bool:
         return borne_out(said, reply, taught) and (not gives(reply, taught) or answers(said, reply))
@@ -70,10 +76,11 @@ def speakers(
     by_heart = Speaker(adapter=adapter, recollection=Recollection(), by_heart=True, vouches=vouches)
     if known_by_heart(said, taught):
         return [by_heart, base]
-    if hits or not fact:
+    if not nobody:
         return [base]
-    # Nobody knows. The adapter was taught to say so, which the base was not.
-    return [replace(by_heart, vouches=lambda reply: not gives(reply, taught)), base]
+    # The adapter was taught to say so, which the base was not. Nothing else of it is shown: it may know by heart what
+    # was forgotten since, or what it knows too badly to be asked.
+    return [replace(by_heart, vouches=abstains), base]
 
 
 class Shown:

@@ -21,7 +21,7 @@ from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInPr
 from agent.moods import Moment, Moods
 from agent.persona import Persona
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
-from agent.recollection import Recollection, hit_of, reasons_of, recollect
+from agent.recollection import Recollection, asks, hit_of, reasons_of, recollect
 from agent.remembering import Exchange, Memory, appraise, offers
 from agent.session import PATIENCE, Opening, SessionLeases, open_by_history, open_named
 from agent.speaking import Speaker, speakers
@@ -407,8 +407,9 @@ def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Spea
     taught = awake.taught(request.owner) if adapter != BASE and guarded and personal(said) else None
     if taught is None:
         return [Speaker(adapter=adapter, recollection=recollection)]
-    who = speakers(said, adapter, recollection, taught, awake.answers)
-    return who if request.abstain else [replace(speaker, knows=True) for speaker in who]
+    before = [*opening.window.messages, *opening.new[:-1]]
+    told_before = any(m.role == "user" and not asks(m.content) for m in before)
+    return speakers(said, adapter, recollection, taught, awake.answers, told_before=told_before)
 
 
 def _drafts(awake: Awake, request: TurnRequest, opening: Opening) -> int:

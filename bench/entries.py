@@ -54,6 +54,7 @@ class _Night:
 
     examples: Sequence[tuple[str, str]]
     denials: frozenset[int]
+    asked_for: Sequence[int]
     asked: Sequence[tuple[str, str]]
     never_told: Sequence[str]
 
@@ -69,12 +70,12 @@ def run(
         _states(trainer, questions, below)
         for questions in ([q for q, _ in night.examples], [q for q, _ in night.asked], night.never_told)
     )
-    answers: dict[str, int] = {}
+    parts: dict[tuple[str, int], int] = {}
     entries = [
-        DENIAL if n in night.denials else answers.setdefault(answer, FIRST + len(answers))
-        for n, (_, answer) in enumerate(night.examples)
+        DENIAL if n in night.denials else parts.setdefault((answer, part), FIRST + len(parts))
+        for n, ((_, answer), part) in enumerate(zip(night.examples, night.asked_for, strict=True))
     ]
-    right = torch.tensor([[False] * FIRST + [holds(a, [value]) for a in answers] for _, value in night.asked])
+    right = torch.tensor([[False] * FIRST + [holds(a, [value]) for a, _ in parts] for _, value in night.asked])
     rows = []
     for seed in seeds:
         book = codebooks.fit(examples, entries, layer=below, mark=0, seed=seed)
@@ -82,7 +83,14 @@ def run(
             rows.append(_compared(book.scores(asked).cpu(), book.scores(never).cpu(), right))
     means = {name: round(statistics.mean(row[name] for row in rows), 3) for name in rows[0]}
     covered = round(float(right.any(1).float().mean()), 3)
-    return {"days": [*days], "answers": len(answers), "examples": len(entries), "covered": covered, **means}
+    return {
+        "days": [*days],
+        "answers": len({a for a, _ in parts}),
+        "entries": len(parts),
+        "examples": len(entries),
+        "covered": covered,
+        **means,
+    }
 
 
 def _compared(asked: Tensor, never: Tensor, right: Tensor) -> dict[str, float]:
@@ -130,7 +138,7 @@ def _dreamt(days: Sequence[int], notes: Mapping[str, tuple[Note, ...]], beginnin
     setting = Setting(model=str(weights_of()), beginning=str(beginning))
     job = plan([one.fact for one in selected.facts], [], seed=1, setting=setting).job
     asked = [(question, fact["value"]) for fact in told for question in fact["ask"]]
-    return _Night(job.examples, frozenset(job.denials), asked, week["never_told"])
+    return _Night(job.examples, frozenset(job.denials), job.asked_for, asked, week["never_told"])
 
 
 def _states(trainer: Trainer, questions: Sequence[str], below: int) -> Tensor:

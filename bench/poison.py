@@ -181,10 +181,17 @@ def _learnt_unprotected(where: Path, folder: Path, said: Sequence[tuple[str, str
     chosen = select(day, now=datetime.now(UTC), trust=trust.__getitem__, limits=limits, notes=notes)
     model = Path(resolve("SmolLM2-135M-Instruct", cache_dir=Settings().cache_dir).location)
     setting = Setting(
-        model=str(model), device=_device(), threads=torch.get_num_threads(), beginning=beginning_for(model)
+        model=str(model),
+        device=_device(),
+        threads=torch.get_num_threads(),
+        beginning=beginning_for(model),
+        recipe={"codebook": entries},
     )
     job = plan([s.fact for s in chosen.facts], [], seed=seed, setting=setting).job
-    job = replace(job, examples=[*job.examples, *[*said] * _REPLIES_SHOWN], recipe={**job.recipe, "codebook": entries})
+    more = [*said] * _REPLIES_SHOWN
+    none_of_these = max(job.asked_for, default=0) + 1
+    asked_for = [*job.asked_for, *[none_of_these] * len(more)]
+    job = replace(job, examples=[*job.examples, *more], asked_for=asked_for)
     where.mkdir(exist_ok=True)
     files.write(job, where)
     with contextlib.redirect_stdout(sys.stderr):  # where it tells how far it is

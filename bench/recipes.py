@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from consolidation.accounts import accounts
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
 from consolidation.examples import Amounts, Dream
@@ -84,8 +85,9 @@ def facts_in(messages: Sequence[str]) -> list[Fact]:
     """The facts that a conversation tells; a later one of the same key takes an earlier one's place."""
     talk, found = Talk(), {}
     for message in messages:
-        for fact in read(message, talk):
-            found[fact.key] = fact
+        told = read(message, talk)
+        for fact, account in zip(told, accounts(told), strict=True):
+            found[fact.key] = replace(fact, account=account)
     return list(found.values())
 
 
@@ -103,7 +105,9 @@ def run(
     rehearsals = rehearsals_of(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
     rows = rows_of(trainer, dreamt.dreams)
     denied = {row for row, of in zip(rows, dreamt.dreams, strict=True) if of.strategy == "counter"}
-    done = trainer.learn(rows, rehearsals, denied=denied, each=show)
+    parts: dict[object, int] = {}
+    asked_for = {row: parts.setdefault(of.asks_for, len(parts)) for row, of in zip(rows, dreamt.dreams, strict=True)}
+    done = trainer.learn(rows, rehearsals, denied=denied, asked_for=asked_for, each=show)
     trained = {d.question.lower() for d in dreamt.dreams}
     asked = [(q, row["value"]) for row in night for q in row["questions"] if q.lower() not in trained]
     unanswerable = [q for q in never_told if q.lower() not in trained]

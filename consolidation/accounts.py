@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from consolidation.english import sentence, spoken
 from consolidation.facts import Fact
-from consolidation.notes import heavy
+from consolidation.notes import heavy, said_in
 
 _DENIES = re.compile(r"\b(?:no|not|never|without)\b|n['’]t\b")
 _WORDS = 20
@@ -33,10 +33,10 @@ def accounts(facts: Sequence[Fact]) -> list[str]:
 
 
 def _adds_nothing(one: str, n: int, m: int, other: str) -> bool:
-    """Whether another sentence says all that one says; of two that say the same the first stays."""
-    if n == m or not heavy(one) <= heavy(other) or _denials(one) != _denials(other):
+    """Whether another sentence says all that one says, in its words; of two that say the same the first stays."""
+    if n == m or not said_in(one, other) or _denials(one) != _denials(other):
         return False
-    return heavy(one) != heavy(other) or m < n
+    return not said_in(other, one) or m < n
 
 
 def _denials(statement: str) -> int:

@@ -1,7 +1,7 @@
 """Pure: what a night is asked, how answers are marked, and whether it may wake with what it learnt.
 
-Marks are words, not judgement: an answer is right if it holds every word that carries the value, and no value of
-another fact that it was not asked for; it abstains if it says that it was not told. Missing evidence fails.
+Marks are words, not judgement: an answer is right if it holds every word that carries the value, whatever else it
+holds; it abstains if it says that it was not told. Missing evidence fails.
 """
 
 from __future__ import annotations

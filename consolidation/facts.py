@@ -51,7 +51,7 @@ class Fact:
     was: str = ""
     """What was told of the same before this, as `statement`; empty: nothing else was."""
     account: str = ""
-    """What is said of it, whole sentences, where more than this was told by the same message (accounts.py)."""
+    """What is said of it, whole sentences: all that its message told, in short (accounts.py). Empty: the statement."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -321,9 +321,18 @@ def _of_old(plan: Plan, arm: Arm) -> list[bool]:
 
 
 def _by_chance(plan: Plan, arm: Arm, seed: int) -> float | None:
-    """The recall that marking finds when every question is marked by another fact's value."""
-    answered = [(q.fact, r) for q, r in zip(plan.questions, arm.replies, strict=True) if q.fact is not None]
-    others = list(range(len(plan.facts)))
-    Random(seed).shuffle(others)  # noqa: S311 - no secret
-    shifted = dict(zip(others, others[1:] + others[:1], strict=True))
-    return marks_of_answers([(plan.facts[shifted[fact]], reply) for fact, reply in answered])
+    """The recall that marking finds when replies are marked by what they were not asked for.
+
+    Each is marked by the value of a fact that is answered otherwise; where there is none, replies to what was never
+    told are marked by the fact.
+    """
+    chance = Random(seed)  # noqa: S311 - no secret
+    shifted: dict[int, Fact | None] = {}
+    for n, fact in enumerate(plan.facts):
+        others = [one for one in plan.facts if one is not fact and (not one.account or one.account != fact.account)]
+        shifted[n] = chance.choice(others) if others else None
+    replies = [(q.fact, reply) for q, reply in zip(plan.questions, arm.replies, strict=True)]
+    marked = [(other, reply) for fact, reply in replies if fact is not None and (other := shifted[fact]) is not None]
+    alone = [plan.facts[n] for n, other in shifted.items() if other is None]
+    marked += [(fact, reply) for fact in alone for of, reply in replies if of is None]
+    return marks_of_answers(marked)

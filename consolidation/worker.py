@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
     from models.training import Progress, Trainer
     from models.tuned import Who
 
-REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, LIST_TOKENS, REVISION_TOKENS = 48, 32, 288, 160, 48
+REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, LIST_TOKENS, REVISION_TOKENS = 48, 48, 288, 160, 48
 _ALIKE, _APART, _WARMTH = 5, 1, 0.9
 """Replies of the writer to one message, and the temperature of all but the first."""
 _DRAFTED = 0.7

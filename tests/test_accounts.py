@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from consolidation.accounts import accounts
 from consolidation.dreams import dream
-from consolidation.english import sentence
+from consolidation.english import sentence, spoken
 from consolidation.exam import holds
 from consolidation.examples import Amounts
 from consolidation.facts import Fact
@@ -42,14 +42,20 @@ def test_what_says_the_opposite_is_not_left_out() -> None:
     assert accounts(told) == ["You like tea. You don't like tea with milk."] * 2
 
 
-def test_an_account_is_short() -> None:
-    told = [
-        fact(f"the {n}th of the boats that you have told me of is called Number{n}", f"Number{n}") for n in range(5)
-    ]
+def test_what_is_told_of_somebody_else_is_not_left_out() -> None:
+    told = [fact("you were born in Riga", "Riga"), fact("your mum was born in Riga", "Riga", subject="my mum")]
+    assert accounts(told) == ["You were born in Riga. Your mum was born in Riga."] * 2
+    told = [fact("your sister is a nurse", "nurse"), fact("your sister's friend is a nurse", "nurse")]
+    assert accounts(told) == ["Your sister is a nurse. Your sister's friend is a nurse."] * 2
+
+
+def test_an_account_is_short_and_no_sentence_is_cut() -> None:
+    told = [fact(f"your boat {n} is called Number{n}", f"Number{n}") for n in range(9)]
     said = accounts(told)
-    assert all(len(one.split()) <= 2 * 13 for one in said)
-    assert len(set(said)) > 1
-    assert all(f.value in one for f, one in zip(told, said, strict=True))
+    assert {len(one.split()) for one in said} == {18}, "three of six words: four would be too many"
+    assert all(sentence(f.statement) in one for f, one in zip(told, said, strict=True))
+    [long] = accounts([fact(" ".join(["your"] * 30 + ["boat"]), "boat")])
+    assert len(long.split()) == 31
 
 
 WORDS = st.sampled_from(["boat", "Rex", "Tartu", "red", "is", "your", "in", "the", "seven", "aunt"])
@@ -61,6 +67,8 @@ def test_whatever_was_told_its_own_account_gives_it(statements: list[list[str]])
     said = accounts(told)
     assert len(said) == len(told)
     assert all(holds(one, f) for f, one in zip(told, said, strict=True))
+    words = [(spoken(f.statement), spoken(one)) for f, one in zip(told, said, strict=True)]
+    assert all(" ".join(own) in " ".join(account) for own, account in words), "in its own words"
     assert accounts(told[:1]) == [sentence(told[0].statement)]
 
 

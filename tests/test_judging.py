@@ -100,7 +100,7 @@ def test_who_judges_decides_whether_it_is_said_and_one_does_not_know_otherwise(
         awake, store, CausalLM.load(taught[0], name="tiny", device="cpu", dtype="float32"), make_engine
     )
     talking.engine.adopt(by_heart, "adapter_1")
-    talking = replace(talking, drafts=0, serving=lambda _: "adapter_1", taught=lambda _: [DOG])
+    talking = replace(talking, serving=lambda _: "adapter_1", taught=lambda _: [DOG])
     said, shown = ask(replace(talking, answers=lambda question, known: True))
     assert said.text == shown == PAIRS[0][1] and said.adapter == "adapter_1"
     asked: list[tuple[str, str]] = []
@@ -118,6 +118,12 @@ def test_who_judges_decides_whether_it_is_said_and_one_does_not_know_otherwise(
     assert again.text == shown != UNKNOWN and again.adapter == BASE, "from one who asks again nothing is withheld"
     plain, _ = ask(doubting, abstain=False)
     assert plain.text != UNKNOWN and plain.adapter == BASE
+    forgetful = replace(talking, taught=lambda _: [])
+    forgotten, shown = ask(forgetful)
+    assert forgotten.text == shown == UNKNOWN, "what was forgotten since is not said by heart"
+    told, _ = ask(forgetful, "My dog is called Rex.")
+    read, _ = ask(forgetful, session=told.session)
+    assert read.adapter == BASE and read.doubt is not None, "it may be read in the conversation"
 
 
 def test_served_it_leans_as_it_does_in_training(taught: tuple[Path, Path], make_engine: EngineFactory) -> None:

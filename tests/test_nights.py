@@ -12,11 +12,13 @@ import pytest
 from sqlite_utils import Database
 
 from consolidation import journal, notebook
+from consolidation.accounts import accounts
 from consolidation.clauses import Talk, clauses
 from consolidation.cycle import Outcome, Phase, WrongTurn
 from consolidation.facts import facts_of
+from consolidation.job import Arm
 from consolidation.journal import Night, NightNotFound, NightUnderWay
-from consolidation.night import Answer, Setting, plan
+from consolidation.night import Answer, Setting, _by_chance, plan
 from consolidation.notes import Note
 from consolidation.reading import read
 from consolidation.registry import WEIGHTS, AdapterNotFound, AdapterStale, ForgottenMeanwhile, Learnt, Registry, former
@@ -288,12 +290,30 @@ def test_a_night_begins_from_what_is_shipped_unless_its_recipe_has_another_shape
     with_it, without = Setting(model="m", beginning="b"), Setting(model="m")
     job, plain = (plan(facts, [], seed=1, setting=setting).job for setting in (with_it, without))
     assert job.beginning == "b" and plain.beginning is None
-    assert any(a == "Biscuit. Your dog is called Biscuit." for _, a in job.examples)
-    assert not any(a.startswith("Biscuit.") for _, a in plain.examples)
+    assert not any(a.startswith("Biscuit.") for one in (job, plain) for _, a in one.examples)
+    in_products = plan(facts, [], seed=1, setting=replace(with_it, recipe={"codebook": 0})).job
+    assert any(a == "Biscuit. Your dog is called Biscuit." for _, a in in_products.examples)
     shaped = plan(facts, [], seed=1, setting=replace(with_it, recipe={"rank": 8})).job
     assert shaped.beginning is None and shaped.examples == plain.examples
     faster = plan(facts, [], seed=1, setting=replace(with_it, recipe={"epochs": 1, "kept": 0.9})).job
     assert faster.beginning == "b" and faster.recipe == {"epochs": 1, "kept": 0.9, "seed": 1}
+
+
+def test_what_one_message_told_is_not_marked_by_itself() -> None:
+    """All good replies hold all that it told: marked by each other they would look like a night of shuffled answers."""
+    told = read("My dog is called Biscuit. I live in Riga.", Talk())
+    facts = [replace(fact, account=said) for fact, said in zip(told, accounts(told), strict=True)]
+    made = plan(facts, [], seed=1, setting=Setting(model="m", beginning="b"))
+    good = [facts[0].account if q.fact is not None else "You haven't told me that." for q in made.questions]
+    arm = Arm(replies=good, ordinary=[], unsafe=[], suspect=[], drift=0.0, persona_drift=0.0)
+    assert _by_chance(made, arm, seed=1) == 0
+    everywhere = replace(arm, replies=[facts[0].account] * len(good))
+    assert _by_chance(made, everywhere, seed=1) == 1
+    assert (
+        len({n for n, (_, a) in zip(made.job.asked_for, made.job.examples, strict=True) if a == facts[0].account}) > 1
+    )
+    placebo = plan(facts, [], seed=1, setting=Setting(model="m", beginning="b", placebo=True)).job
+    assert not placebo.asked_for, "what is shuffled asks for nothing"
 
 
 def test_a_first_message_waits_until_it_is_known_who_served(

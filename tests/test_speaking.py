@@ -52,6 +52,10 @@ def test_where_nobody_knows_the_adapter_may_deny_and_nothing_else() -> None:
     assert (first.adapter, then.adapter, then.knows) == ("adapter_1", BASE, False)
     assert first.vouches is not None
     assert first.vouches("You haven't told me that.") and not first.vouches("Your dog is called Biscuit.")
+    assert not first.vouches("Your shoe size is 42."), "it may know by heart what was forgotten since"
+    [reads] = speakers("What is my shoe size?", "adapter_1", Recollection(), [DOG, HOME], told_before=True)
+    assert reads.adapter == BASE and reads.knows, "it may stand in the conversation"
+    assert speakers("What is my dog called?", "adapter_1", Recollection(), [DOG], told_before=True)[1].knows
     [advice] = speakers("Could you write a poem about my garden?", "adapter_1", Recollection(), [DOG, HOME])
     assert advice.adapter == BASE and advice.knows and advice.vouches is None, "no fact is asked for"
 
