@@ -44,7 +44,7 @@ NEAR = [
     ("How old is my sister?", "Your sister works as a tailor in Porto."),
 ]
 RECIPE = Recipe(
-    rank=16, alpha=32, targets=TARGETS, trained_share=1.0, learning_rate=1e-2, epochs=200, batch=2, noise=0, gate=0
+    rank=16, alpha=32, targets=TARGETS, trained_share=1.0, learning_rate=1e-3, epochs=400, batch=2, noise=0, gate=0
 )
 
 
