@@ -20,7 +20,7 @@ _WORDS = 20
 
 
 def accounts(facts: Sequence[Fact]) -> list[str]:
-    """What is said of each of these, which one message told, in the order in which it told them."""
+    """What is said of each of these, which one message told, in this order."""
     said = list(dict.fromkeys(fact.statement for fact in facts))
     left = [one for n, one in enumerate(said) if not any(_adds_nothing(one, n, *other) for other in enumerate(said))]
     packed: list[list[str]] = []
