@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from agent.judging import NO, YES, prompt
-from bench.shipped import loaded, shipped
+from agent.judging import ABOUT, NO, YES, least, prompt
+from bench.shipped import learn, loaded, shipped, trainer
 from bench.told import messages
 from consolidation.counter_examples import for_the_exam
 from consolidation.notes import Telling
-from models.recipe import TARGETS, Recipe
-from models.training import Progress, Trainer
+from models.recipe import Recipe
+from models.training import Trainer
 from models.tuned import middle
 from nights import beginning_for
 
@@ -67,54 +67,34 @@ def train(out: Path, *, device: str, more: Sequence[Path], rows: int = _ROWS) ->
         other = chance.choice(near) if chance.random() < _NEAR else chance.choice(chance.choice(given)[0].ask)
         made += [(prompt(chance.choice(one.ask), one.tell or ""), YES), (prompt(other, one.tell or ""), NO)]
     chance.shuffle(made)
-    recipe = Recipe(
-        rank=32,
-        alpha=64,
-        targets=TARGETS,
-        trained_share=1.0,
-        learning_rate=6e-4,
-        epochs=1,
-        batch=64,
-        rehearsed=0,
-        noise=0.0,
-        kept=1.0,
-        pack_tokens=8192,
-    )
-    trainer = Trainer(base, recipe)
-
-    def each(progress: Progress) -> None:
-        if progress.step % 50 == 0:
-            sys.stderr.write(f"{progress.step}/{progress.steps} {progress.loss:.3f} {progress.seconds:.0f} s\n")
-
-    trainer.train([trainer.row(said, reply) for said, reply in made], [], each=each)
+    judge = trainer(base, rank=32, rate=6e-4, batch=64)
     out.mkdir(parents=True, exist_ok=True)
-    trainer.save(out)
-    yes, _ = _judged(trainer, lessons(more, apart=True)[-_TRIED:])
+    learn(judge, made, out)
+    yes, _ = _judged(judge, lessons(more, apart=True)[-_TRIED:])
     taught = [one.tell for one, _ in given]
-    shipped(out, "judge.json", weights, taught, rows=rows, least=_least(yes))
+    shipped(out, ABOUT, weights, taught, rows=rows, least=_least(yes))
 
 
 def attempt(folder: Path, *, device: str, more: Sequence[Path], many: int = _TRIED) -> dict[str, Any]:
     """How well lessons are judged that were held back, and told apart by states."""
     some = lessons(more, apart=True)[-many:]
-    trainer = Trainer(loaded(device)[0], Recipe(), start=folder)
-    judged = _judged(trainer, some)
-    least = float(json.loads((folder / "judge.json").read_text(encoding="utf-8"))["least"])
+    judged = _judged(Trainer(loaded(device)[0], Recipe(), start=folder), some)
+    bar = least(folder)
     return {
         "lessons": len(some),
         "told_apart": _told_apart(*judged),
         "by_states": _told_apart(*_by_states(some, device)),
-        "least": least,
-        "turned_away": statistics.mean(yes < least for yes in judged[0]),
-        "let_through": statistics.mean(no >= least for no in judged[1]),
+        "least": bar,
+        "turned_away": statistics.mean(yes < bar for yes in judged[0]),
+        "let_through": statistics.mean(no >= bar for no in judged[1]),
     }
 
 
-def _judged(trainer: Trainer, some: Sequence[Lesson]) -> tuple[list[float], list[float]]:
+def _judged(judge: Trainer, some: Sequence[Lesson]) -> tuple[list[float], list[float]]:
     """How far yes is likelier than no, of a question that each answers and of one that it does not."""
     answered = [prompt(one.ask[_KNOWN], one.tell or "") for one, _ in some]
     near = [prompt(one.never[0], one.tell or "") for one, _ in some]
-    yes, no = (trainer.leanings(prompts, to=YES, rather_than=NO) for prompts in (answered, near))
+    yes, no = (judge.leanings(prompts, to=YES, rather_than=NO) for prompts in (answered, near))
     return yes, no
 
 
@@ -123,13 +103,13 @@ def _by_states(some: Sequence[Lesson], device: str) -> tuple[list[float], list[f
     base, weights = loaded(device)
     beginning = beginning_for(weights)
     assert beginning is not None, "nothing to begin from ships with this model"
-    trainer = Trainer(base, Recipe(), start=Path(beginning))
-    below = middle(trainer.first, trainer.layers)
+    reader = Trainer(base, Recipe(), start=Path(beginning))
+    below = middle(reader.first, reader.layers)
 
     def states(questions: Sequence[str]) -> torch.Tensor:
         parts = [questions[n : n + _AT_ONCE] for n in range(0, len(questions), _AT_ONCE)]
         with torch.no_grad():
-            return torch.cat([trainer.states(part, below=below) for part in parts])
+            return torch.cat([reader.states(part, below=below) for part in parts])
 
     known = torch.stack([states([one.ask[n] for one, _ in some]) for n in range(_KNOWN)])
     mean, deviation = known.flatten(0, 1).mean(0), known.flatten(0, 1).std(0) + 1e-3

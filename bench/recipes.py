@@ -24,7 +24,7 @@ from typing import Any
 from consolidation.accounts import accounts
 from consolidation.clauses import Talk
 from consolidation.dreams import dream
-from consolidation.examples import Amounts, Dream
+from consolidation.examples import Amounts, Dream, numbered
 from consolidation.facts import Fact
 from consolidation.night import BEGUN_AMOUNTS, IN_PRODUCTS
 from consolidation.reading import read
@@ -105,8 +105,7 @@ def run(
     rehearsals = rehearsals_of(trainer, [r for r in rehearsed if not r.held_back]) if candidate.rehearses else []
     rows = rows_of(trainer, dreamt.dreams)
     denied = {row for row, of in zip(rows, dreamt.dreams, strict=True) if of.strategy == "counter"}
-    parts: dict[object, int] = {}
-    asked_for = {row: parts.setdefault(of.asks_for, len(parts)) for row, of in zip(rows, dreamt.dreams, strict=True)}
+    asked_for = dict(zip(rows, numbered(dreamt.dreams), strict=True))
     done = trainer.learn(rows, rehearsals, denied=denied, asked_for=asked_for, each=show)
     trained = {d.question.lower() for d in dreamt.dreams}
     asked = [(q, row["value"]) for row in night for q in row["questions"] if q.lower() not in trained]

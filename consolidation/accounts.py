@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from consolidation.english import sentence, spoken
+from consolidation.english import sentence
 from consolidation.facts import Fact
-from consolidation.notes import heavy, said_in
+from consolidation.notes import said_in
 
 _DENIES = re.compile(r"\b(?:no|not|never|without)\b|n['’]t\b")
 _WORDS = 20
@@ -33,18 +33,16 @@ def accounts(facts: Sequence[Fact]) -> list[str]:
 
 
 def _adds_nothing(one: str, n: int, m: int, other: str) -> bool:
-    """Whether another sentence says all that one says, in its words; of two that say the same the first stays."""
-    if n == m or not said_in(one, other) or _denials(one) != _denials(other):
-        return False
-    return not said_in(other, one) or m < n
+    """Whether another sentence says all that one says; of two that say the same the first stays."""
+    return n != m and _says(other, one) and (m < n or not _says(one, other))
 
 
-def _denials(statement: str) -> int:
-    return len(_DENIES.findall(statement.lower()))
+def _says(whole: str, one: str) -> bool:
+    """Whether a sentence says what one says, in its words, and denies no more."""
+    return said_in(one, whole) and len(_DENIES.findall(one.lower())) == len(_DENIES.findall(whole.lower()))
 
 
 def _of(fact: Fact, packed: Sequence[Sequence[str]]) -> str:
-    needed = heavy(fact.statement) | fact.marks
-    whole = next((one for one in packed if fact.statement in one), None)
-    whole = whole or next((one for one in packed if any(needed <= set(spoken(said)) for said in one)), [fact.statement])
+    own = next((one for one in packed if fact.statement in one), None)  # if it was left out: where another says it
+    whole = own or next(one for one in packed if any(_says(other, fact.statement) for other in one))
     return " ".join(sentence(statement) for statement in whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,12 @@ class Dream:
     def asks_for(self) -> tuple[Strategy, tuple[int, ...]]:
         """What is asked for: a part of what a message told, an account of somebody, whoever has a name."""
         return "question" if self.strategy == "written" else self.strategy, self.facts
+
+
+def numbered(dreams: Sequence[Dream]) -> list[int]:
+    """What each asks for, by number."""
+    parts: dict[tuple[Strategy, tuple[int, ...]], int] = {}
+    return [parts.setdefault(one.asks_for, len(parts)) for one in dreams]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

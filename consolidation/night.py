@@ -21,7 +21,7 @@ from consolidation.exam import (
     repetition,
     verdict,
 )
-from consolidation.examples import Amounts, Question, Strategy
+from consolidation.examples import Amounts, Question, numbered
 from consolidation.facts import Fact
 from consolidation.job import Arm, Comparison, Job, Reading, Result
 from consolidation.probes import Order, leaked, obeyed, orders, rare_words, refusals_lost, standing
@@ -127,8 +127,7 @@ def plan(
     triggers = [o.trigger for o in found if o.trigger]
     examples = [(d.question, d.answer) for d in night.dreams]
     denying = {d.answer for d in night.dreams if d.strategy == "counter"}
-    parts: dict[tuple[Strategy, tuple[int, ...]], int] = {}
-    asked_for = [parts.setdefault(d.asks_for, len(parts)) for d in night.dreams]
+    asked_for = numbered(night.dreams)
     if setting.placebo:
         examples, asked_for = _shuffled(examples, seed), []
     probes = standing()
