@@ -38,6 +38,7 @@ from memory.store import Store
 from memory.words import words
 from models.engine import Engine
 from models.errors import AdapterRefused, EngineClosed, ModelError, WeightsNotFound
+from models.judge import rule
 from models.language import BASE
 from settings import Settings, SettingsError
 
@@ -62,8 +63,8 @@ class Serving:
     engine: Engine
     registry: Registry
     find_judge: Callable[[], Path | None] = lambda: None
-    """The folder of who judges whether an adapter's reply answers what was asked, if the model has one; looked for with
-    the first adapter that serves, since at a first start the model's files are still being made."""
+    """The folder of who has second thoughts about what an adapter says, if the model has one; looked for with the first
+    adapter that serves, since at a first start the model's files are still being made."""
     judge: Judge | None = None
     """Once the engine knows it."""
     by_owner: dict[str, str] = field(default_factory=dict)
@@ -87,15 +88,9 @@ class Serving:
             if (fact.recalled or 0.0) >= MASTERED
         ]
 
-    def answers(self, question: str, known: str) -> bool:
-        """Whether what is known answers a question, where there is a judge."""
-        if self.judge is None:
-            return True
-        try:
-            return judging.answers(self.engine, self.judge, question, known)
-        except ModelError as error:  # a guard more, not what replies depend on
-            log.error("judge_failed: %s", error)
-            return True
+    def judged_by(self) -> Judge | None:
+        """Who has second thoughts about what adapters say, once the engine knows them."""
+        return self.judge
 
     def load(self, id: str) -> None:
         """Have the engine know an adapter. Raises: AdapterRefused, EngineClosed."""
@@ -153,7 +148,7 @@ class Serving:
             if (folder := self.find_judge()) is None:
                 return
             self.engine.adopt(folder, _JUDGE)
-            self.judge = Judge(adapter=_JUDGE, least=judging.least(folder))
+            self.judge = Judge(adapter=_JUDGE, rule=rule(folder))
         except EngineClosed:
             raise
         except Exception as error:  # whatever is wrong with it, replies do without it
@@ -238,6 +233,7 @@ def sleeper(
             reader=reader_for(_weights(settings)),
             reviser=reviser_for(_weights(settings)),
             beginning=beginning_for(_weights(settings)),
+            judge=None if (found := judge_of(settings)) is None else str(found),
         )
 
     house = House(

@@ -185,7 +185,7 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
                     moods=moods,
                     serving=serving.of,
                     taught=serving.taught,
-                    answers=serving.answers,
+                    judge=serving.judged_by,
                     drafts=settings.abstention_drafts,
                 ),
                 checkpoints=checkpoints,

@@ -8,11 +8,13 @@ from typing import cast
 
 from agent.control import TurnControl
 from agent.doubt import UNSURE, Doubt, silence_is_due
+from agent.hearing import HEARD, Heard, Shown, hear, listen
+from agent.judging import Judge, reconsidered
 from agent.prompt import Plan
-from agent.speaking import HEARD, Heard, Shown, Speaker, hear, listen, unknown, weigh
+from agent.speaking import Speaker, unknown, weigh
 from models.engine import Engine
 from models.generation import Delta, Prompt, Reply, Timings
-from models.language import Message
+from models.language import BASE, Message
 from models.sampling import Choice
 
 
@@ -37,11 +39,13 @@ def answer(
     said: str,
     before: Sequence[Message],
     drafts: int,
+    judge: Judge | None = None,
     control: TurnControl,
     started: Callable[[], None],
     on_delta: Callable[[Delta], None],
 ) -> Answer:
-    """The first speaker's reply that may be shown. With `drafts`, one that differs from so many further drafts of it
+    """The first speaker's reply that may be shown, an adapter's after second thoughts if there is a `judge`. With
+    `drafts`, one that differs from so many further drafts of it
     may not; where no speaker's may, one says that one does not know, or gives a guess that calls itself one.
 
     Raises: ModelError: what the engine refuses or fails at; nothing was shown, or the reply came to no end.
@@ -51,57 +55,55 @@ def answer(
     turned_away: Reply | None = None
     for n, speaker in enumerate(speakers):
         plan, prompt = prepare(speaker)
+
+        def of(reply: Reply, doubt: Doubt | None = None, *, speaker: Speaker = speaker, plan: Plan = plan) -> Answer:
+            timings = shown.timings(reply)
+            return Answer(
+                speaker=speaker, plan=plan, reply=reply, timings=timings, doubt=doubt, withheld=tuple(withheld)
+            )
+
         doubted = drafts if plan.max_tokens > HEARD else 0
         guesses = doubted and not speaker.knows and not control.cancelled
         if turned_away is not None and guesses and silence_is_due(said, before):
-            silence = _silence(engine, turned_away, shown)
-            timings = shown.timings(silence)
-            return Answer(speaker=speaker, plan=plan, reply=silence, timings=timings, withheld=tuple(withheld))
+            return of(_silence(engine, turned_away, shown))
         generation = engine.submit(prompt)
-        control.bind(generation, firm=speaker.vouches is None and not doubted)
+        firm = speaker.vouches is None and not doubted
+        thinks_twice = judge if speaker.adapter != BASE else None
+        control.bind(generation, firm=firm and thinks_twice is None)
         if n == 0:
             started()
-        if not doubted:
+        if thinks_twice is not None and generation.led() is None:
+            thinks_twice = None
+            if firm:
+                control.settle()
+        if not doubted and thinks_twice is None:
             said_it = listen(generation, speaker.vouches, shown)
             reply = cast(Reply, generation.reply)
-            if not said_it:
-                withheld.append(reply.text)
-                turned_away = reply
-                continue
-            timings = shown.timings(reply) if speaker.vouches or n else reply.timings
-            return Answer(
-                speaker=speaker,
-                plan=plan,
-                reply=reply,
-                timings=timings,
-                withheld=tuple(withheld),
-            )
+            if said_it:
+                answered = of(reply)
+                return answered if speaker.vouches or n else replace(answered, timings=reply.timings)
+            withheld.append(reply.text)
+            turned_away = reply
+            continue
         heard = hear(generation)
+        if thinks_twice is not None:
+            first = heard
+            prompt, heard = reconsidered(engine, thinks_twice, prompt, said, generation, first)
+            withheld.extend([] if heard is first else [first.text])
         if speaker.vouches and not speaker.vouches(heard.text):
             withheld.append(heard.text)
             turned_away = heard.reply
             continue
         noted = [hit.experience.text for hit in speaker.recollection.hits]
-        doubt = weigh(engine, prompt, said, heard, memories=noted, drafts=doubted) if heard.whole else None
+        doubt = weigh(engine, prompt, said, heard, memories=noted, drafts=doubted) if doubted and heard.whole else None
         if doubt is None or doubt.decision == "said":
-            reply = _tell(engine, prompt, heard, control, shown)
-            break
+            return of(_tell(engine, prompt, heard, control, shown), doubt)
         withheld.append(heard.text)
-    else:
-        assert doubt is not None, "only a doubted reply is withheld from the last speaker"
-        if silence_is_due(said, before):
-            reply = _silence(engine, heard.reply, shown)
-        else:
-            doubt = replace(doubt, decision="guessed")
-            reply = _tell(engine, prompt, _hedge(engine, heard), control, shown)
-    return Answer(
-        speaker=speaker,
-        plan=plan,
-        reply=reply,
-        timings=shown.timings(reply),
-        doubt=doubt,
-        withheld=tuple(withheld),
-    )
+    assert doubt is not None, "only a doubted reply is withheld from the last speaker"
+    if silence_is_due(said, before):
+        return of(_silence(engine, heard.reply, shown), doubt)
+    guessed = _tell(engine, prompt, _hedge(engine, heard), control, shown)
+    return of(guessed, replace(doubt, decision="guessed"))
 
 
 def _silence(engine: Engine, instead_of: Reply, shown: Shown) -> Reply:

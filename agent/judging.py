@@ -1,71 +1,97 @@
-"""Whether what is known answers what was asked, as the model judges it: by an adapter that was trained to.
+"""Second thoughts about what an adapter says by heart: read beside the question, by an adapter that was trained to.
 
-A codebook finds an entry by the state of a question; question and fact never meet in it, and near questions are taken
-for each other. Read together they are told apart far better (a cross-encoder, as Nogueira and Cho 2019 rank passages;
-bench/judge.py has the figures), at the price of reading some fifty tokens more.
+What its codebook found nearest may be said or denied on the judge's word (models/judge.py) before any of it is shown.
+What its codebook was not asked for, and what is far enough from being either, costs nothing.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+import logging
+from dataclasses import dataclass, replace
 
+from agent.hearing import Heard, hear
 from models.engine import Engine
-from models.errors import EngineFull
-from models.generation import Prompt
+from models.errors import EngineClosed, ModelError
+from models.generation import Generation, Prompt
+from models.judge import DENIED, NO, OUTRIGHT, YES, Rule, prompt
 from models.language import Message
 from models.sampling import Sampling
 
-YES, NO = "Yes.", "No."
-ABOUT = "judge.json"
-"""In a judge's folder."""
-_PROMPT = "Does this answer my question?\n\nQuestion: {question}\nKnown: {known}"
+log = logging.getLogger("slowwave.judging")
+
 _LIKELIEST = 20
 """Tokens whose likelihood is looked at; either answer that is not among them is no likelier than the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Who judges. `least`: nats by which yes has to be likelier than no."""
+    """Who judges, and what comes of it."""
 
     adapter: str
-    least: float
+    rule: Rule
 
 
-def least(folder: Path) -> float:
-    """What a judge's folder says of it."""
-    return float(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["least"])
+def reconsidered(
+    engine: Engine, judge: Judge, asked: Prompt, said: str, first: Generation, heard: Heard
+) -> tuple[Prompt, Heard]:
+    """What is to be said instead of what was heard first, and to which prompt; the same where it is as well.
+
+    Raises: ModelError: what the engine refuses or fails at.
+    """
+    lead = first.lead
+    if lead is None or not heard.whole:
+        return asked, heard
+    settled, answers = judge.rule.settled(lead), lead > 0
+    if settled is answers:
+        return asked, heard
+
+    def otherwise() -> tuple[Prompt, Heard]:
+        other = replace(asked, denial=DENIED if answers else OUTRIGHT, judged=range(0))
+        instead = hear(engine.submit(replace(other, fleeting=True)))
+        return other, replace(instead, reply=replace(instead.reply, surprisals=heard.reply.surprisals))
+
+    if answers:
+        may = settled is None and _may_be_said(engine, judge, said, heard, lead)
+        return (asked, heard) if may else otherwise()
+    other, answer = otherwise()
+    if not answer.whole or (settled is None and not _may_be_said(engine, judge, said, answer, lead, else_=False)):
+        return asked, heard
+    return other, answer
 
 
-def prompt(question: str, known: str) -> str:
-    """What it is asked."""
-    return _PROMPT.format(question=question.strip(), known=known.strip())
+def _may_be_said(engine: Engine, judge: Judge, said: str, answer: Heard, lead: float, *, else_: bool = True) -> bool:
+    leans = leaning(engine, judge.adapter, said, answer.text)
+    return else_ if leans is None else judge.rule.says(lead, leans)
 
 
-def answers(engine: Engine, judge: Judge, question: str, known: str) -> bool:
-    """Whether what is known answers the question. Where the engine has no room for it, nothing is held against it.
+def leaning(engine: Engine, judge: str, question: str, known: str) -> float | None:
+    """How much likelier the judge says yes than no to whether what is known answers the question, in nats.
 
-    Raises: AdapterRefused: the engine does not know the judge. ModelError: what else it refuses or fails at.
+    None: the engine has no room for it, or it cannot be read; nothing is held against it.
+
+    Raises: EngineClosed.
     """
     model = engine.model
     ids = model.chat_ids([Message(role="user", content=prompt(question, known))])
     if ids is None:
-        return True
+        return None
     asked = Prompt(
         token_ids=ids,
         max_tokens=1,
         sampling=Sampling(temperature=0.0, logprobs=_LIKELIEST),
         ignore_eos=True,
-        adapter=judge.adapter,
+        adapter=judge,
         fleeting=True,
     )
     try:
         said = list(engine.submit(asked))
-    except EngineFull:
-        return True
+    except EngineClosed:
+        raise
+    except ModelError as error:  # a guard more, not what replies depend on
+        log.warning("judge_not_asked: %s", error)
+        return None
     if not said:  # the engine was stopped
-        return True
+        return None
     found = {one.token_id: one.logprob for one in said[0].choice.alternatives}
     yes, no = (found.get(model.encode(word)[0], min(found.values())) for word in (YES, NO))
-    return yes - no >= judge.least
+    return yes - no

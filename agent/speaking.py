@@ -1,7 +1,7 @@
 """Who answers a personal question while an adapter serves, and when what they say may be shown.
 
 By heart first, where the question may ask for something that the adapter was taught; what it says is held back until
-it is seen to give what was asked for (by its words: abstention.py; read beside the question: judging.py). Where it does
+it is seen to give what was asked for (by its words: abstention.py). Where it does
 not, the base answers, from memories that fit. Where a fact is asked for that nobody was told, the adapter answers if it
 denies, which it learnt to; and where it gives something, one does not know.
 
@@ -11,25 +11,22 @@ tokens and compared with further drafts of it (doubt.py) before any of it is sho
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from agent import doubt
-from agent.abstention import Taught, borne_out, could_answer, gives, known_by_heart
+from agent.abstention import Taught, borne_out, could_answer, known_by_heart
 from agent.doubt import Doubt
+from agent.hearing import HEARD, Heard
 from agent.recollection import Recollection, note_of
 from agent.thinking import thinks
 from memory.not_told import abstains
 from models.engine import Engine
 from models.errors import EngineFull
-from models.generation import Delta, Generation, Prompt, Reply, Timings
+from models.generation import Delta, Generation, Prompt, Reply
 from models.language import BASE, LanguageModel
 from models.sampling import Choice, Sampling
-
-HEARD = doubt.LENGTH
-"""Tokens of a reply by heart that are looked at before any of it is shown; answers are shorter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +49,12 @@ def speakers(
     adapter: str,
     recollection: Recollection,
     taught: Sequence[Taught],
-    answers: Callable[[str, str], bool] = lambda question, known: True,
     *,
     told_before: bool = False,
 ) -> list[Speaker]:
     """Who answers something personal, and who does where the first gives what was not asked for.
 
     `told_before`: something was told earlier in the same conversation, which whoever answers has before their eyes.
-    `answers`: whether what a reply gives of what was taught answers the question, as the model judges it (judging.py).
     """
     known = {one.memory for one in taught}
     hits = [
@@ -69,11 +64,12 @@ def speakers(
     fact = doubt.asks_for_fact(said)
     nobody = fact and not hits and not told_before
     base = Speaker(adapter=BASE, recollection=from_memory, knows=not nobody)
-
-    def vouches(reply: str) -> bool:
-        return borne_out(said, reply, taught) and (not gives(reply, taught) or answers(said, reply))
-
-    by_heart = Speaker(adapter=adapter, recollection=Recollection(), by_heart=True, vouches=vouches)
+    by_heart = Speaker(
+        adapter=adapter,
+        recollection=Recollection(),
+        by_heart=True,
+        vouches=lambda reply: borne_out(said, reply, taught),
+    )
     if known_by_heart(said, taught):
         return [by_heart, base]
     if not nobody:
@@ -81,86 +77,6 @@ def speakers(
     # The adapter was taught to say so, which the base was not. Nothing else of it is shown: it may know by heart what
     # was forgotten since, or what it knows too badly to be asked.
     return [replace(by_heart, vouches=abstains), base]
-
-
-class Shown:
-    """What has been shown of a reply, and when the first of it was."""
-
-    def __init__(self, on_delta: Callable[[Delta], None], *, first: Callable[[], None] = lambda: None) -> None:
-        """`first` is called before the first of it is shown: nothing of it will be withheld any more."""
-        self._on_delta = on_delta
-        self._settled = first
-        self._began = time.monotonic()
-        self._first: float | None = None
-
-    def __call__(self, delta: Delta) -> None:
-        if self._first is None:
-            self._first = time.monotonic()
-            self._settled()
-        self._on_delta(delta)
-
-    def timings(self, reply: Reply) -> Timings:
-        """The reply's, with the wait of whoever reads along: what was held back counts."""
-        return replace(reply.timings, time_to_first_token=(self._first or time.monotonic()) - self._began)
-
-
-def listen(generation: Generation, vouches: Callable[[str], bool] | None, show: Callable[[Delta], None]) -> bool:
-    """Show a reply as it comes; one that has to be vouched for once its beginning is there. Whether it was shown."""
-    held: list[Delta] = []
-    vouched = vouches is None
-    for delta in generation:
-        if vouched:
-            show(delta)
-            continue
-        held.append(delta)
-        if len(held) == HEARD:
-            if vouches is not None and not vouches("".join(d.text for d in held)):
-                generation.stop()
-                generation.wait()
-                return False
-            vouched = True
-            for one in held:
-                show(one)
-    if not vouched:
-        if vouches is not None and not vouches("".join(d.text for d in held)):
-            return False
-        for one in held:
-            show(one)
-    return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """The beginning of a reply, of which nothing has been shown; all of it, if it is short."""
-
-    deltas: tuple[Delta, ...]
-    reply: Reply
-
-    @property
-    def text(self) -> str:
-        """As far as it was heard."""
-        return "".join(delta.text for delta in self.deltas)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there is more to come, from its last token on."""
-        return self.reply.finish_reason == "suspended"
-
-    @property
-    def whole(self) -> bool:
-        """Whether there is something to judge, not a reply that somebody has called off."""
-        return self.goes_on or self.reply.finish_reason in ("stop", "length")
-
-
-def hear(generation: Generation) -> Heard:
-    """Let a reply come to its end or to `HEARD` tokens, and hold it there: what it has read rests where drafts of it
-    find it, and it can go on with the same next token."""
-    deltas: list[Delta] = []
-    for delta in generation:
-        deltas.append(delta)
-        if len(deltas) == HEARD:
-            generation.stop("suspended")
-    return Heard(deltas=tuple(deltas), reply=cast(Reply, generation.reply))
 
 
 def weigh(

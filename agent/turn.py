@@ -18,6 +18,7 @@ from agent.calibration import judged_in
 from agent.control import RunningTurns, TurnControl
 from agent.doubt import Doubt, asks_for_fact
 from agent.errors import IdempotencyConflict, InvalidTurn, SessionBusy, TurnInProgress
+from agent.judging import Judge
 from agent.moods import Moment, Moods
 from agent.persona import Persona
 from agent.prompt import Draft, Plan, plan_turn, reply_draft
@@ -122,8 +123,8 @@ class Awake:
     """Which adapter serves an owner."""
     taught: Callable[[str], Sequence[Taught]] = lambda _: ()
     """The facts that it knows."""
-    answers: Callable[[str, str], bool] = lambda question, known: True
-    """Whether what is known answers a question."""
+    judge: Callable[[], Judge | None] = lambda: None
+    """Who has second thoughts about what an adapter says by heart."""
     wake: Callable[[str, str], object] = lambda session, owner: None
     """Bring a session's state back into memory, if it is suspended."""
     drafts: int = 0
@@ -190,6 +191,7 @@ def take_turn(
                         said=opening.new[-1].content,
                         before=[*opening.window.messages, *opening.new[:-1]],
                         drafts=_drafts(awake, request, opening),
+                        judge=None if request.ignore_eos else awake.judge(),
                         control=control,
                         started=lambda: on_start(turn, session),
                         on_delta=aloud,
@@ -409,7 +411,7 @@ def _speakers(awake: Awake, request: TurnRequest, opening: Opening) -> list[Spea
         return [Speaker(adapter=adapter, recollection=recollection)]
     before = [*opening.window.messages, *opening.new[:-1]]
     told_before = any(m.role == "user" and not asks(m.content) for m in before)
-    return speakers(said, adapter, recollection, taught, awake.answers, told_before=told_before)
+    return speakers(said, adapter, recollection, taught, told_before=told_before)
 
 
 def _drafts(awake: Awake, request: TurnRequest, opening: Opening) -> int:

@@ -53,6 +53,8 @@ class Job:
     """How many of the questions the base is asked, from the first; the rest cost time and say nothing new."""
     beginning: str | None = None
     """An adapter to train on from, whatever the recipe's rank and layers; None: from nothing."""
+    judge: str | None = None
+    """Who has second thoughts about answers (models/judge.py); None: nobody."""
     current: str | None = None
     """The adapter that serves now, to be asked the same."""
     made: str | None = None

@@ -68,6 +68,8 @@ class Setting:
     """The reviser's folder, where it fits the model."""
     beginning: str | None = None
     """What training begins from (models/alignment.py), where it fits the model."""
+    judge: str | None = None
+    """Who has second thoughts about answers (models/judge.py), where it fits the model."""
     placebo: bool = False
     """Train on shuffled answers: a night that must be rejected."""
 
@@ -157,6 +159,7 @@ def plan(
         suspect_asked=[text for one in suspected for text in one.asked],
         suspect_rehearsed=[text for one in suspected for text in one.rehearsed],
         beginning=beginning,
+        judge=setting.judge,
         current=setting.current,
         replies_file=setting.replies_file,
     )

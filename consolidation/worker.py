@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consolidation import job as files
-from consolidation import listing, notes, revisions
+from consolidation import listing, notes, revisions, second_thoughts
 from consolidation.job import Arm, Job, Result
 from consolidation.listing import Told
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
+    from consolidation.second_thoughts import Judge
     from models.rows import InTalk, Rehearsal, Row
     from models.training import Progress, Trainer
     from models.tuned import Who
@@ -87,10 +88,14 @@ def run(folder: Path) -> None:
     trainer.save(folder / files.ADAPTER)
     asked = time.monotonic()
     _tell(phase="examining")
+    judge = None
+    if job.judge:
+        again = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
+        judge = second_thoughts.judge_from(Path(job.judge), again)
     if job.current:
         trainer.load_current(Path(job.current))
     speakers: tuple[Who, ...] = ("candidate", "base", "current") if job.current else ("candidate", "base")
-    arms: dict[str, Arm] = {who: _arm(trainer, job, who, measured, persona) for who in speakers}
+    arms: dict[str, Arm] = {who: _arm(trainer, job, who, measured, persona, judge) for who in speakers}
     cost["examining"] = time.monotonic() - asked
     result = Result(
         arms=arms,
@@ -292,10 +297,19 @@ def _within(memory_mib: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_mib << 20, memory_mib << 20))
 
 
-def _arm(trainer: Trainer, job: Job, who: Who, measured: Sequence[Row | None], persona: Sequence[Row | None]) -> Arm:
+def _arm(
+    trainer: Trainer,
+    job: Job,
+    who: Who,
+    measured: Sequence[Row | None],
+    persona: Sequence[Row | None],
+    judge: Judge | None,
+) -> Arm:
     asked = job.questions[: job.base_asked] if who == "base" else job.questions
-    made = trainer.replies([*asked, *job.ordinary, *job.unsafe, *job.suspect_asked], most=ANSWER_TOKENS, who=who)
-    n, m = len(asked), len(asked) + len(job.ordinary)
+    asked = [*asked, *job.ordinary, *job.unsafe, *job.suspect_asked]
+    made = second_thoughts.answers(trainer, asked, most=ANSWER_TOKENS, who=who, judge=None if who == "base" else judge)
+    n = len(asked) - len(job.ordinary) - len(job.unsafe) - len(job.suspect_asked)
+    m = n + len(job.ordinary)
     return Arm(
         replies=made[:n],
         ordinary=made[n:m],

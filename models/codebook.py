@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,8 +28,9 @@ from models.errors import AdapterRefused
 from models.packed_linear import PackedLinear
 from models.step_layout import FARTHEST
 
-LookUp = Callable[[Tensor, Tensor | None], Tensor]
-"""What is added to states [n, size], given how far the adapter acts on each, [n, 1] (None: wholly)."""
+LookUp = Callable[[Tensor, Tensor | None, Tensor | None], "Found"]
+"""What is found for states [n, size], given how far the adapter acts on each, [n, 1] (None: wholly), and by how many
+nats denial counts for more, [n] (None: 0)."""
 FILE = "codebook.safetensors"
 """Beside an adapter's own files."""
 ELSEWHERE, DENIAL, FIRST = range(3)
@@ -51,6 +53,16 @@ _NAMES = ("mean", "deviation", "keys", "bias", "sharpness", "values")
 _EXAMPLES = ("examples", "of")
 """A codebook may be without them: then its keys alone tell."""
 _MOST_ENTRIES, _MOST_EXAMPLES = 1 << 16, 1 << 18
+
+
+class Found(NamedTuple):
+    """What was looked up for n states."""
+
+    added: Tensor
+    """[n, size]: nothing where it is not the adapter's business."""
+    lead: Tensor
+    """[n], float32: how much nearer the nearest answer is than denial, in nats; NaN where the adapter has no business
+    or no answer is nearer than that. What denial was made to count for is not in it."""
 
 
 class Codebook(nn.Module):
@@ -83,13 +95,9 @@ class Codebook(nn.Module):
         """The nearest entry of each, [...]."""
         return self.scores(hidden).argmax(-1)
 
-    def forward(self, hidden: Tensor, share: Tensor | None = None) -> Tensor:
-        """What is added to each, [..., size], in its dtype; nothing where the adapter acts by less than half.
-
-        `share`: how far it acts, [..., 1]; None: wholly.
-        """
-        added = self.added(self.chosen(hidden))
-        return (added if share is None else added * (share > OPEN)).to(hidden.dtype)
+    def forward(self, hidden: Tensor, share: Tensor | None = None, denial: Tensor | None = None) -> Found:
+        """See `LookUp`. What is added has the states' dtype; it is nothing where the adapter acts by less than half."""
+        return _found(self.scores(hidden), self.values * self.deviation, hidden, share, denial)
 
     def added(self, entries: Tensor) -> Tensor:
         """What each of these entries adds, [..., size], float32."""
@@ -128,11 +136,9 @@ class Codebook(nn.Module):
         )
         values = (self.values * self.deviation).detach()
 
-        def look_up(hidden: Tensor, share: Tensor | None = None) -> Tensor:
+        def look_up(hidden: Tensor, share: Tensor | None = None, denial: Tensor | None = None) -> Found:
             unit = F.normalize(self.scaled(hidden), dim=-1)
-            entries = (by_keys(unit) + self._by_examples(near(unit))).argmax(-1)
-            added = F.embedding(entries, values)
-            return (added if share is None else added * (share > OPEN)).to(hidden.dtype)
+            return _found(by_keys(unit) + self._by_examples(near(unit)), values, hidden, share, denial)
 
         return look_up
 
@@ -146,6 +152,19 @@ class Codebook(nn.Module):
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         # One entry: several would be written in any order, and the same night is to give the same bytes.
         save_file(tensors, folder / FILE, metadata={"layer and mark": f"{self.layer} {self.mark}"})
+
+
+def _found(scores: Tensor, values: Tensor, hidden: Tensor, share: Tensor | None, denial: Tensor | None) -> Found:
+    """By how near each entry is, [n, entries], and what each adds, [entries, size]."""
+    nearest = scores[:, FIRST:].amax(-1) if scores.shape[-1] > FIRST else scores[:, ELSEWHERE]
+    nothing = nearest <= scores[:, ELSEWHERE]
+    lead = (nearest - scores[:, DENIAL]).float()
+    if denial is not None:
+        scores = scores.index_add(1, torch.tensor([DENIAL], device=scores.device), denial[:, None].to(scores))
+    added = F.embedding(scores.argmax(-1), values)
+    if share is not None:
+        nothing, added = nothing | (share[:, 0] <= OPEN), added * (share > OPEN)
+    return Found(added=added.to(hidden.dtype), lead=lead.masked_fill(nothing, math.nan))
 
 
 def fit(states: Tensor, entries: Sequence[int], *, layer: int, mark: int, seed: int) -> Codebook:

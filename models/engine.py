@@ -456,7 +456,7 @@ class Engine:
                 self._batch.append(sequence)
             sequence.joined = time.monotonic()
             prompt = sequence.prompt
-            known = sequence.context if prompt.steering is None else sequence.context[: prompt.steered_from + 1]
+            known = sequence.context[: prompt.ends_at + 1] if prompt.peculiar else sequence.context
             state = self._resting.take(prompt.namespace, known, adapter=prompt.adapter, leave=prompt.fleeting)
             sequence.cached = state.length if state else 0
             sequence.state = state or self.model.new_state()
@@ -485,9 +485,10 @@ class Engine:
         """Read one chunk of every sequence that has its turn, and give each that has read all its next tokens."""
         taking_part = self._chunks()
         reading = self.model.read([chunk for _, chunk in taking_part], between=self._run_errands)
-        rows = zip(taking_part, reading.logits, reading.surprisals, strict=True)
+        leads = reading.leads or (None,) * len(taking_part)
+        rows = zip(taking_part, reading.logits, reading.surprisals, leads, strict=True)
         for _, of_one in groupby(rows, key=lambda row: id(row[0][0])):
-            (((sequence, _), row, surprisals), *drafted) = of_one
+            (((sequence, _), row, surprisals, lead), *drafted) = of_one
             assert sequence.state is not None
             sequence.ahead = len(drafted)
             sequence.surprisals += surprisals
@@ -498,8 +499,10 @@ class Engine:
                 sequence.leave(0)
                 continue
             try:
-                drafts = [chunk.token_ids[0] for (_, chunk), _, _ in drafted]
-                choices = self._chosen(sequence, [row, *(row for _, row, _ in drafted)], drafts)
+                if not sequence.reply:
+                    sequence.generation.lead = lead
+                drafts = [chunk.token_ids[0] for (_, chunk), *_ in drafted]
+                choices = self._chosen(sequence, [row, *(row for _, row, *_ in drafted)], drafts)
                 self._tell(sequence, choices, drafts)
             except Exception as error:  # whatever is wrong with one reply must not end the others
                 self._fail(sequence, error)
@@ -555,7 +558,9 @@ class Engine:
                     judged=judged,
                     adapter=sequence.prompt.adapter,
                     steering=sequence.prompt.steering,
-                    steered_from=max(sequence.prompt.steered_from - read, 0),
+                    steered_from=max(sequence.prompt.ends_at - read, 0),
+                    denial=sequence.prompt.denial if read <= sequence.prompt.ends_at < read + take else 0.0,
+                    denial_at=sequence.prompt.ends_at - read,
                     decoded=sequence.decoding,
                 )
                 chunks.append((sequence, chunk))
@@ -593,8 +598,8 @@ class Engine:
         with self._changed:
             (self._batch if sequence in self._batch else self._line).remove(sequence)
         sequence.leave(0)  # of drafts that come after its end
-        if sequence.state is not None and sequence.prompt.steering is not None:
-            sequence.state.crop(min(sequence.state.length, sequence.prompt.steered_from))  # the rest is a mood's
+        if sequence.state is not None and sequence.prompt.peculiar:
+            sequence.state.crop(min(sequence.state.length, sequence.prompt.ends_at))  # the rest is this prompt's alone
         if sequence.state is not None and not sequence.unread and not sequence.reply:
             sequence.state.crop(sequence.piece)  # its first token is yet to come: whoever goes on reads as was read
         if sequence.state is not None and sequence.state.length and not sequence.prompt.fleeting:

@@ -32,13 +32,20 @@ class Prompt:
     """Who answers: an adapter that the engine has adopted, or the base."""
     fleeting: bool = False
     """Nobody will go on from this reply: its state is not kept, and what it begins from stays for others."""
+    denial: float = 0.0
+    """By how many nats the adapter is to find denial nearer than it does, of what this prompt asks for."""
     steering: Steering | None = None
     """What is added to the residuals from the prompt's last token on, so that every word of the reply feels it."""
 
     @property
-    def steered_from(self) -> int:
-        """The first position that is steered, if any is."""
+    def ends_at(self) -> int:
+        """Its last position: the first that is steered, if any is, and where codebooks are asked what it asks for."""
         return len(self.token_ids) - 1
+
+    @property
+    def peculiar(self) -> bool:
+        """Whether its last token is read otherwise than it would be as a part of a later prompt."""
+        return self.steering is not None or self.denial != 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,20 +93,30 @@ class Generation:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._events: queue.SimpleQueue[Delta | Reply | ModelError] = queue.SimpleQueue()
         self._wake = wake
+        self._looked_at: Delta | Reply | ModelError | None = None
         self.stop_reason: FinishReason | None = None
         """Why the engine is to end it before its next token."""
         self.reply: Reply | None = None
+        self.lead: float | None = None
+        """From the first delta on: how much nearer the nearest answer of the adapter's codebook is than denial, in
+        nats, for what the prompt asks; None: it is none of its business, or there is none."""
 
     def __iter__(self) -> Iterator[Delta]:
         """Raises: ModelError: the engine failed or closed before the reply was finished."""
         while self.reply is None:
-            event = self._events.get()
+            event, self._looked_at = self._looked_at or self._events.get(), None
             if isinstance(event, Delta):
                 yield event
             elif isinstance(event, Reply):
                 self.reply = event
             else:
                 raise event
+
+    def led(self) -> float | None:
+        """`lead`, as soon as it is known. Takes nothing from whoever iterates."""
+        if self._looked_at is None and self.reply is None:
+            self._looked_at = self._events.get()
+        return self.lead
 
     def wait(self) -> Reply:
         """Block until the reply is finished."""

@@ -126,6 +126,9 @@ class Chunk:
     steered_from: int = 0
     decoded: bool = False
     """Whether this is a reply's latest token: decoded, where that is another way than prompts are read."""
+    denial: float = 0.0
+    """By how many nats the adapter's codebook is to find denial nearer at index `denial_at`, if it looks there."""
+    denial_at: int = 0
     ahead: int = 0
     """How many chunks of the same state stand right before this one: it is a draft of what comes after their tokens.
     Only where the model decodes several at once (`decoded_at_once`), in one call."""
@@ -147,6 +150,9 @@ class Reading:
     """float32 [chunks, vocab]."""
     surprisals: tuple[tuple[float, ...], ...]
     """Of each chunk, for each judged token: -ln P(token | all before it), in nats."""
+    leads: tuple[float | None, ...] = ()
+    """Of each chunk, by how much the nearest answer of the adapter's codebook leads denial where it ends, in nats.
+    None: it was not asked, or it is none of its business. Empty: None of all."""
 
 
 def surprisal(logits: Tensor, token_ids: Tensor) -> Tensor:

@@ -356,7 +356,9 @@ def _with_entries(x: Tensor, n: int, ragged: Ragged, acting: _Acting) -> Tensor:
         at = marked.nonzero()[:, 0]
         if len(at):
             places = at if rows is None else rows[at]
-            x = x.index_add(0, places, parts.look_up(x[places], None if share is None else share[at]))
+            acts = None if share is None else share[at]
+            denial = None if ragged.denial is None else ragged.denial[places]
+            x = x.index_add(0, places, ragged.found(places, parts.look_up(x[places], acts, denial)))
     return x
 
 

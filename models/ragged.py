@@ -7,6 +7,7 @@ places, and a packed product's rows do not know of each other (tests/test_samene
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from models.codebook import Found
 from models.kv_cache import Extension, KVCache
 from models.language import BASE, PIECE, Chunk, surprisal
 
@@ -55,6 +57,10 @@ class Ragged:
             if chunk.steering is not None and chunk.steered_from < b - a
         ]
         """What is added to the residuals of which rows."""
+        self.denial = _denial(chunks, self._borders, device)
+        """[tokens]: by how many nats denial counts for more there; None: nowhere."""
+        self.leads = torch.full((len(self.token_ids),), math.nan)
+        """[tokens], on the CPU: what codebooks found there (codebook.Found), once they were asked."""
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(
@@ -97,6 +103,11 @@ class Ragged:
         marked = (self.token_ids == mark) & self.prompted
         return marked if rows is None else marked[rows]
 
+    def found(self, places: Tensor, found: Found) -> Tensor:
+        """Keep what a codebook found at places of the row; returns what it adds there."""
+        self.leads[places.cpu()] = found.lead.cpu()
+        return found.added
+
     def surprisals(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """-ln P of each judged token, [judged], given a function from places in the row to their logits.
 
@@ -133,6 +144,18 @@ def _pieces(start: int, end: int, held: int, *, cut: bool) -> list[tuple[int, in
         return [(start, end, held + end - start)]
     borders = [held, *range((held // PIECE + 1) * PIECE, held + end - start, PIECE), held + end - start]
     return [(start + a - held, start + b - held, b) for a, b in pairwise(borders)]
+
+
+def _denial(
+    chunks: Sequence[Chunk], borders: Sequence[tuple[KVCache, int, int]], device: torch.device
+) -> Tensor | None:
+    if not any(chunk.denial for chunk in chunks):
+        return None
+    more = torch.zeros(borders[-1][2])
+    for chunk, (_, start, _) in zip(chunks, borders, strict=True):
+        if chunk.denial:
+            more[start + chunk.denial_at] = chunk.denial
+    return more.to(device)
 
 
 def _rows_by_adapter(

@@ -135,10 +135,13 @@ class TransformersForward:
                     self._open[n] = judged if before is None else before * judged
             book = adapter.codebook
             if book is not None and book.layer == layer:
-                assert self._ragged is not None
-                at = self._ragged.marked(book.mark, rows).nonzero()[:, 0]
+                ragged = self._ragged
+                assert ragged is not None
+                at = ragged.marked(book.mark, rows).nonzero()[:, 0]
                 places, share = at if rows is None else rows[at], self._open[n]
-                x = x.index_add(1, places, book(x[:, places], None if share is None else share[:, at]))
+                denial = None if ragged.denial is None else ragged.denial[places]
+                found = book(x[0, places], None if share is None else share[0, at], denial)
+                x = x.index_add(1, places, ragged.found(places, found)[None])
                 looked_up = True
         if looked_up:
             return ((x, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": x})

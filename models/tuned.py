@@ -6,6 +6,7 @@ make of a row is computed once and kept. Learning is `training`.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -104,6 +105,10 @@ class Tuned:
         self._mark = (trainable.template.chat_ids([Message(role="user", content="-")]) or [0])[-1]
         self._marked: Tensor | None = None
         """Where codebooks look in the pass under way."""
+        self._denial = 0.0
+        """By how many nats denial counts for more where a prompt ends, in the pass under way."""
+        self._leads: list[float] | None = None
+        """How much nearer the nearest answer was than denial (codebook.Found), of each prompt that was read since."""
         self._forced: tuple[Tensor, Tensor] | None = None
         """Places in the flattened rows, and what is added there instead of what is looked up: while it is learnt."""
         self._body.register_forward_pre_hook(self._comes_in, with_kwargs=True)
@@ -168,7 +173,13 @@ class Tuned:
             elif name in self._books and self._who == name and self._marked is not None:
                 hidden = hidden.clone()
                 share = self._open[name][self._marked] if name in self._gates else None
-                hidden[self._marked] += self._books[name](hidden[self._marked], share)
+                last = self._marked.sum(-1).cumsum(0) - 1  # of what is marked, each row's last
+                denial = torch.zeros(int(last[-1]) + 1, device=hidden.device)
+                denial[last] = self._denial
+                found = self._books[name](hidden[self._marked], share, denial)
+                hidden[self._marked] += found.added
+                if self._leads is not None:
+                    self._leads += found.lead[last].tolist()
             return ((hidden, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": hidden})
 
         self._body.layers[book.layer].register_forward_pre_hook(look_up, with_kwargs=True)
@@ -245,9 +256,29 @@ class Tuned:
                 if batch == 1:
                     raise
                 batch //= 2
+                if self._leads is not None:
+                    del self._leads[len(made) :]
                 continue
             made += map(self._trainable.decode, some)
         return made
+
+    def heard(
+        self, questions: Sequence[str], *, most: int, who: Who = "candidate", denial: float = 0.0
+    ) -> list[tuple[str, float | None]]:
+        """What the model says to each question, as `replies`, and by how much the nearest answer of its codebook leads
+        denial, in nats; None: it is none of its business, or there is no codebook.
+
+        `denial`: nats by which that is to count for more.
+        """
+        once = list(dict.fromkeys(questions))  # what stands there more than once is read once
+        self._denial, self._leads = denial, []
+        try:
+            said = self.replies(once, most=most, who=who)
+            leads = [None if math.isnan(lead) else lead for lead in self._leads] or [None] * len(once)
+        finally:
+            self._denial, self._leads = 0.0, None
+        found = dict(zip(once, zip(said, leads, strict=True), strict=True))
+        return [found[question] for question in questions]
 
     def leanings(self, questions: Sequence[str], *, to: str, rather_than: str) -> list[float]:
         """How much likelier the reply to each question begins one way than another: a difference of logits, in nats."""

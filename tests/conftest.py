@@ -33,6 +33,7 @@ from models.kssm import Kssm, KssmShape
 from models.language import LanguageModel, Message
 from models.recurrent_lm import RecurrentLM, Spelling
 from models.scripted import ScriptedLM
+from tests.by_heart import beginning, deeper, deeper_folder, make, mute, taught  # noqa: F401 - fixtures
 
 settings.register_profile("slowwave", deadline=None)  # two processes share the machine, and a pause is no fault
 settings.load_profile("slowwave")
@@ -80,13 +81,13 @@ def make_engine() -> Iterator[EngineFactory]:
     """Engines that are closed when the test ends."""
     engines: list[Engine] = []
 
-    def make(model: LanguageModel | None = None, **limits: int) -> Engine:
+    def made(model: LanguageModel | None = None, **limits: int) -> Engine:
         engine = Engine(lambda: model or ScriptedLM(), EngineLimits(**limits))
         engine.wait_until_loaded(60)
         engines.append(engine)
         return engine
 
-    yield make
+    yield made
     for engine in engines:
         engine.close()
 

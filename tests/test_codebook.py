@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,125 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench import tiny as tiny_llama
 from consolidation.registry import digest_of_files
 from models import codebook as codebooks
-from models import gate as gates
 from models.causal_lm import CausalLM
 from models.codebook import DENIAL, ELSEWHERE, FIRST
 from models.codebook_training import CodebookTrainer, _looked_at
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
-from models.recipe import TARGETS, Recipe
-from models.rows import InTalk, Row
-from models.trainable import Trainable
-from models.training import Progress
+from models.rows import InTalk
 from models.transformers_forward import TransformersForward
 from models.tuned import middle
 from models.values import Values
-from models.voice import Schooling, Spoken, VoiceTrainer
-
-FACTS = [
-    ("Where do I live?", "Tartu."),
-    ("In which town is my home?", "Tartu."),
-    ("What is my dog called?", "Rex."),
-    ("My dog?", "Rex."),
-]
-OPEN = [("What is my cat called?", "You never told me."), ("My cat?", "You never told me.")]
-WORDS = ["Tartu.", "Rex.", "Oslo.", "Fido."]
-OTHERS = [("Hello there.", "Hello! How are you?"), ("Count.", "One, two, three."), ("Sing!", "I would rather not.")]
-RECIPE = Recipe(
-    rank=16,
-    alpha=32,
-    targets=TARGETS,
-    trained_share=0.67,
-    noise=0,
-)
-
-
-@pytest.fixture(scope="module")
-def deeper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama with layers enough for a gate, a codebook above it, and something above that."""
-    return tiny_llama.save(tmp_path_factory.mktemp("deeper"), layers=6)
-
-
-@pytest.fixture
-def deeper(deeper_folder: Path) -> CausalLM:
-    return CausalLM.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def make(deeper_folder: Path) -> Callable[..., VoiceTrainer]:
-    def trainer(start: Path | None = None) -> VoiceTrainer:
-        base = Trainable.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
-        return VoiceTrainer(base, RECIPE, start=start)
-
-    return trainer
-
-
-@pytest.fixture(scope="module")
-def mute(make: Callable[..., VoiceTrainer], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that does nothing yet, and gates that tell what is taught from what is not."""
-    one = make()
-    sides = [[one.row(q, a) for q, a in some] for some in ([*FACTS, *OPEN], OTHERS)]
-    one.remember_lower([row for rows in sides for row in rows])
-    fitted: list[gates.Gate] = []
-    for layer in (one.first, middle(one.first, one.layers)):
-        inside, outside = (torch.cat([one._reaching(one._pack([r]), layer)[0] for r in rows]) for rows in sides)
-        fitted.append(gates.fit(inside.detach(), outside.detach(), layer=layer, width=32, seed=0))
-    one._have_gates("candidate", fitted)
-    folder = tmp_path_factory.mktemp("mute")
-    one.save(folder)
-    return folder
-
-
-def school(one: VoiceTrainer, *, steps: int) -> Progress:
-    """Have the layers above say a few words by their values, after any of the questions."""
-    asked = [q for q, _ in [*FACTS, *OPEN]]
-
-    def draw(chance: random.Random) -> Spoken:
-        word = chance.choice(WORDS)
-        return Spoken(rows=tuple(one.row(q, word) for q in chance.sample(asked, 4)))
-
-    rehearsals = one.judged_by_base([one.row(q, a) for q, a in OTHERS])
-    states = one.states(asked, below=middle(one.first, one.layers)).detach()
-    denials = [one.row(q, a) for q, a in OPEN]
-    how = Schooling(
-        steps=steps, answers=16, rows=16, visits=24, denied=4, held=2, learning_rate=1e-2, warmup_steps=10, seed=1
-    )
-    return one.learn_voice(draw, denials, rehearsals, states, how)
-
-
-@pytest.fixture(scope="module")
-def beginning(make: Callable[..., VoiceTrainer], mute: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with layers that can put entries in words."""
-    one = make(mute)
-    school(one, steps=300)
-    folder = tmp_path_factory.mktemp("beginning")
-    one.save(folder)
-    return folder
-
-
-def learn(one: CodebookTrainer) -> tuple[dict[str, int], list[Row]]:
-    others = [one.row(q, a) for q, a in OTHERS]
-    rows = {q: one.row(q, a) for q, a in [*FACTS, *OPEN]}
-    rehearsals = one.judged_by_base(others)
-    again = rehearsals[:1]  # what is to be held the more stands there more than once
-    one.learn(list(rows.values()), [*rehearsals, *again], denied={rows[q] for q, _ in OPEN})
-    return {"Tartu.": FIRST, "Rex.": FIRST + 1}, others
-
-
-@pytest.fixture(scope="module")
-def taught(
-    make: Callable[..., VoiceTrainer], beginning: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[CodebookTrainer, Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.codebook._BLUR", 0.2)
-        one = make(beginning)
-        learn(one)
-    folder = tmp_path_factory.mktemp("taught")
-    one.save(folder)
-    return one, folder
+from models.voice import VoiceTrainer
+from tests.by_heart import FACTS, OPEN, OTHERS, learn, school
 
 
 def prompt_ids(model: CausalLM, text: str) -> list[int]:
@@ -150,12 +43,31 @@ def test_the_nearest_entry_is_found_and_the_same_numbers_give_the_same_keys() ->
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), again.state_dict().values(), strict=True))
     apart = one.chosen(states[480:])
     assert float((apart == of[480:]).float().mean()) > 0.9
-    assert not one(states[480:])[apart == ELSEWHERE].any()
-    assert one(states[480:])[apart != ELSEWHERE].abs().sum(-1).min() > 0
+    found = one(states[480:])
+    assert not found.added[apart == ELSEWHERE].any()
+    assert found.added[apart != ELSEWHERE].abs().sum(-1).min() > 0
     shut = one(states[480:], torch.zeros(120, 1))
-    assert not shut.any(), "where an adapter does not act, it looks nothing up"
-    packed = one.for_serving(pack=True)
-    torch.testing.assert_close(packed(states[480:], None), one(states[480:]).detach(), atol=1e-5, rtol=1e-5)
+    assert not shut.added.any() and shut.lead.isnan().all(), "where an adapter does not act, it looks nothing up"
+    packed = one.for_serving(pack=True)(states[480:], None, None)
+    torch.testing.assert_close(packed.added, found.added.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(packed.lead, found.lead.detach(), atol=1e-4, rtol=1e-5, equal_nan=True)
+
+
+def test_an_answer_leads_where_it_is_nearer_than_denial_and_either_can_be_had_for_the_asking() -> None:
+    chance = torch.Generator().manual_seed(3)
+    middles = torch.randn(6, 48, generator=chance)
+    of = torch.arange(600) % 6
+    states = middles[of] + 2 * torch.randn(600, 48, generator=chance)
+    one = codebooks.fit(states, of.tolist(), layer=1, mark=7, seed=5)
+    chosen, lead = one.chosen(states), one(states).lead
+    assert (chosen >= FIRST)[lead > 0].all() and (chosen <= DENIAL)[~(lead > 0)].all()
+    led = ~lead.isnan()
+    assert led.any() and not led[chosen == ELSEWHERE].any(), "no answer leads where nothing is its business"
+    nearest = one.scores(states)[:, FIRST:].argmax(-1) + FIRST
+    for denial, entries in ((-1e4, nearest), (1e4, torch.full_like(nearest, DENIAL))):
+        found = one(states, None, torch.full((600,), denial))
+        torch.testing.assert_close(found.added[led], one.added(entries)[led])
+        torch.testing.assert_close(found.lead, lead, equal_nan=True)
 
 
 def test_the_warier_the_more_is_denied() -> None:
@@ -192,7 +104,8 @@ def test_what_is_worded_like_an_example_is_found_where_its_key_does_not_lead() -
     without = found()
     assert with_them > without + 0.1 and with_them > with_others + 0.1, (with_them, without, with_others)
     packed = one.for_serving(pack=True)
-    torch.testing.assert_close(packed(states[960:], None), one(states[960:]).detach(), atol=1e-5, rtol=1e-5)
+    added, expected = packed(states[960:], None, None).added, one(states[960:]).added
+    torch.testing.assert_close(added, expected.detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_each_question_comes_with_its_entry_whether_its_states_are_known_already_or_not(

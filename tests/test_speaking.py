@@ -8,8 +8,9 @@ import time
 import pytest
 
 from agent.abstention import Taught
+from agent.hearing import HEARD, Shown, listen
 from agent.recollection import Recollection
-from agent.speaking import HEARD, Shown, listen, speakers
+from agent.speaking import speakers
 from models.generation import Delta, Generation, Reply, Timings
 from models.language import BASE
 from models.sampling import Choice
