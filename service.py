@@ -63,7 +63,8 @@ from models import kv_transform, signature
 from models.engine import Engine, EngineLimits
 from models.errors import EngineClosed, ModelError
 from models.language import LanguageModel
-from nights import Clock, Serving, bars_and_recipe, base_digest, clock, judge_of, numbers, sleeper
+from nights import Clock, bars_and_recipe, base_digest, clock, judge_of, numbers, sleeper
+from serving import Serving
 from settings import Settings, SettingsError
 from web import audit, errors, heartbeat, lag, memories, openai, persona, rooms, sessions, sleep, status
 from web import checkpoints as checkpoint_routes

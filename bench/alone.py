@@ -39,8 +39,9 @@ from memory.ids import new_id
 from memory.recall import Recall
 from memory.store import Store
 from models.engine import Engine
-from nights import Serving, base_digest, clock, sleeper
+from nights import base_digest, clock, sleeper
 from service import model_of
+from serving import Serving
 from settings import Settings
 
 BEGAN = datetime(2026, 11, 27, 9, 0, tzinfo=UTC)

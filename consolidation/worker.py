@@ -42,7 +42,7 @@ _DRAFTED = 0.7
 """The temperature of the reader's lists beside the likeliest."""
 _OF_EACH = 3
 """Replies of the writer to each thing that the reader listed and it had not found."""
-_AT_ONCE, _AT_ONCE_ON_GPU = 16, 64
+_AT_ONCE, _AT_ONCE_ON_GPU = 32, 64
 """Messages that the writer reads at the same time."""
 _COMPARED_AT_ONCE = 64
 _PR_SET_PDEATHSIG = 1
@@ -92,8 +92,10 @@ def run(folder: Path) -> None:
     if job.judge:
         again = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
         judge = second_thoughts.judge_from(Path(job.judge), again)
+    norm = trainer.norm(beyond=Path(job.beginning) if job.beginning else None)
     if job.current:
         trainer.load_current(Path(job.current))
+    trainer.pack()
     speakers: tuple[Who, ...] = ("candidate", "base", "current") if job.current else ("candidate", "base")
     arms: dict[str, Arm] = {who: _arm(trainer, job, who, measured, persona, judge) for who in speakers}
     cost["examining"] = time.monotonic() - asked
@@ -105,7 +107,7 @@ def run(folder: Path) -> None:
         seconds=time.monotonic() - began,
         cost=cost,
         dtype=model.dtype,
-        norm=trainer.norm(beyond=Path(job.beginning) if job.beginning else None),
+        norm=norm,
     )
     files.write(result, folder)
 
@@ -210,7 +212,6 @@ def written_of(
         again = writer.replies(
             [some[i] for i, _ in begun],
             most=NOTE_TOKENS,
-            batch=max(1, len(begun)),
             begun=[start for _, start in begun],
             temperature=_WARMTH,
         )
@@ -233,10 +234,8 @@ def listed_of(
     for start in range(0, len(messages), at_once):
         some = messages[start : start + at_once]
         asked = [listing.prompt(m) for m in some]
-        likeliest = reader.replies(asked, most=LIST_TOKENS, batch=at_once)
-        drafts = reader.replies(
-            asked * listing.DRAFTS, most=LIST_TOKENS, batch=at_once * listing.DRAFTS, temperature=_DRAFTED
-        )
+        likeliest = reader.replies(asked, most=LIST_TOKENS)
+        drafts = reader.replies(asked * listing.DRAFTS, most=LIST_TOKENS, temperature=_DRAFTED)
         listed += [listing.told_of(message, [likeliest[n], *drafts[n :: len(some)]]) for n, message in enumerate(some)]
         each(len(listed))
     return listed
@@ -276,11 +275,10 @@ def asked_of(
         some = range(start, min(start + at_once, len(messages)))
         begun = [(n, notes.begun(one.told, one.value)) for n in some for one in told[n]]
         asked, beginnings = [notes.prompt(messages[n]) for n, _ in begun], [beginning for _, beginning in begun]
-        likeliest = writer.replies(asked, most=NOTE_TOKENS, batch=max(1, len(begun)), begun=beginnings)
+        likeliest = writer.replies(asked, most=NOTE_TOKENS, begun=beginnings)
         others = writer.replies(
             asked * (alike - 1),
             most=NOTE_TOKENS,
-            batch=max(1, at_once * _ALIKE),
             begun=beginnings * (alike - 1),
             temperature=_WARMTH,
         )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import codebook as codebooks
@@ -28,6 +28,7 @@ from models.chat_template import ChatTemplate
 from models.codebook import Codebook
 from models.gate import Gate
 from models.language import Message
+from models.packed_linear import PackedLinear, packing_works
 from models.packed_rows import PackedRows
 from models.recipe import Recipe
 from models.rows import Row
@@ -322,7 +323,23 @@ class Tuned:
     def merge(self) -> None:
         """Add the adapter to the weights, for a writer that only speaks: a third faster, and never to be trained."""
         assert not self._gates
-        self.peft.merge_adapter()
+        self.peft.merge_and_unload()  # in place: without wrappers, whose Python takes as long as few rows do
+        self.pack()
+
+    def pack(self) -> None:
+        """Lay out what is frozen as it is read fastest, from now on for reading and speaking alone.
+
+        On a CPU a product of few rows takes two thirds to a third of the time. No further adapter may be loaded, and
+        nothing trained, scaled or measured by its weights.
+        """
+        if self._device.type != "cpu" or not packing_works(self._dtype):
+            return
+        for parent in list(self._body.layers.modules()):
+            for name, child in list(parent.named_children()):
+                if type(child) is nn.Linear and not isinstance(parent, nn.ModuleDict):  # which holds adapters' own
+                    setattr(parent, name, PackedLinear(child.weight, child.bias))
+        base: Any = self.peft.get_base_model()
+        base.lm_head = self._head = PackedLinear(self._head.weight, self._head.bias)
 
     def save(self, folder: Path) -> None:
         """Write the adapter as peft's files, in float32, and its gate and codebook beside them."""
@@ -497,7 +514,7 @@ _WARIER, _SHUT = 10.0, 5.0
 """Nats by which denial has to be left behind in addition, and by which gates are shut, were nothing kept."""
 _LONGER_ON_GPU = 8
 """Times as many tokens in one packed row: a GPU waits for Python where they are few."""
-_AT_ONCE, _AT_ONCE_ON_GPU = 32, 256
+_AT_ONCE, _AT_ONCE_ON_GPU = 96, 256
 """Replies that are written at the same time."""
 
 

@@ -29,7 +29,8 @@ from models.recipe import TARGETS, Recipe
 from models.trainable import Trainable
 from models.training import Trainer
 from models.weights import DEFAULT_MODEL, resolve
-from nights import Serving, judge_of
+from nights import judge_of
+from serving import Serving
 from settings import load
 from tests.by_heart import FACTS, OPEN, OTHERS
 from tests.conftest import EngineFactory

@@ -30,7 +30,7 @@ from memory.experiences import Experiences
 from memory.store import Store
 from models.engine import Engine
 from models.language import BASE
-from nights import Serving
+from serving import Serving
 
 AT = datetime(2026, 11, 22, 3, tzinfo=UTC)
 TO_PROMOTING: tuple[Phase, ...] = ("selecting", "dreaming", "training", "examining", "promoting")

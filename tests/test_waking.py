@@ -23,7 +23,7 @@ from models.engine import Engine
 from models.errors import AdapterRefused
 from models.generation import Prompt
 from models.language import BASE, Message
-from nights import Serving
+from serving import Serving
 
 AT = datetime(2026, 11, 29, tzinfo=UTC)
 PHASES: tuple[Phase, ...] = ("selecting", "dreaming", "training", "examining", "promoting")
