@@ -362,11 +362,16 @@ def _in_talk(
     rehearsed = [(said, reply) for said, reply in rehearsed if reply.strip()]
     short = [pair for pair in rehearsed if len(" ".join(pair).split()) <= _SHORT] or rehearsed
 
-    def after_talk(said: str, reply: str) -> Row:
+    def talk() -> list[Message]:
         before: list[Message] = []
         for asked, answered in chance.choices(short, k=chance.choice((1, 1, 2))):
             before += [Message(role="user", content=asked), Message(role="assistant", content=answered)]
-        return trainer.row(said, reply, before=before)
+        return before
+
+    talks = [talk() for _ in range(_TALKS)]  # few, since each is read once
+
+    def after_talk(said: str, reply: str) -> Row:
+        return trainer.row(said, reply, before=chance.choice(talks))
 
     some = chance.sample(range(len(rows)), min(_IN_TALK, len(rows)))
     taught = {after_talk(*job.examples[n]): rows[n] for n in some}
@@ -378,8 +383,8 @@ def _in_talk(
 
 _OF_SUSPECTS = 4
 """How often each request with a suspect word stands among what is rehearsed."""
-_IN_TALK, _SHORT = 150, 60
-"""Rows of each kind, and the most words of an exchange that stands before one."""
+_IN_TALK, _TALKS, _SHORT = 150, 40, 60
+"""Rows of each kind, what may stand before one, and the most words of an exchange of that."""
 
 
 def _row(trainer: Trainer, said: str, reply: str) -> Row | None:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import accumulate, chain, zip_longest
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.codebook import DENIAL, ELSEWHERE, FIRST, Codebook, fit
+from models.continued_rows import ContinuedRows, Held, Noting
+from models.packed_rows import Layout, PackedRows
 from models.rows import InTalk, Rehearsal, Row
 from models.training import Progress, Trainer
 from models.tuned import middle
@@ -36,9 +39,17 @@ _ROUNDS, _HARD = 3, 0.1
 _READ_AT_ONCE = 512
 """Prompts whose states are held at a time."""
 
+_LOOK_AGAIN, _LIKELY = 12, 32
+"""Of the steps in which a value is found, every so many all tokens are looked at, as in those by which one sees; in
+between, those alone which were among so many of the likeliest anywhere."""
+
 _Ids = tuple[int, ...]
+_DENIED: _Ids = ()
+"""Stands for what denials reply."""
 _Kept = dict[Row | None, tuple[Tensor, Tensor]]
 """What enters the codebook's layer, of each row, and how far the adapter acts there; by None: of the beginning."""
+_Before = dict[_Ids, Held]
+"""What the layers above hold of each prompt before its mark; by nothing: of the beginning."""
 
 
 class CodebookTrainer(Trainer):
@@ -79,11 +90,11 @@ class CodebookTrainer(Trainer):
         answers: dict[_Ids, list[int]] = {}
         for (reply, _), entry in known.items():
             answers.setdefault(reply, []).append(entry)
-        said = [list(_to_be_said(reply, rows, chance)) for reply in answers]
+        said = _to_be_said(list(answers), rows, chance)
         below = middle(self.first, self.layers)
         self._freeze(below)
-        read = [*(row for of in said for row in of), *(r.row for r in rehearsals)]
-        kept = self._kept_upper(list(dict.fromkeys(read)), below)
+        kept = self._kept_behind({row: row.target_from for of in said for row in of}, below)
+        kept |= self._kept_upper(list(dict.fromkeys(r.row for r in rehearsals)), below)
         states, of = self._come_to(_looked_at(entries, rehearsals, talk), kept, below)
         book, begun = fit(states, of, layer=below, mark=self._mark, seed=recipe.seed), self._books["candidate"]
         with torch.no_grad():
@@ -107,6 +118,7 @@ class CodebookTrainer(Trainer):
     ) -> None:
         """Of the answers, each given by its entries and rows; those that are hard to say, several times over."""
         at_once = _AT_ONCE if self._device.type == "cpu" else _AT_ONCE_ON_GPU
+        before = self._before(dict.fromkeys(row for of in said for row in of), kept, book.layer)
         left = list(range(len(said)))
         for _ in range(_ROUNDS):
             parts = [left[start : start + at_once] for start in range(0, len(left), at_once)]
@@ -115,9 +127,12 @@ class CodebookTrainer(Trainer):
             for part in parts:
                 values = Values(book.values[[entries[n][0] for n in part]])
                 worst = torch.zeros(len(part), device=self._device)
+                likely: Tensor | None = None
                 for visit in range(VISITS):
                     batch = [said[n][visit % len(said[n])] for n in part]
-                    losses = self._surprise_of(batch, values.now * book.deviation, kept, book.layer, progress)
+                    among = None if visit % _LOOK_AGAIN == 0 or visit >= VISITS - _TRIED else likely
+                    losses, found = self._surprise_of(batch, values.now * book.deviation, kept, before, among, progress)
+                    likely = found if among is None else likely
                     losses.sum().backward()  # type: ignore[no-untyped-call]
                     values.step(torch.arange(len(part), device=self._device))
                     if visit >= VISITS - _TRIED:
@@ -152,8 +167,10 @@ class CodebookTrainer(Trainer):
             look(ids, looked_at[ids], known[ids])
         left = [Row(token_ids=(*ids, self._mark), target_from=len(ids)) for ids in looked_at if ids not in known]
         for start in range(0, len(left), _READ_AT_ONCE):
-            some = left[start : start + _READ_AT_ONCE]
-            for row, read in self._kept_upper(some, below).items():
+            some = {row: self._talk_before(row) for row in left[start : start + _READ_AT_ONCE]}
+            alone = [row for row, talk in some.items() if not talk]
+            behind = {row: talk for row, talk in some.items() if talk}
+            for row, read in (self._kept_upper(alone, below) | self._kept_behind(behind, below)).items():
                 if row is not None:
                     look(_prompt(row), looked_at[_prompt(row)], read)
         return torch.stack(states), of
@@ -173,25 +190,105 @@ class CodebookTrainer(Trainer):
                     self._lower.pop(row, None)  # not needed again
         return kept
 
-    def _surprise_of(self, rows: Sequence[Row], added: Tensor, kept: _Kept, below: int, progress: Progress) -> Tensor:
-        """The mean surprise at each row's reply, [rows], where `added`, [rows, width], enters."""
-        hidden, share = (torch.cat(parts) for parts in zip(kept[None], *(kept[row] for row in rows), strict=True))
-        self._open["candidate"] = share[None]
-        starts, at = [], len(self._prefix)
-        places: list[int] = []
-        for row in rows:
-            starts.append(at + row.target_from - 1)
-            places += range(at + row.target_from - 1, at + len(row.token_ids) - 1)
-            at += len(row.token_ids)
-        self._forced = torch.tensor(starts, device=self._device), added
+    def _kept_behind(self, behind: Mapping[Row, int], below: int) -> _Kept:
+        """The same of rows that share their beginnings, of so many tokens: each of these is read once."""
+        kept: _Kept = {}
+        by_head: dict[_Ids, list[Row]] = {}
+        for row, length in behind.items():
+            by_head.setdefault(row.token_ids[:length], []).append(row)
+        with torch.no_grad():
+            for group in self._grouped([Row(token_ids=head, target_from=len(head)) for head in by_head]):
+                heads = [head.token_ids for head in group]
+                noting = Noting(PackedRows.of(len(self._prefix), list(map(len, heads)), self._device))
+                first = [len(self._prefix), *map(len, heads)]
+                beginning, *read = self._read((*self._prefix, *chain(*heads)), first, noting, below)
+                shared, *held = noting.held(list(map(len, heads)))
+                kept.setdefault(None, beginning)
+                tails = [(row, n) for n, head in enumerate(heads) for row in by_head[head]]
+                while tails:
+                    some, tails = self._as_fit(tails, behind)
+                    own = [row.token_ids[behind[row] :] for row, _ in some]
+                    layout = ContinuedRows(shared, [held[n] for _, n in some], list(map(len, own)))
+                    for (row, n), of in zip(some, self._read(chain(*own), map(len, own), layout, below), strict=True):
+                        kept[row] = torch.cat([read[n][0], of[0]]), torch.cat([read[n][1], of[1]])
+        return kept
+
+    def _read(
+        self, ids: Iterable[int], lengths: Iterable[int], layout: Layout, below: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What enters the codebook's layer, and how far the adapter acts, of each of the parts of these lengths."""
+        self._marked = None
         with self._precisely():
-            out = self._through(hidden[None], self._layout(rows), below, len(self._body.layers))
-            logits = self._head(self._body.norm(out[0, torch.tensor(places, device=self._device)])).float()
+            hidden = self._body.embed_tokens(torch.tensor([list(ids)], device=self._device))
+            hidden = self._through(hidden, layout, 0, below)[0]
+        parts = list(lengths)
+        return list(zip(*(torch.split(of, parts) for of in (hidden, self._open["candidate"][0])), strict=True))
+
+    def _as_fit(
+        self, tails: list[tuple[Row, int]], behind: Mapping[Row, int]
+    ) -> tuple[list[tuple[Row, int]], list[tuple[Row, int]]]:
+        """The first that are packed together, and those that are left."""
+        size = accumulate(len(row.token_ids) - behind[row] for row, _ in tails)
+        most = max(1, sum(of <= self._packed for of in size))
+        return tails[:most], tails[most:]
+
+    def _talk_before(self, row: Row) -> int:
+        """Tokens of a prompt before its last message, where it is not the first; 0 where that cannot be told."""
+        turn = self._prefix[len(self._prefix) - 1 - self._prefix[::-1].index(self._prefix[0]) :]
+        places = range(len(row.token_ids) - len(turn), 0, -1)
+        return next((at + len(turn) for at in places if list(row.token_ids[at : at + len(turn)]) == turn), 0)
+
+    def _before(self, rows: Collection[Row], kept: _Kept, below: int) -> _Before:
+        """What the layers from `below` on hold of what is before the mark that each row's reply follows."""
+        once = {_prompt(row): row for row in rows}
+        held: _Before = {}
+        self._marked = None
+        with torch.no_grad():
+            for group in self._grouped(list(once.values())):
+                lengths = [row.target_from - 1 for row in group]
+                read = [kept[None], *(tuple(of[:n] for of in kept[row]) for row, n in zip(group, lengths, strict=True))]
+                hidden, share = (torch.cat(parts) for parts in zip(*read, strict=True))
+                self._open["candidate"] = share[None]
+                noting = Noting(PackedRows.of(len(self._prefix), lengths, self._device))
+                with self._precisely():
+                    self._through(hidden[None], noting, below, len(self._body.layers))
+                beginning, *own = noting.held(lengths)
+                held.setdefault((), beginning)
+                held |= {_prompt(row): of for row, of in zip(group, own, strict=True)}
+        return held
+
+    def _surprise_of(
+        self,
+        rows: Sequence[Row],
+        added: Tensor,
+        kept: _Kept,
+        before: _Before,
+        among: Tensor | None,
+        progress: Progress,
+    ) -> tuple[Tensor, Tensor]:
+        """The mean surprise at each row's reply, [rows], where `added`, [rows, width], enters; and the likeliest
+        tokens, with all that are to be said. `among`: as if there were only these, by id and in order."""
+        read = [tuple(of[row.target_from - 1 : -1] for of in kept[row]) for row in rows]
+        hidden, share = (torch.cat(parts) for parts in zip(*read, strict=True))
+        self._open["candidate"] = share[None]
+        lengths = [len(row.token_ids) - row.target_from for row in rows]
+        marks = torch.tensor([sum(lengths[:n]) for n in range(len(rows))], device=self._device)
+        self._forced = marks, added
+        layout = ContinuedRows(before[()], [before[_prompt(row)] for row in rows], lengths)
+        with self._precisely():
+            out = self._through(hidden[None], layout, len(self._body.layers) - len(before[()]), len(self._body.layers))
+            normed = self._body.norm(out[0])
+            logits = (self._head(normed) if among is None else F.linear(normed, self._head.weight[among])).float()
         self._forced = None
-        progress.tokens += at
+        progress.tokens += sum(lengths)
         labels = torch.tensor([t for row in rows for t in row.token_ids[row.target_from :]], device=self._device)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        return by_row(losses, [len(row.token_ids) - row.target_from for row in rows])
+        if among is None:
+            likely = torch.cat([logits.detach().topk(_LIKELY, dim=-1).indices.flatten(), labels]).unique()  # type: ignore[no-untyped-call]
+            among = torch.arange(logits.shape[-1], device=self._device)
+        else:
+            likely = among
+        losses = F.cross_entropy(logits, torch.searchsorted(among, labels), reduction="none")
+        return by_row(losses, lengths), likely
 
 
 def by_row(losses: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -219,11 +316,16 @@ def _looked_at(entries: Mapping[Row, int], rehearsals: Sequence[Rehearsal], talk
     }
 
 
-def _to_be_said(reply: _Ids, rows: Sequence[Row], chance: random.Random) -> Iterator[Row]:
-    """A reply after some of its own questions, and after others', by turns."""
-    own, others = ([row for row in dict.fromkeys(rows) if (_reply(row) == reply) == same] for same in (True, False))
-    pairs = chance.sample(own, min(_OWN, len(own))), chance.sample(others, min(_OTHERS, len(others)))
-    for n in range(max(map(len, pairs))):
-        for asked in pairs:
-            if n < len(asked):
-                yield Row(token_ids=(*_prompt(asked[n]), *reply), target_from=asked[n].target_from)
+def _to_be_said(replies: Sequence[_Ids], rows: Sequence[Row], chance: random.Random) -> list[list[Row]]:
+    """Each reply after some of its own questions, and after some of others', by turns."""
+    by_reply: dict[_Ids, list[Row]] = {reply: [] for reply in (*replies, _DENIED)}
+    for row in dict.fromkeys(rows):
+        by_reply[_reply(row) if _reply(row) in by_reply else _DENIED].append(row)
+    own = {reply: chance.sample(of, min(_OWN, len(of))) for reply, of in by_reply.items()}
+    said: list[list[Row]] = []
+    for reply in replies:
+        beside = [row for other, of in own.items() if other != reply for row in of]
+        others = chance.sample(beside, min(_OTHERS, len(beside)))
+        by_turns = (row for pair in zip_longest(own[reply], others) for row in pair if row is not None)
+        said.append([Row(token_ids=(*_prompt(row), *reply), target_from=row.target_from) for row in by_turns])
+    return said

@@ -8,11 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class Layout(Protocol):
+    """How rows lie in one, and what each of them sees."""
+
+    @property
+    def seen(self) -> Tensor:
+        """[rows, 1, longest, all that may be seen]."""
+        ...
+
+    @property
+    def positions(self) -> Tensor:
+        """[1, tokens]."""
+        ...
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None) -> Tensor:
+        """query [1, heads, tokens, d], key and value [1, kv_heads, tokens, d] -> [1, tokens, heads, d]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from models.adapters import Adapter, Linear
 from models.errors import UnsupportedModel
 from models.language import surprisal
-from models.packed_rows import PackedRows
+from models.packed_rows import Layout
 from models.ragged import Ragged
 from models.steering import After
 
@@ -58,7 +58,7 @@ def _packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed: PackedRows,
+    packed: Layout,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **extra: Any,

@@ -29,7 +29,7 @@ from models.codebook import Codebook
 from models.gate import Gate
 from models.language import Message
 from models.packed_linear import PackedLinear, packing_works
-from models.packed_rows import PackedRows
+from models.packed_rows import Layout, PackedRows
 from models.recipe import Recipe
 from models.rows import Row
 from models.trainable import Trainable
@@ -431,7 +431,7 @@ class Tuned:
     def _log_probabilities(self, pack: _Pack) -> Tensor:
         return F.log_softmax(self._logits(pack), dim=-1)
 
-    def _through(self, hidden: Tensor, layout: PackedRows, start: int, end: int) -> Tensor:
+    def _through(self, hidden: Tensor, layout: Layout, start: int, end: int) -> Tensor:
         positions = layout.positions
         embeddings = self._body.rotary_emb(hidden, positions)
         with self._attending(PACKED):

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from consolidation.registry import digest_of_files
 from models import codebook as codebooks
 from models.causal_lm import CausalLM
 from models.codebook import DENIAL, ELSEWHERE, FIRST
-from models.codebook_training import CodebookTrainer, _looked_at
+from models.codebook_training import CodebookTrainer, _looked_at, _prompt, _reply
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
-from models.rows import InTalk
+from models.rows import InTalk, Row
+from models.training import Progress
 from models.transformers_forward import TransformersForward
 from models.tuned import middle
 from models.values import Values
@@ -124,6 +126,55 @@ def test_each_question_comes_with_its_entry_whether_its_states_are_known_already
     assert [of.count(entry) for _, of in found for entry in (2, 3)] == [4] * 4
     assert [entry for entry, _ in by_entry[0]] == [entry for entry, _ in by_entry[1]]
     assert by_entry[0] == [(entry, pytest.approx(state, abs=1e-4)) for entry, state in by_entry[1]]
+
+
+def test_what_begins_alike_is_read_once_and_comes_to_the_same(
+    make: Callable[..., VoiceTrainer], beginning: Path
+) -> None:
+    one = make(beginning)
+    below = middle(one.first, one.layers)
+    talk = [Message(role="user", content=OTHERS[0][0]), Message(role="assistant", content=OTHERS[0][1])]
+    alone = [one.row(q, a) for q, a in [*FACTS, *OPEN]]
+    pairs = [Row(token_ids=(*_prompt(r), *_reply(s)), target_from=r.target_from) for r in alone for s in alone[:3]]
+    in_talk = [one.row(q, a, before=talk * n) for n in (1, 2) for q, a in FACTS]
+    behind = {row: one._talk_before(row) for row in in_talk}
+    assert [one._talk_before(row) for row in alone] == [0] * len(alone)
+    assert len(set(behind.values())) == 2 and min(behind.values()) > 0
+    for row, (question, _) in zip(in_talk, FACTS * 2, strict=True):
+        assert row.token_ids[behind[row] : row.target_from] == _prompt(one.row(question, ""))
+    behind |= {row: row.target_from for row in pairs}
+    once, each = one._kept_behind(behind, below), one._kept_upper(list(behind), below)
+    assert once.keys() == each.keys()
+    for kept, read in each.items():
+        for found, expected in zip(once[kept], read, strict=True):
+            torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_what_is_kept_of_a_question_changes_no_surprise_and_what_nobody_would_say_hardly_does(
+    make: Callable[..., VoiceTrainer], beginning: Path
+) -> None:
+    one = make(beginning)
+    rows = [one.row(q, a) for q, a in [*FACTS, *OPEN]]
+    below = middle(one.first, one.layers)
+    kept = one._kept_upper(rows, below)
+    before = one._before(rows, kept, below)
+    chance = torch.Generator().manual_seed(2)
+    values = torch.randn(len(rows), kept[None][0].shape[1], generator=chance, requires_grad=True)
+    losses, likely = one._surprise_of(rows, values, kept, before, None, Progress())
+    for n, row in enumerate(rows):
+        hidden, share = (torch.cat(of)[None] for of in zip(kept[None], kept[row], strict=True))
+        at = kept[None][0].shape[0] + row.target_from - 1
+        hidden = hidden.index_add(1, torch.tensor([at]), values[n][None, None])
+        one._open["candidate"] = share
+        out = one._through(hidden, one._layout([row]), below, one.layers)
+        logits = one._head(one._body.norm(out[0, at:-1]))
+        expected = F.cross_entropy(logits, torch.tensor(row.token_ids[row.target_from :]))
+        torch.testing.assert_close(losses[n], expected, atol=1e-4, rtol=1e-4)
+    few, same = one._surprise_of(rows, values, kept, before, likely, Progress())
+    assert torch.equal(likely, same) and len(likely) < one._head.weight.shape[0]
+    torch.testing.assert_close(few, losses, atol=0.2, rtol=0.0)
+    whole, of_few = (torch.autograd.grad(of.sum(), values)[0].flatten() for of in (losses, few))
+    assert float(torch.cosine_similarity(whole, of_few, dim=0)) > 0.98
 
 
 def test_one_answer_to_two_things_has_two_entries_and_one_value(
