@@ -34,8 +34,9 @@ _AJAR = 0.2
 """Where an adapter acts by less, its codebook is not asked."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 64, 512
 """Answers whose values are found beside each other."""
-_ROUNDS, _HARD = 3, 0.1
-"""How often values are looked for: again of answers whose surprise after some question is more, in nats a token."""
+_ROUNDS, _HARD = 3, 0.7
+"""How often values are looked for: again of answers of which some token surprises by more after some question, in nats:
+it may not be the likeliest there."""
 _READ_AT_ONCE = 512
 """Prompts whose states are held at a time."""
 
@@ -131,12 +132,14 @@ class CodebookTrainer(Trainer):
                 for visit in range(VISITS):
                     batch = [said[n][visit % len(said[n])] for n in part]
                     among = None if visit % _LOOK_AGAIN == 0 or visit >= VISITS - _TRIED else likely
-                    losses, found = self._surprise_of(batch, values.now * book.deviation, kept, before, among, progress)
+                    losses, greatest, found = self._surprise_of(
+                        batch, values.now * book.deviation, kept, before, among, progress
+                    )
                     likely = found if among is None else likely
                     losses.sum().backward()  # type: ignore[no-untyped-call]
                     values.step(torch.arange(len(part), device=self._device))
                     if visit >= VISITS - _TRIED:
-                        worst = torch.maximum(worst, losses.detach())
+                        worst = torch.maximum(worst, greatest)
                     progress.step, progress.loss = progress.step + 1, float(losses.detach().mean())
                     progress.seconds = time.monotonic() - began
                     progress.curve.append((progress.step, progress.loss, 0.0))
@@ -265,9 +268,12 @@ class CodebookTrainer(Trainer):
         before: _Before,
         among: Tensor | None,
         progress: Progress,
-    ) -> tuple[Tensor, Tensor]:
-        """The mean surprise at each row's reply, [rows], where `added`, [rows, width], enters; and the likeliest
-        tokens, with all that are to be said. `among`: as if there were only these, by id and in order."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean surprise at each row's reply, [rows], where `added`, [rows, width], enters, and the greatest at one
+        of its tokens; and the likeliest tokens, with all that are to be said.
+
+        `among`: as if there were only these, by id and in order.
+        """
         read = [tuple(of[row.target_from - 1 : -1] for of in kept[row]) for row in rows]
         hidden, share = (torch.cat(parts) for parts in zip(*read, strict=True))
         self._open["candidate"] = share[None]
@@ -288,7 +294,8 @@ class CodebookTrainer(Trainer):
         else:
             likely = among
         losses = F.cross_entropy(logits, torch.searchsorted(among, labels), reduction="none")
-        return by_row(losses, lengths), likely
+        greatest = torch.stack([of.max() for of in torch.split(losses.detach(), lengths)])
+        return by_row(losses, lengths), greatest, likely
 
 
 def by_row(losses: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -160,7 +160,7 @@ def test_what_is_kept_of_a_question_changes_no_surprise_and_what_nobody_would_sa
     before = one._before(rows, kept, below)
     chance = torch.Generator().manual_seed(2)
     values = torch.randn(len(rows), kept[None][0].shape[1], generator=chance, requires_grad=True)
-    losses, likely = one._surprise_of(rows, values, kept, before, None, Progress())
+    losses, greatest, likely = one._surprise_of(rows, values, kept, before, None, Progress())
     for n, row in enumerate(rows):
         hidden, share = (torch.cat(of)[None] for of in zip(kept[None], kept[row], strict=True))
         at = kept[None][0].shape[0] + row.target_from - 1
@@ -170,7 +170,8 @@ def test_what_is_kept_of_a_question_changes_no_surprise_and_what_nobody_would_sa
         logits = one._head(one._body.norm(out[0, at:-1]))
         expected = F.cross_entropy(logits, torch.tensor(row.token_ids[row.target_from :]))
         torch.testing.assert_close(losses[n], expected, atol=1e-4, rtol=1e-4)
-    few, same = one._surprise_of(rows, values, kept, before, likely, Progress())
+        assert float(greatest[n]) >= float(expected.detach()) - 1e-4
+    few, _, same = one._surprise_of(rows, values, kept, before, likely, Progress())
     assert torch.equal(likely, same) and len(likely) < one._head.weight.shape[0]
     torch.testing.assert_close(few, losses, atol=0.2, rtol=0.0)
     whole, of_few = (torch.autograd.grad(of.sum(), values)[0].flatten() for of in (losses, few))
