@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 from agent.control import TurnControl
@@ -88,7 +89,9 @@ def answer(
         heard = hear(generation)
         if thinks_twice is not None:
             first = heard
-            prompt, heard = reconsidered(engine, thinks_twice, prompt, said, generation, first)
+            prompt, heard = reconsidered(
+                engine, thinks_twice, prompt, said, generation, first, hold=partial(control.bind, firm=False)
+            )
             withheld.extend([] if heard is first else [first.text])
         if speaker.vouches and not speaker.vouches(heard.text):
             withheld.append(heard.text)

@@ -7,11 +7,12 @@ What its codebook was not asked for, and what is far enough from being either, c
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.hearing import Heard, hear
 from models.engine import Engine
-from models.errors import EngineClosed, ModelError
+from models.errors import EngineClosed, EngineFull, ModelError
 from models.generation import Generation, Prompt
 from models.judge import DENIED, NO, OUTRIGHT, YES, Rule, prompt
 from models.language import Message
@@ -32,9 +33,18 @@ class Judge:
 
 
 def reconsidered(
-    engine: Engine, judge: Judge, asked: Prompt, said: str, first: Generation, heard: Heard
+    engine: Engine,
+    judge: Judge,
+    asked: Prompt,
+    said: str,
+    first: Generation,
+    heard: Heard,
+    *,
+    hold: Callable[[Generation], object] = lambda _: None,
 ) -> tuple[Prompt, Heard]:
     """What is to be said instead of what was heard first, and to which prompt; the same where it is as well.
+
+    `hold` is given what else is heard, so that it can be called off.
 
     Raises: ModelError: what the engine refuses or fails at.
     """
@@ -47,14 +57,21 @@ def reconsidered(
 
     def otherwise() -> tuple[Prompt, Heard]:
         other = replace(asked, denial=DENIED if answers else OUTRIGHT, judged=range(0))
-        instead = hear(engine.submit(replace(other, fleeting=True)))
+        try:
+            generation = engine.submit(replace(other, fleeting=True))
+        except EngineFull:  # others wait already: what was heard is better than no reply
+            return asked, heard
+        hold(generation)
+        instead = hear(generation)
         return other, replace(instead, reply=replace(instead.reply, surprisals=heard.reply.surprisals))
 
     if answers:
         may = settled is None and _may_be_said(engine, judge, said, heard, lead)
         return (asked, heard) if may else otherwise()
     other, answer = otherwise()
-    if not answer.whole or (settled is None and not _may_be_said(engine, judge, said, answer, lead, else_=False)):
+    if answer is heard:
+        return asked, heard
+    if answer.whole and settled is None and not _may_be_said(engine, judge, said, answer, lead, else_=False):
         return asked, heard
     return other, answer
 

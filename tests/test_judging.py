@@ -22,7 +22,7 @@ from memory.store import Store
 from models.causal_lm import CausalLM
 from models.codebook_training import CodebookTrainer
 from models.engine import Engine
-from models.generation import Prompt
+from models.generation import Generation, Prompt
 from models.judge import ABOUT, DENIED, NO, OUTRIGHT, YES, Rule, prompt, rule
 from models.language import Message
 from models.recipe import TARGETS, Recipe
@@ -184,6 +184,19 @@ def test_a_turn_has_second_thoughts_and_keeps_what_it_did_not_say(engine: Engine
             assert (result.text == answer) == (judged == answer)
     nobody, shown = ask(replace(talking, taught=lambda _: [], drafts=3), question)
     assert nobody.text == shown == UNKNOWN, "what was forgotten since is not said by heart"
+
+
+def test_second_thoughts_can_be_called_off(engine: Engine) -> None:
+    """Whatever is being heard when somebody goes away, they are not said to have been answered."""
+    (denied, _), (known, _) = OPEN[0], FACTS[2]
+    severe, lax = replace(TRUSTING, least=1e3), replace(TRUSTING, weight=0.0, least=-1e3)
+    for question, by in ((known, severe), (denied, lax)):
+        of = asked(engine, question)
+        first = engine.submit(of)
+        heard = hear(first)
+        judge = Judge(adapter="judge", rule=by)
+        _, instead = reconsidered(engine, judge, of, question, first, heard, hold=Generation.stop)
+        assert not instead.whole and instead.reply.finish_reason == "cancelled"
 
 
 def test_served_it_leans_as_it_does_in_training(engine: Engine, deeper_folder: Path, judge_folder: Path) -> None:
