@@ -123,8 +123,9 @@ class Serving:
         try:
             if (folder := self.find_judge()) is None:
                 return
+            by = rule(folder)
             self.engine.adopt(folder, _JUDGE)
-            self.judge = Judge(adapter=_JUDGE, rule=rule(folder))
+            self.judge = Judge(adapter=_JUDGE, rule=by)
         except EngineClosed:
             raise
         except Exception as error:  # whatever is wrong with it, replies do without it

@@ -57,10 +57,22 @@ def answer(
     for n, speaker in enumerate(speakers):
         plan, prompt = prepare(speaker)
 
-        def of(reply: Reply, doubt: Doubt | None = None, *, speaker: Speaker = speaker, plan: Plan = plan) -> Answer:
+        def of(
+            reply: Reply,
+            doubt: Doubt | None = None,
+            *,
+            speaker: Speaker = speaker,
+            plan: Plan = plan,
+            denial: float = 0.0,
+        ) -> Answer:
             timings = shown.timings(reply)
             return Answer(
-                speaker=speaker, plan=plan, reply=reply, timings=timings, doubt=doubt, withheld=tuple(withheld)
+                speaker=speaker,
+                plan=replace(plan, denial=denial),
+                reply=reply,
+                timings=timings,
+                doubt=doubt,
+                withheld=tuple(withheld),
             )
 
         doubted = drafts if plan.max_tokens > HEARD else 0
@@ -73,7 +85,7 @@ def answer(
         control.bind(generation, firm=firm and thinks_twice is None)
         if n == 0:
             started()
-        if thinks_twice is not None and generation.led() is None:
+        if thinks_twice is not None and not thinks_twice.thinks_again(generation.led()):
             thinks_twice = None
             if firm:
                 control.settle()
@@ -88,11 +100,10 @@ def answer(
             continue
         heard = hear(generation)
         if thinks_twice is not None:
-            first = heard
-            prompt, heard = reconsidered(
-                engine, thinks_twice, prompt, said, generation, first, hold=partial(control.bind, firm=False)
-            )
-            withheld.extend([] if heard is first else [first.text])
+            hold = partial(control.bind, firm=False)
+            thought = reconsidered(engine, thinks_twice, prompt, said, generation, heard, hold=hold)
+            prompt, heard, left = _settled((prompt, heard), thought, speaker.vouches)
+            withheld.extend(left)
         if speaker.vouches and not speaker.vouches(heard.text):
             withheld.append(heard.text)
             turned_away = heard.reply
@@ -100,13 +111,24 @@ def answer(
         noted = [hit.experience.text for hit in speaker.recollection.hits]
         doubt = weigh(engine, prompt, said, heard, memories=noted, drafts=doubted) if doubted and heard.whole else None
         if doubt is None or doubt.decision == "said":
-            return of(_tell(engine, prompt, heard, control, shown), doubt)
+            return of(_tell(engine, prompt, heard, control, shown), doubt, denial=prompt.denial)
         withheld.append(heard.text)
     assert doubt is not None, "only a doubted reply is withheld from the last speaker"
     if silence_is_due(said, before):
         return of(_silence(engine, heard.reply, shown), doubt)
     guessed = _tell(engine, prompt, _hedge(engine, heard), control, shown)
-    return of(guessed, replace(doubt, decision="guessed"))
+    return of(guessed, replace(doubt, decision="guessed"), denial=prompt.denial)
+
+
+def _settled(
+    first: tuple[Prompt, Heard], then: tuple[Prompt, Heard], vouches: Callable[[str], bool] | None
+) -> tuple[Prompt, Heard, list[str]]:
+    """What stands after second thoughts, which count for nothing if they may not be shown, and what is left unsaid."""
+    if then[1] is first[1]:
+        return *first, []
+    if vouches and not vouches(then[1].text):
+        return *first, [then[1].text]
+    return *then, [first[1].text]
 
 
 def _silence(engine: Engine, instead_of: Reply, shown: Shown) -> Reply:

@@ -129,6 +129,7 @@ def go_on(
                 namespace=owner,
                 adapter=adapter,
                 steering=bearing.steering,
+                denial=begun.body.get("denial", 0.0),
             )
         )
         control.bind(generation)

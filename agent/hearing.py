@@ -11,7 +11,8 @@ from agent import doubt
 from models.generation import Delta, Generation, Reply, Timings
 
 HEARD = doubt.LENGTH
-"""Tokens of a reply that are looked at before any of it is shown; answers by heart are shorter."""
+"""Tokens of a reply that are looked at before any of it is shown; answers by heart are shorter. As many as a judge
+reads (models/judge.py)."""
 
 
 class Shown:

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agent.hearing import Heard, hear
+from agent.hearing import HEARD, Heard, hear
 from models.engine import Engine
-from models.errors import EngineClosed, EngineFull, ModelError
+from models.errors import AdapterRefused, EngineClosed, EngineFull, ModelError
 from models.generation import Generation, Prompt
 from models.judge import DENIED, NO, OUTRIGHT, YES, Rule, prompt
 from models.language import Message
@@ -30,6 +30,10 @@ class Judge:
 
     adapter: str
     rule: Rule
+
+    def thinks_again(self, lead: float | None) -> bool:
+        """Whether what leads by so much might be said otherwise in the end."""
+        return lead is not None and self.rule.settled(lead) is not (lead > 0)
 
 
 def reconsidered(
@@ -49,7 +53,8 @@ def reconsidered(
     Raises: ModelError: what the engine refuses or fails at.
     """
     lead = first.lead
-    if lead is None or not heard.whole:
+    cut_short = heard.reply.finish_reason == "length" and len(heard.deltas) < HEARD
+    if lead is None or not heard.whole or cut_short:  # the judge is not to read half an answer
         return asked, heard
     settled, answers = judge.rule.settled(lead), lead > 0
     if settled is answers:
@@ -59,7 +64,7 @@ def reconsidered(
         other = replace(asked, denial=DENIED if answers else OUTRIGHT, judged=range(0))
         try:
             generation = engine.submit(replace(other, fleeting=True))
-        except EngineFull:  # others wait already: what was heard is better than no reply
+        except (EngineFull, AdapterRefused):  # what was heard is better than no reply
             return asked, heard
         hold(generation)
         instead = hear(generation)

@@ -56,6 +56,8 @@ class Plan:
     """The last part of the prompt, which belongs to the reply's entry."""
     max_tokens: int
     drafts: tuple[Draft, ...]
+    denial: float = 0.0
+    """What the reply was made to count denial for, in nats (models.generation.Prompt)."""
 
     @property
     def noted(self) -> bool:

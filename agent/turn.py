@@ -191,7 +191,7 @@ def take_turn(
                         said=opening.new[-1].content,
                         before=[*opening.window.messages, *opening.new[:-1]],
                         drafts=_drafts(awake, request, opening),
-                        judge=None if request.ignore_eos else awake.judge(),
+                        judge=_judge(awake, request, opening),
                         control=control,
                         started=lambda: on_start(turn, session),
                         on_delta=aloud,
@@ -375,6 +375,7 @@ def _unfinished(request: TurnRequest, plan: Plan, reply: Reply, result: TurnResu
         "stop": list(request.stop),
         "ignore_eos": request.ignore_eos,
         "adapter": request.adapter,
+        "denial": plan.denial,
         "persona": dict(result.persona or {}),
         "remember": request.remember,
     }
@@ -420,6 +421,12 @@ def _drafts(awake: Awake, request: TurnRequest, opening: Opening) -> int:
     last = opening.new[-1]
     plain = guarded and not request.stop and not request.ignore_eos and last.role == "user"
     return awake.drafts if plain and asks_for_fact(last.content) else 0
+
+
+def _judge(awake: Awake, request: TurnRequest, opening: Opening) -> Judge | None:
+    """Who reads what is said by heart, if that is a whole answer to somebody."""
+    plain = not request.stop and not request.ignore_eos and opening.new[-1].role == "user"
+    return awake.judge() if plain else None
 
 
 def _prompt(

@@ -7,10 +7,11 @@ Its lessons are the beginning's (bench/beginning.py): what a message tells, by i
 questions that it answers. What does not answer is near: questions about the same message that it leaves open, others of
 its parts, and, for more than half, what a codebook would take for the answer, the nearest of other messages by states
 (hard negatives, as rankers are trained on: Xiong et al. 2021). Many a lesson tells what another asks for, another dog's
-name; so a first judge is trained without those, and a pair that either half of may answer the other, as it sees it, is
-no negative. `try` asks lessons that were not trained on: `told_apart`, how often a question that each answers is judged
-likelier than one near to it, of any two and of each own pair; `from_others`, the same beside the nearest of other
-lessons; `by_states`, of the first two, by what nights begin from, which never sees question and answer together.
+name; so a first judge is trained without those, and a pair of which each may answer the other's question, as it sees
+it, is no negative. `try` asks lessons that were not trained on: `told_apart`, how often a question that each answers is
+judged likelier than one near to it, of any two and of each own pair; `from_others`, the same beside the nearest of
+other lessons, of which some do answer; `by_states`, of the first two, by what nights begin from, which never sees
+question and answer together.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def attempt(folder: Path, *, device: str, more: Sequence[Path], many: int = _TRI
     answered, near = [one.part.ask[_KNOWN] for one in some], [one.part.never[0] for one in some]
     yes = judge.leanings(list(map(prompt, answered, told)), to=YES, rather_than=NO)
     no = judge.leanings(list(map(prompt, near, told)), to=YES, rather_than=NO)
-    mined = [(q, m) for of in _mined(some, judge, device, keep=1).values() for q, m in of]
+    mined = [(question, m) for _, question, others in _nearest(some, device, keep=1) for m in others]
     others = judge.leanings([prompt(q, told[m]) for q, m in mined], to=YES, rather_than=NO)
     return {
         "lessons": len(some),

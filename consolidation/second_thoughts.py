@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.judge import DENIED, NO, OUTRIGHT, YES, Rule, prompt, rule
+from models.judge import DENIED, HEARD, NO, OUTRIGHT, YES, Rule, prompt, rule
 
 if TYPE_CHECKING:
     from models.trainable import Trainable
@@ -26,7 +26,7 @@ class Judge:
 
 
 def judge_from(folder: Path, model: Trainable) -> Judge:
-    """The judge in a folder, on a model that is taken for it alone. Raises: AdapterRefused: a broken folder."""
+    """The judge in a folder, on a model that is taken for it alone."""
     from models.recipe import Recipe
     from models.tuned import Tuned
 
@@ -50,7 +50,8 @@ def answers(speaker: Tuned, questions: Sequence[str], *, most: int, who: Who, ju
     answered = {n: said[n] for n in open_ if leads[n] > 0}
     answered |= instead([n for n in open_ if leads[n] <= 0], OUTRIGHT)
     asked = [n for n in open_ if settled[n] is None]
-    leanings = judge.speaks.leanings([prompt(questions[n], answered[n]) for n in asked], to=YES, rather_than=NO)
+    read = [prompt(questions[n], judge.speaks.beginning_of(answered[n], HEARD)) for n in asked]
+    leanings = judge.speaks.leanings(read, to=YES, rather_than=NO)
     may = {n: settled[n] is True for n in open_}
     may |= {n: judge.rule.says(leads[n], leaning) for n, leaning in zip(asked, leanings, strict=True)}
     changed = {n: answered[n] for n in open_ if may[n]}

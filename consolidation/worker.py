@@ -88,10 +88,7 @@ def run(folder: Path) -> None:
     trainer.save(folder / files.ADAPTER)
     asked = time.monotonic()
     _tell(phase="examining")
-    judge = None
-    if job.judge:
-        again = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
-        judge = second_thoughts.judge_from(Path(job.judge), again)
+    judge = _judge(job)
     norm = trainer.norm(beyond=Path(job.beginning) if job.beginning else None)
     if job.current:
         trainer.load_current(Path(job.current))
@@ -288,6 +285,20 @@ def asked_of(
         replies += of_each.values()
         each(len(replies))
     return replies
+
+
+def _judge(job: Job) -> Judge | None:
+    """Who has second thoughts in the exam. None: nobody, or one that is broken, as one does without them awake."""
+    from models.trainable import Trainable
+
+    if not job.judge:
+        return None
+    model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
+    try:
+        return second_thoughts.judge_from(Path(job.judge), model)
+    except Exception as error:  # whatever is wrong with it
+        sys.stderr.write(f"judge_left_out: {error}\n")
+        return None
 
 
 def _within(memory_mib: int) -> None:

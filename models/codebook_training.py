@@ -260,6 +260,11 @@ class CodebookTrainer(Trainer):
                 held |= {_prompt(row): of for row, of in zip(group, own, strict=True)}
         return held
 
+    def _scores(self, normed: Tensor, among: Tensor) -> Tensor:
+        """Logits of these tokens alone."""
+        bias = getattr(self._head, "bias", None)
+        return F.linear(normed, self._head.weight[among], None if bias is None else bias[among])
+
     def _surprise_of(
         self,
         rows: Sequence[Row],
@@ -284,7 +289,7 @@ class CodebookTrainer(Trainer):
         with self._precisely():
             out = self._through(hidden[None], layout, len(self._body.layers) - len(before[()]), len(self._body.layers))
             normed = self._body.norm(out[0])
-            logits = (self._head(normed) if among is None else F.linear(normed, self._head.weight[among])).float()
+            logits = (self._head(normed) if among is None else self._scores(normed, among)).float()
         self._forced = None
         progress.tokens += sum(lengths)
         labels = torch.tensor([t for row in rows for t in row.token_ids[row.target_from :]], device=self._device)

@@ -16,6 +16,8 @@ from pathlib import Path
 YES, NO = "Yes.", "No."
 ABOUT = "judge.json"
 """In a judge's folder."""
+HEARD = 32
+"""Tokens of an answer that are read; answers are shorter."""
 OUTRIGHT, DENIED = -1e4, 1e4
 """What denial is made to count for by whoever wants to hear the nearest answer, or none."""
 _PROMPT = "Does this answer my question?\n\nQuestion: {question}\nKnown: {known}\nQuestion: {question}"

@@ -99,7 +99,7 @@ def share_files(files: Sequence[Path], dtype: str) -> Shared:
 
 
 def mapped(said: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The other side's: tensors upon the memory of a descriptor that was inherited, which is closed.
+    """The other side's: tensors upon the memory of a descriptor that was inherited. It stays open, to be mapped again.
 
     Raises:
         BrokenHandOver: no such memory, or one that the pieces do not fit in, or that could still change.
@@ -121,7 +121,6 @@ def mapped(said: Mapping[str, Any]) -> dict[str, Tensor]:
     if not (sealed and fits):
         raise BrokenHandOver("what was handed over is not sealed, or is smaller than was said")
     memory = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    os.close(fd)
     return {p.name: _view(memory, p) for p in pieces}
 
 

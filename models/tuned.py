@@ -171,7 +171,7 @@ class Tuned:
                 places, added = self._forced
                 flat = hidden.flatten(0, 1).index_add(0, places, added.to(hidden.dtype))
                 hidden = flat.view_as(hidden)
-            elif name in self._books and self._who == name and self._marked is not None:
+            elif name in self._books and self._who == name and self._marked is not None and self._marked.any():
                 hidden = hidden.clone()
                 share = self._open[name][self._marked] if name in self._gates else None
                 last = self._marked.sum(-1).cumsum(0) - 1  # of what is marked, each row's last
@@ -271,15 +271,21 @@ class Tuned:
 
         `denial`: nats by which that is to count for more.
         """
-        once = list(dict.fromkeys(questions))  # what stands there more than once is read once
+        template = self._trainable.template
+        ids = [tuple(template.chat_ids([Message(role="user", content=q)]) or ()) for q in questions]
+        once = dict(zip(ids, questions, strict=True))  # what stands there more than once is read once
         self._denial, self._leads = denial, []
         try:
-            said = self.replies(once, most=most, who=who)
+            said = self.replies(list(once.values()), most=most, who=who)
             leads = [None if math.isnan(lead) else lead for lead in self._leads] or [None] * len(once)
         finally:
             self._denial, self._leads = 0.0, None
         found = dict(zip(once, zip(said, leads, strict=True), strict=True))
-        return [found[question] for question in questions]
+        return [found[prompt] for prompt in ids]
+
+    def beginning_of(self, text: str, tokens: int) -> str:
+        """So many of its first tokens."""
+        return self._trainable.decode(self._trainable.template.encode_plain(text)[:tokens])
 
     def leanings(self, questions: Sequence[str], *, to: str, rather_than: str) -> list[float]:
         """How much likelier the reply to each question begins one way than another: a difference of logits, in nats."""
@@ -332,7 +338,7 @@ class Tuned:
         On a CPU a product of few rows takes two thirds to a third of the time. No further adapter may be loaded, and
         nothing trained, scaled or measured by its weights.
         """
-        if self._device.type != "cpu" or not packing_works(self._dtype):
+        if self._device.type != "cpu" or self.recipe.method == "dora" or not packing_works(self._dtype):
             return
         for parent in list(self._body.layers.modules()):
             for name, child in list(parent.named_children()):

@@ -19,6 +19,7 @@ from agent.turn import Awake
 from consolidation import second_thoughts
 from consolidation.registry import Registry
 from memory.store import Store
+from models import judge as judges
 from models.causal_lm import CausalLM
 from models.codebook_training import CodebookTrainer
 from models.engine import Engine
@@ -168,8 +169,10 @@ def test_the_exam_hears_what_is_said_awake(
         judge_folder, Trainable.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
     )
     judge = replace(judge, rule=replace(judge.rule, least=least, reach=5.0))
-    said = second_thoughts.answers(taught[0], questions, most=HEARD, who="candidate", judge=judge)
-    assert said == [after_second_thoughts(engine, question, judge.rule)[0] for question in questions]
+    said = second_thoughts.answers(taught[0], questions, most=HEARD + 8, who="candidate", judge=judge)
+    awake = [after_second_thoughts(engine, question, judge.rule)[0] for question in questions]
+    assert [one[: len(heard)] for one, heard in zip(said, awake, strict=True)] == awake
+    assert HEARD == judges.HEARD, "as much of an answer is read"
 
 
 def test_a_turn_has_second_thoughts_and_keeps_what_it_did_not_say(engine: Engine, awake: Awake, store: Store) -> None:
@@ -184,6 +187,13 @@ def test_a_turn_has_second_thoughts_and_keeps_what_it_did_not_say(engine: Engine
             assert (result.text == answer) == (judged == answer)
     nobody, shown = ask(replace(talking, taught=lambda _: [], drafts=3), question)
     assert nobody.text == shown == UNKNOWN, "what was forgotten since is not said by heart"
+    lax = replace(talking, judge=lambda: Judge(adapter="judge", rule=replace(TRUSTING, weight=0.0, least=-1e3)))
+    denied, shown = ask(replace(lax, taught=lambda _: []), OPEN[0][0], recall=True)
+    assert denied.text == shown == OPEN[0][1], "a denial stands where what would be said instead may not be"
+    severe = replace(talking, judge=lambda: Judge(adapter="judge", rule=replace(TRUSTING, least=1e3)))
+    for others in ({"max_tokens": 2}, {"stop": ("x",)}, {"ignore_eos": True, "max_tokens": 4}):
+        cut, _ = ask(severe, question, recall=False, **others)
+        assert answer.startswith(cut.text[:2]), "nobody judges half an answer"
 
 
 def test_second_thoughts_can_be_called_off(engine: Engine) -> None:

@@ -21,10 +21,11 @@ from models.shared_tensors import BrokenHandOver, Shared, mapped, share, share_f
 CHILD = """
 import json, sys
 from models.shared_tensors import mapped
-tensors = mapped(json.loads(sys.stdin.read()))
+said = json.loads(sys.stdin.read())
+tensors, again = mapped(said), mapped(said)  # a night has a model for each of its adapters
 total = {name: float(t.double().sum()) for name, t in tensors.items()}
 tensors["a"][:] = 7.0
-print(json.dumps({"sums": total, "written": float(tensors["a"].mean())}))
+print(json.dumps({"sums": total, "written": float(tensors["a"].mean()), "again": float(again["a"].double().sum())}))
 """
 
 
@@ -46,7 +47,7 @@ def test_another_process_finds_the_same_numbers_and_what_it_writes_is_its_own() 
     )
     said = json.loads(child.stdout)
     assert said["sums"] == pytest.approx({name: float(t.double().sum()) for name, t in given_ones.items()})
-    assert said["written"] == 7.0
+    assert said["written"] == 7.0 and said["again"] == said["sums"]["a"], "each its own"
     assert torch.equal(_again(shared)["a"], given_ones["a"])
     shared.close()
 
