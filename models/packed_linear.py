@@ -29,10 +29,12 @@ class PackedLinear(nn.Module):
         # A plain attribute: an opaque tensor has no storage, so module.to() and state_dict() must not touch it.
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
         self._bias = None if bias is None else bias.detach()
+        self._dtype = weight.dtype
         probe = torch.linspace(-1, 1, 2 * weight.shape[1], dtype=weight.dtype, device=weight.device).view(2, -1).cos()
         self._lone_rows_differ = not torch.equal(self._product(probe[:1]), self._product(probe)[:1])
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self._dtype)  # autocast does not know this product
         if self._lone_rows_differ and x.numel() == x.shape[-1]:
             return self._product(x.reshape(1, -1).expand(2, -1))[:1].view(*x.shape[:-1], -1)
         return self._product(x)

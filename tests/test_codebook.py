@@ -19,6 +19,7 @@ from models.codebook import DENIAL, ELSEWHERE, FIRST
 from models.codebook_training import CodebookTrainer, _looked_at, _prompt, _reply
 from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
+from models.packed_linear import PackedLinear, packing_works
 from models.rows import InTalk, Row
 from models.training import Progress
 from models.transformers_forward import TransformersForward
@@ -324,6 +325,20 @@ def test_what_was_kept_goes_on_as_it_was(
     beside.load_current(folder)
     assert beside.replies(questions, most=20, who="current") == said
     assert beside.replies(questions, most=20) == beside.replies(questions, most=20, who="base")
+
+
+def test_packed_it_says_the_same(make: Callable[..., VoiceTrainer], taught: tuple[CodebookTrainer, Path]) -> None:
+    one, questions = make(taught[1]), [q for q, _ in [*FACTS, *OPEN, *OTHERS]]
+    rows = [one.row(q, a) for q, a in [*FACTS, *OTHERS]]
+    before, drift = one.heard(questions, most=20), one.drift(rows)
+    one.pack()
+    assert any(isinstance(module, PackedLinear) for module in one.peft.modules()) == packing_works(torch.float32)
+    after = one.heard(questions, most=20)
+    assert [said for said, _ in after] == [said for said, _ in before]
+    assert [lead for _, lead in after] == [
+        None if lead is None else pytest.approx(lead, abs=1e-2) for _, lead in before
+    ]
+    assert one.drift(rows) == pytest.approx(drift, abs=1e-4)
 
 
 def test_the_same_night_twice_is_the_same_adapter(

@@ -40,3 +40,10 @@ def test_a_row_comes_out_the_same_whoever_is_beside_it(inputs: int, outputs: int
         assert torch.equal(packed(x[:1].reshape(inputs)), alone[0])
         for rows in (2, 3, 8, 25, 64, 100):
             assert torch.equal(packed(x[:rows]), alone[:rows]), rows
+
+
+def test_what_comes_in_another_precision_is_taken_in_the_weights() -> None:
+    linear = torch.nn.Linear(64, 32, bias=False)
+    x = torch.randn(3, 64).bfloat16()
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear.weight)(x), linear(x.float()), rtol=1e-5, atol=1e-5)
