@@ -21,12 +21,13 @@ from models.errors import AdapterRefused
 from models.language import BASE, Chunk, Message
 from models.packed_linear import PackedLinear, packing_works
 from models.rows import InTalk, Row
+from models.trainable import Trainable
 from models.training import Progress
 from models.transformers_forward import TransformersForward
 from models.tuned import middle
 from models.values import Values
 from models.voice import VoiceTrainer
-from tests.by_heart import FACTS, OPEN, OTHERS, learn, school
+from tests.by_heart import FACTS, OPEN, OTHERS, RECIPE, learn, school
 
 
 def prompt_ids(model: CausalLM, text: str) -> list[int]:
@@ -177,6 +178,32 @@ def test_what_is_kept_of_a_question_changes_no_surprise_and_what_nobody_would_sa
     torch.testing.assert_close(few, losses, atol=0.2, rtol=0.0)
     whole, of_few = (torch.autograd.grad(of.sum(), values)[0].flatten() for of in (losses, few))
     assert float(torch.cosine_similarity(whole, of_few, dim=0)) > 0.98
+
+
+def test_values_are_looked_for_in_float32_whatever_the_weights_are(
+    make: Callable[..., VoiceTrainer], deeper_folder: Path, beginning: Path
+) -> None:
+    base = Trainable.load(deeper_folder, name="tiny", device="cpu", dtype="bfloat16")
+    half, whole = VoiceTrainer(base, RECIPE, start=beginning), make(beginning)
+    for name, weight in whole.peft.named_parameters():
+        if "lora_" not in name:
+            weight.data = weight.data.bfloat16().float()
+    rows = [half.row(q, a) for q, a in FACTS]
+    below = middle(half.first, half.layers)
+    kept = half._kept_upper(rows, below)
+    added = torch.zeros(len(rows), kept[None][0].shape[1])
+
+    def surprise(one: VoiceTrainer, of: dict[Row | None, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        return one._surprise_of(rows, added, of, one._before(rows, of, below), None, Progress())[0].detach()
+
+    places = {name: weight.data_ptr() for name, weight in half.peft.named_parameters()}
+    with half._in_full(below):
+        found = surprise(half, kept)
+    assert half.dtype == "bfloat16"
+    assert places == {name: weight.data_ptr() for name, weight in half.peft.named_parameters()}
+    expected = surprise(whole, {row: (hidden.float(), share) for row, (hidden, share) in kept.items()})
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert float((surprise(half, kept) - expected).abs().max()) > 1e-4
 
 
 def test_one_answer_to_two_things_has_two_entries_and_one_value(
