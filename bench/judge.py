@@ -1,17 +1,17 @@
 """Train who has second thoughts about what an adapter says (models/judge.py), or see how well it does.
 
-    python -m bench.judge train OUT [--device cuda] [--more FILE ...]
+    python -m bench.judge train OUT [--device cuda] [--more FILE ...] [--first FOLDER]
     python -m bench.judge try FOLDER [--device cuda] [--json] [--more FILE ...]
 
 Its lessons are the beginning's (bench/beginning.py): what a message tells, by itself or with what else it tells, and
 questions that it answers. What does not answer is near: questions about the same message that it leaves open, others of
 its parts, and, for more than half, what a codebook would take for the answer, the nearest of other messages by states
 (hard negatives, as rankers are trained on: Xiong et al. 2021). Many a lesson tells what another asks for, another dog's
-name; so a first judge is trained without those, and a pair of which each may answer the other's question, as it sees
-it, is no negative. `try` asks lessons that were not trained on: `told_apart`, how often a question that each answers is
-judged likelier than one near to it, of any two and of each own pair; `from_others`, the same beside the nearest of
-other lessons, of which some do answer; `by_states`, of the first two, by what nights begin from, which never sees
-question and answer together.
+name; so a first judge is trained without those (or is the one of --first), and a pair of which each may answer the
+other's question, as it sees it, is no negative. `try` asks lessons that were not trained on: `told_apart`, how often a
+question that each answers is judged likelier than one near to it, of any two and of each own pair; `from_others`, the
+same beside the nearest of other lessons, of which some do answer; `by_states`, of the first two, by what nights begin
+from, which never sees question and answer together.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from nights import beginning_for
 
 _FIRST_ROWS, _ROWS = 60_000, 96_000
 """Half of them answer. Of the first judge, and of the one that is kept."""
+_SIZE: dict[str, Any] = {"rank": 32, "rate": 6e-4, "batch": 64}
 _RULE = Rule(weight=1.0, least=-1.0, reach=4.0)
 """Chosen by seven days of bench/nights/week.json, by what nights' entries made of them."""
 _MINED, _NEAR, _BESIDE = 0.55, 0.4, 0.4
@@ -90,19 +91,26 @@ def lessons(more: Sequence[Path], *, apart: bool) -> list[Lesson]:
     return found
 
 
-def train(out: Path, *, device: str, more: Sequence[Path], rows: int = _ROWS, first_rows: int = _FIRST_ROWS) -> None:
+def train(
+    out: Path,
+    *,
+    device: str,
+    more: Sequence[Path],
+    rows: int = _ROWS,
+    first_rows: int = _FIRST_ROWS,
+    first: Path | None = None,
+) -> None:
     """Write the judge's folder. Its name is to carry the digest of its file."""
-    base, weights = loaded(device)
     given = lessons(more, apart=False)
-    first = trainer(base, rank=32, rate=6e-4, batch=64)
-    learn(first, list(_rows(given, {}, first_rows)), out / "first")
-    mined = _mined(given, first, device)
-    del first
-    judge = trainer(loaded(device)[0], rank=32, rate=6e-4, batch=64)
-    learn(judge, list(_rows(given, mined, rows)), out)
-    for file in (out / "first").iterdir():
-        file.unlink()
-    (out / "first").rmdir()
+    if first is None:
+        learn(trainer(loaded(device)[0], **_SIZE), list(_rows(given, {}, first_rows)), out / "first")
+    mined = _mined(given, Trainer(loaded(device)[0], Recipe(pack_tokens=_PACKED), start=first or out / "first"), device)
+    if first is None:
+        for file in (out / "first").iterdir():
+            file.unlink()
+        (out / "first").rmdir()
+    base, weights = loaded(device)
+    learn(trainer(base, **_SIZE), list(_rows(given, mined, rows)), out)
     shipped(out, ABOUT, weights, [one.part.tell for one in given], rows=rows, **asdict(_RULE))
 
 
@@ -242,11 +250,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--more", type=Path, nargs="+", default=(), help="further lessons, as for bench.beginning")
+    parser.add_argument("--first", type=Path, help="a judge to find hard negatives by")
     parser.add_argument("--many", type=int, default=_TRIED, help="lessons that are tried")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
     if args.what == "train":
-        train(args.folder, device=args.device, more=args.more)
+        train(args.folder, device=args.device, more=args.more, first=args.first)
         return 0
     found = attempt(args.folder, device=args.device, more=args.more, many=args.many)
     sys.stdout.write(json.dumps(found, indent=None if args.json else 2) + "\n")

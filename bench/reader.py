@@ -37,9 +37,9 @@ LISTS = Path(__file__).parent / "lists.jsonl"
 Lesson = tuple[str, tuple[Told, ...]]
 
 
-def lessons(more: Sequence[Path] = (), *, held: bool) -> list[Lesson]:
-    """Messages, and what each tells."""
-    rows = map(json.loads, LISTS.read_text(encoding="utf-8").splitlines())
+def lessons(more: Sequence[Path] = (), *, held: bool, alone: bool = False) -> list[Lesson]:
+    """Messages, and what each tells. `alone`: of the further files, without the lists."""
+    rows = map(json.loads, [] if alone else LISTS.read_text(encoding="utf-8").splitlines())
     lists = [(row["say"], tuple(Told(told, value) for told, value in row["tells"])) for row in rows]
     others = [
         [(message[0].say, tuple(Told(one.tell, one.value) for one in message if one.tell)) for message in read(file)]
@@ -58,10 +58,11 @@ def train(
     rate: float,
     batch: int,
     more: Sequence[Path] = (),
+    alone: bool = False,
 ) -> None:
     """Write the reader's folder. Its name is to carry the digest of its file."""
     base, weights = loaded(device, model)
-    chance, given = random.Random(0), lessons(more, held=False)
+    chance, given = random.Random(0), lessons(more, held=False, alone=alone)
     asked = [
         (listing.prompt(say), listing.written(tells))
         for _ in range(epochs)
@@ -124,6 +125,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--more", type=Path, nargs="+", default=(), help="further messages, lines of several.jsonl")
+    parser.add_argument("--alone", action="store_true", help="train on those of --more, without lists.jsonl")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     if args.what == "train":
@@ -136,6 +138,7 @@ def main() -> int:
             rate=args.rate,
             batch=args.batch,
             more=args.more,
+            alone=args.alone,
         )
         return 0
     done = attempt(args.folder, args.messages, device=args.device, model=args.model, show=args.show, more=args.more)

@@ -35,6 +35,7 @@ def train(
     layers: float,
     rank: int,
     rate: float,
+    batch: int,
     more: Sequence[Path] = (),
 ) -> None:
     """Write the writer's folder. Its name is to carry the digest of its file."""
@@ -47,7 +48,7 @@ def train(
         for _ in range(epochs)
         for telling in chance.sample(given, len(given))
     ]
-    learn(trainer(base, rank=rank, rate=rate, layers=layers), asked, out)
+    learn(trainer(base, rank=rank, rate=rate, batch=batch, layers=layers), asked, out)
     shipped(out, "writer.json", weights, given, epochs=epochs)
 
 
@@ -112,6 +113,7 @@ def main() -> int:
     parser.add_argument("--layers", type=float, default=1.0, help="share of the layers, from the top")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--more", type=Path, nargs="+", default=(), help="further messages, lines of several.jsonl")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
@@ -124,6 +126,7 @@ def main() -> int:
             layers=args.layers,
             rank=args.rank,
             rate=args.rate,
+            batch=args.batch,
             more=args.more,
         )
         return 0
