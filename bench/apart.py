@@ -29,9 +29,10 @@ LESSONS = (
     NIGHTS.parent / "asked.jsonl",
     NIGHTS.parent / "lists.jsonl",
     NIGHTS.parent / "several.jsonl",
+    NIGHTS.parent / "in_passing.jsonl",
 )
-_REPORTED = ("told.json", "second_week.json")
-"""Benches that nothing is chosen by."""
+_REPORTED = ("told.json", "second_week.json", "third_week.json")
+"""Benches that figures are reported by."""
 _ANSWERS, _QUESTIONS = ("value", "values", "old", "new"), ("ask", "never", "never_told", "questions")
 _COMMON_ANSWERS = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|\d{1,2}")
 """Answers that no author can help having in common with another."""

@@ -31,8 +31,8 @@ from bench.week import WEEK
 from consolidation import listing
 from consolidation.night import Setting, plan
 from consolidation.notes import Note
+from consolidation.noting import LOOKS, noted_of
 from consolidation.selection import select
-from consolidation.worker import beside_of, written_of
 from memory.experience import Experience, Provenance
 from models import codebook as codebooks
 from models.codebook import DENIAL, ELSEWHERE, FIRST
@@ -172,9 +172,9 @@ def replies_to(messages: Sequence[str], *, seed: int, device: str) -> list[tuple
         return trainer
 
     torch.manual_seed(seed)
-    writer = speaker(writer_for(weights_of()))
-    replies = written_of(writer, messages, each=lambda n: tell(f"read {n} of {len(messages)}"))
-    return list(zip(replies, beside_of(writer, speaker(reader_for(weights_of())), messages, replies), strict=True))
+    many, writer, reader = len(messages), speaker(writer_for(weights_of())), speaker(reader_for(weights_of()))
+    own, asked = noted_of(writer, reader, messages, each=lambda n: tell(f"read {n} of {LOOKS * many}"))
+    return list(zip(own, asked, strict=True))
 
 
 def tell(text: str) -> None:

@@ -1,14 +1,15 @@
 """Train the reader (consolidation/listing.py) on bench/lists.jsonl, or see what it lists.
 
-    python -m bench.reader train OUT [--device cuda] [--epochs 4] [--more bench/several.jsonl]
+    python -m bench.reader train OUT [--device cuda] [--epochs 3] [--more bench/several.jsonl ...]
     python -m bench.reader try FOLDER [MESSAGES.json] [--device cuda] [--show]
 
 The lists are of messages that were written for this, for the writer and for the beginning of nights (lessons.jsonl,
 consolidation/texts/tellings.jsonl), by a larger model that saw none of bench/nights; it then listed all that each
-tells. With --more there are others, that tell several things in a sentence (several.jsonl). One in twelve is held back,
-and `try` without a file says how much of what those tell is found (`found`: the value, whole; `alike`: some word of it
-that carries meaning), and how much of what is found they tell (`right`). With a file of bench/nights' form it says of
-how many messages the value is among what is listed.
+tells. With --more there are others, that tell several things in a sentence (several.jsonl) or by the way
+(in_passing.jsonl; what ships has read those twice, rank 32). One in twelve is held back, and `try` without a file says
+how much of what those tell is found (`found`: the value, whole; `alike`: some word of it that carries meaning), and how
+much of what is found they tell (`right`). With a file of bench/nights' form it says of how many messages the value is
+among what is listed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from consolidation import listing
 from consolidation.english import spoken
 from consolidation.listing import Told
 from consolidation.notes import heavy
-from consolidation.worker import listed_of
+from consolidation.noting import listed_of
 from models.recipe import Recipe
 from models.training import Trainer
 
@@ -120,7 +121,7 @@ def main() -> int:
     parser.add_argument("messages", type=Path, nargs="?")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--model", help="a folder of weights; else the default model's")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=16)

@@ -167,7 +167,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--beginning", type=Path, help="an adapter's folder; else the one that ships")
-    parser.add_argument("--week", default="week", choices=["week", "second_week"], help="whose facts")
+    parser.add_argument("--week", default="week", choices=["week", "second_week", "third_week"], help="whose facts")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()

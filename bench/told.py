@@ -1,7 +1,8 @@
 """Messages of the lessons and all that each tells: the writer's, and further files, of one thing a line or several.
 
-lessons.jsonl and asked.jsonl have one thing a line, as consolidation/texts/tellings.jsonl; several.jsonl has messages
-that tell several under `notes`, often in one sentence, and some that tell nothing.
+lessons.jsonl and asked.jsonl have one thing a line, as consolidation/texts/tellings.jsonl; several.jsonl and
+in_passing.jsonl have messages that tell several under `notes`, in one sentence or by the way, and some that tell
+nothing.
 """
 
 from __future__ import annotations

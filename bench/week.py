@@ -1,6 +1,6 @@
 """Seven nights of fifteen facts by the running service: what is still known of each, and what it cost.
 
-    python -m bench.week --json [--nights 7] [--forget-on 7] [--folder DIR] [--week second_week]
+    python -m bench.week --json [--nights 7] [--forget-on 7] [--folder DIR] [--week third_week]
 
 Every day 15 facts of bench/nights/week.json, or of another week there, are told over HTTP in chat, small talk around
 them; on day 4 one of day 1 is corrected. Then `POST /v1/sleep`. After every night each night's facts are asked for in
@@ -161,7 +161,7 @@ def main() -> int:
     parser.add_argument("--forget-on", type=int, metavar="DAY", help="forget one of the facts before that day's night")
     parser.add_argument("--json", action="store_true", help="one line")
     parser.add_argument("--folder", type=Path, help="keep the week here, to go on with it later")
-    parser.add_argument("--week", default="week", choices=["week", "second_week"], help="whose facts")
+    parser.add_argument("--week", default="week", choices=["week", "second_week", "third_week"], help="whose facts")
     args = parser.parse_args()
     if args.forget_on is not None and not _FORGOTTEN[0] + 1 < args.forget_on <= args.nights + 1:
         parser.error(f"--forget-on: the fact is told on day {_FORGOTTEN[0] + 1}, and the week has {args.nights}")

@@ -1,10 +1,11 @@
 """Train the writer (consolidation/notes.py) on consolidation/texts/tellings.jsonl, or see what it makes of messages.
 
-    python -m bench.writer train OUT [--device cuda] [--epochs 3] [--more bench/several.jsonl]
+    python -m bench.writer train OUT [--device cuda] [--epochs 3] [--more FILE ...]
     python -m bench.writer try FOLDER MESSAGES.json [--show]
 
-`try` takes a file of bench/nights' form or lines of tellings, and says of how many messages the note holds the value;
-those must be messages that it was not trained on.
+What ships has learnt from lessons.jsonl, several.jsonl and in_passing.jsonl too (rank 32, batch 16). `try` takes a file
+of bench/nights' form or lines of tellings, and says of how many messages the note holds the value; those must be
+messages that it was not trained on.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from bench.shipped import learn, loaded, shipped, trainer
 from bench.told import held_back, read
 from consolidation import notes
-from consolidation.worker import written_of
+from consolidation.noting import written_of
 from models.recipe import Recipe
 from models.training import Trainer
 

@@ -1,15 +1,15 @@
 """Pure: the list of all that a message tells, as the reader writes it, and the check on it.
 
-The reader is an adapter on the default model, trained on `bench/lists.jsonl` (bench/reader.py). Its reply has a line
-for each thing that is told: said to the user, then the part of it that answers. What the message does not bear out is
-let go, and so is what the writer (notes.py) has noted: it is the surer of the two.
+The reader is an adapter on the default model, trained on `bench/lists.jsonl` and others (bench/reader.py). Its reply
+has a line for each thing that is told: said to the user, then the part of it that answers. What the message does not
+bear out is let go; about the rest the writer (notes.py) asks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from consolidation.english import sentence
 from consolidation.notes import NOTHING, Note, answers, borne_out, heavy, notes_of, said_in
@@ -31,8 +31,6 @@ class Told:
     """To the user, with a stop."""
     value: str
     """The part of it that answers."""
-    agreed: float = 1.0
-    """The share of the lists that have it."""
 
 
 def prompt(message: str) -> str:
@@ -63,32 +61,12 @@ def told_of(message: str, replies: Sequence[str]) -> tuple[Told, ...]:
                 seen.append(of)
     sure = [of for of in alike if len(of) >= AGREED * len(replies)]
     surest = sorted(sure, key=len, reverse=True)[:MOST]
-    return tuple(
-        replace(Counter(of).most_common(1)[0][0], agreed=len(of) / len(replies)) for of in sure if of in surest
-    )
+    return tuple(Counter(of).most_common(1)[0][0] for of in sure if of in surest)
 
 
-def left_out(listed: Sequence[Told], notes: Sequence[Note]) -> tuple[Told, ...]:
-    """What is listed of a message and no note on it has: names and numbers, and of what all lists agree on the surer.
-
-    Those have two words or more that carry meaning (of the others, in messages held back, half were right: docs/log.md,
-    2026-11-30), or stand where the writer noted nothing. What else was listed costs other questions more than it
-    answers: the more there is, the nearer it lies (2026-11-29, evening and midnight).
-    """
-    known = [heavy(note.value) for note in notes]
-    sure = (
-        one for one in listed if _names(one.value) or (one.agreed == 1.0 and (not notes or len(heavy(one.value)) > 1))
-    )
-    return tuple(one for one in sure if not any(heavy(one.value) & of for of in known))
-
-
-def noted(message: str, replies: Sequence[str], beside: Sequence[str]) -> tuple[Note, ...]:
-    """All notes on a message: of the writer's replies to it, and to what was listed beside them."""
-    return (*notes_of(message, replies), *notes_of(message, beside, most=MOST))
-
-
-def _names(value: str) -> bool:
-    return any(c.isdigit() or c.isupper() for c in value)
+def noted(message: str, replies: Sequence[str], asked: Sequence[str]) -> tuple[Note, ...]:
+    """All notes on a message: of the writer's replies to it, and to what was listed of it."""
+    return (*notes_of(message, replies), *notes_of(message, asked, most=MOST))
 
 
 def _borne_out(message: str, reply: str) -> Iterator[Told]:

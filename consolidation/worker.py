@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consolidation import job as files
-from consolidation import listing, notes, revisions, second_thoughts
+from consolidation import noting, revisions, second_thoughts
 from consolidation.job import Arm, Job, Result
-from consolidation.listing import Told
 from consolidation.rehearsal import Rehearsed, exchanges, prompts
 
 if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
@@ -35,15 +34,7 @@ if TYPE_CHECKING:  # heavy: loaded once the process is tied to its parent
     from models.training import Progress, Trainer
     from models.tuned import Who
 
-REPLY_TOKENS, ANSWER_TOKENS, NOTE_TOKENS, LIST_TOKENS, REVISION_TOKENS = 48, 48, 288, 160, 48
-_ALIKE, _APART, _WARMTH = 5, 1, 0.9
-"""Replies of the writer to one message, and the temperature of all but the first."""
-_DRAFTED = 0.7
-"""The temperature of the reader's lists beside the likeliest."""
-_OF_EACH = 3
-"""Replies of the writer to each thing that the reader listed and it had not found."""
-_AT_ONCE, _AT_ONCE_ON_GPU = 32, 64
-"""Messages that the writer reads at the same time."""
+REPLY_TOKENS, ANSWER_TOKENS, REVISION_TOKENS = 48, 48, 48
 _COMPARED_AT_ONCE = 64
 _PR_SET_PDEATHSIG = 1
 _MEASURED = 60
@@ -121,8 +112,8 @@ def note(folder: Path) -> None:
     _within(job.memory_mib)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
-    at_once = _AT_ONCE if job.device == "cpu" else _AT_ONCE_ON_GPU
-    steps = len(job.messages) * (3 if job.reader else 1)
+    at_once = noting.AT_ONCE if job.device == "cpu" else noting.AT_ONCE_ON_GPU
+    steps = len(job.messages) * (noting.LOOKS if job.reader else 1)
 
     def speaker(folder: str) -> Trainer:
         model = Trainable.load(job.model, name="base", device=job.device, dtype=job.dtype, shared=job.weights)
@@ -133,12 +124,11 @@ def note(folder: Path) -> None:
     def each(step: int) -> None:
         _tell(phase="reading", step=step, steps=steps)
 
-    writer = speaker(job.writer)
-    replies = written_of(writer, job.messages, each=each, at_once=at_once)
-    more: list[list[str]] = []
+    writer, more = speaker(job.writer), list[list[str]]()
     if job.reader:
-        reader, n = speaker(job.reader), len(job.messages)
-        more = beside_of(writer, reader, job.messages, replies, each=lambda done: each(n + done), at_once=at_once)
+        replies, more = noting.noted_of(writer, speaker(job.reader), job.messages, each=each, at_once=at_once)
+    else:
+        replies = noting.written_of(writer, job.messages, each=each, at_once=at_once)
     files.write(files.Notes(replies=replies, more=more, seconds=time.monotonic() - began), folder)
 
 
@@ -183,108 +173,6 @@ def revised_of(
     for n, reply in zip(likely, made, strict=True):
         replies[n] = begun + reply
     return replies, leanings
-
-
-def written_of(
-    writer: Trainer,
-    messages: Sequence[str],
-    *,
-    alike: int = _ALIKE,
-    apart: int = _APART,
-    each: Callable[[int], None] = lambda _: None,
-    at_once: int = _AT_ONCE,
-) -> list[list[str]]:
-    """The writer's replies to each message that tells something, so many messages at the same time.
-
-    The likeliest; others that begin as it does, for more questions; and some of their own, for what it left out.
-    """
-    asked = [notes.prompt(m) for m in messages]
-    replies: list[list[str]] = []
-    for start in range(0, len(asked), at_once):
-        some = asked[start : start + at_once]
-        first = writer.replies(some, most=NOTE_TOKENS)
-        telling = [i for i, reply in enumerate(first) if reply.strip() not in ("", notes.NOTHING)]
-        of_each = [[reply] for reply in first]
-        begun = [(i, notes.beginning(first[i]) if n < alike else "") for n in range(alike + apart) for i in telling]
-        again = writer.replies(
-            [some[i] for i, _ in begun],
-            most=NOTE_TOKENS,
-            begun=[start for _, start in begun],
-            temperature=_WARMTH,
-        )
-        for (i, beginning), reply in zip(begun, again, strict=True):
-            of_each[i].append(beginning + reply)
-        replies += of_each
-        each(len(replies))
-    return replies
-
-
-def listed_of(
-    reader: Trainer,
-    messages: Sequence[str],
-    *,
-    each: Callable[[int], None] = lambda _: None,
-    at_once: int = _AT_ONCE,
-) -> list[tuple[Told, ...]]:
-    """What the reader lists of each message, so many messages at the same time."""
-    listed: list[tuple[Told, ...]] = []
-    for start in range(0, len(messages), at_once):
-        some = messages[start : start + at_once]
-        asked = [listing.prompt(m) for m in some]
-        likeliest = reader.replies(asked, most=LIST_TOKENS)
-        drafts = reader.replies(asked * listing.DRAFTS, most=LIST_TOKENS, temperature=_DRAFTED)
-        listed += [listing.told_of(message, [likeliest[n], *drafts[n :: len(some)]]) for n, message in enumerate(some)]
-        each(len(listed))
-    return listed
-
-
-def beside_of(
-    writer: Trainer,
-    reader: Trainer,
-    messages: Sequence[str],
-    replies: Sequence[Sequence[str]],
-    *,
-    each: Callable[[int], None] = lambda _: None,
-    at_once: int = _AT_ONCE,
-) -> list[list[str]]:
-    """The writer's replies to what the reader lists of each message and its own, `replies`, left out.
-
-    `each` is told of every message twice: when it is listed, and when it is asked about.
-    """
-    listed = listed_of(reader, messages, each=each, at_once=at_once)
-    known = [notes.notes_of(message, of) for message, of in zip(messages, replies, strict=True)]
-    left = [listing.left_out(*pair) for pair in zip(listed, known, strict=True)]
-    return asked_of(writer, messages, left, each=lambda done: each(len(messages) + done), at_once=at_once)
-
-
-def asked_of(
-    writer: Trainer,
-    messages: Sequence[str],
-    told: Sequence[Sequence[Told]],
-    *,
-    alike: int = _OF_EACH,
-    each: Callable[[int], None] = lambda _: None,
-    at_once: int = _AT_ONCE,
-) -> list[list[str]]:
-    """The writer's replies to each message: `alike` for each thing that is known to be told, the likeliest first."""
-    replies: list[list[str]] = []
-    for start in range(0, len(messages), at_once):
-        some = range(start, min(start + at_once, len(messages)))
-        begun = [(n, notes.begun(one.told, one.value)) for n in some for one in told[n]]
-        asked, beginnings = [notes.prompt(messages[n]) for n, _ in begun], [beginning for _, beginning in begun]
-        likeliest = writer.replies(asked, most=NOTE_TOKENS, begun=beginnings)
-        others = writer.replies(
-            asked * (alike - 1),
-            most=NOTE_TOKENS,
-            begun=beginnings * (alike - 1),
-            temperature=_WARMTH,
-        )
-        of_each: dict[int, list[str]] = {n: [] for n in some}
-        for (n, beginning), reply in zip(begun * alike, [*likeliest, *others], strict=True):
-            of_each[n].append(beginning + reply)
-        replies += of_each.values()
-        each(len(replies))
-    return replies
 
 
 def _judge(job: Job) -> Judge | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consolidation.listing import MOST, Told, left_out, told_of, written
-from consolidation.notes import Note, answers, begun, notes_of
+from consolidation.listing import MOST, Told, noted, told_of, written
+from consolidation.notes import NOTHING, answers, begun, notes_of
+from consolidation.noting import LOOKS, noted_of
 
 SAID = "Mum is getting a new hip at St Aldhelm's on the 14th, poor thing. Will she be able to drive by Easter?"
 HIP = Told("Your mum is getting a new hip.", "new hip")
@@ -50,18 +51,7 @@ def test_each_value_is_listed_once() -> None:
 def test_replies_vote_on_what_is_told_and_how() -> None:
     wrong = Told("Your mum is called St Aldhelm's.", "St Aldhelm's")
     lists = [[HIP, wrong], [HIP, WHERE, WHEN], [WHERE, HIP], [HIP], [WHERE]]
-    assert told_of(SAID, [written(one) for one in lists]) == (replace(HIP, agreed=0.8), replace(WHERE, agreed=0.8))
-
-
-def test_names_and_numbers_and_what_all_agree_on_are_left_to_be_asked_for_unless_a_note_has_them() -> None:
-    note = Note(told="Your mum has her hip done at St Aldhelm's.", value="at St Aldhelm's", asks=("Where is mum?",))
-    hip, where, when = (replace(one, agreed=2 / 3) for one in (HIP, WHERE, WHEN))
-    assert left_out([hip, where, when], [note]) == (when,)
-    assert left_out([hip, where, when], []) == (where, when)
-    assert left_out([HIP, where, when], [note]) == (HIP, when)
-    one_word = Told("Your mum is afraid of anaesthetics.", "anaesthetics")
-    assert left_out([one_word], [note]) == ()
-    assert left_out([one_word], []) == (one_word,)
+    assert told_of(SAID, [written(one) for one in lists]) == (HIP, WHERE)
 
 
 def test_each_thing_that_is_listed_is_a_note_with_the_questions_of_its_own() -> None:
@@ -71,6 +61,36 @@ def test_each_thing_that_is_listed_is_a_note_with_the_questions_of_its_own() -> 
     first, second = notes_of(SAID, replies, most=MOST)
     assert (first.value, first.asks) == ("St Aldhelm's", tuple(of_place))
     assert (second.value, second.asks) == ("14th", tuple(of_day))
+
+
+class Replies:
+    """Says what it was told to, by the message that stands in what it is asked; and remembers what was begun."""
+
+    def __init__(self, to: Mapping[str, str]) -> None:
+        self.to, self.begun = to, list[str]()
+
+    def replies(
+        self, asked: Sequence[str], *, most: int, begun: Sequence[str] = (), temperature: float = 0.0
+    ) -> list[str]:
+        self.begun += begun
+        return [next(reply for message, reply in self.to.items() if message in one) for one in asked]
+
+
+def test_what_is_listed_is_asked_about_and_the_rest_the_writer_notes_by_itself() -> None:
+    tram, rain = "We take the number 7 tram to school.", "What a day for rain."
+    of_place = ["Where is my mum having her hip done?", "Which hospital has my mum?", "Who operates on my mum?"]
+    of_tram = ["Which tram do we take to school?", "How do we get to school?", "What takes us to school?"]
+    head = begun("You take the number 7 tram to school.", "number 7")
+    by_itself = head + "\n".join(of_tram)
+    reader = Replies({SAID: written([WHERE]), tram: NOTHING, rain: NOTHING})
+    writer = Replies({SAID: "\n".join(of_place), tram: by_itself, rain: NOTHING})
+    steps: list[int] = []
+    own, asked = noted_of(writer, reader, [SAID, tram, rain], each=steps.append)
+    assert set(writer.begun) == {begun(WHERE.told, WHERE.value), head, ""}
+    found = [noted(*of) for of in zip([SAID, tram, rain], own, asked, strict=True)]
+    assert [[note.value for note in notes] for notes in found] == [["St Aldhelm's"], ["number 7"], []]
+    assert own[0] == [] and asked[1] == asked[2] == []
+    assert steps == sorted(steps) and steps[-1] == LOOKS * 3
 
 
 @given(st.text(max_size=200), st.text(max_size=300))
