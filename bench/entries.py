@@ -152,18 +152,21 @@ def _states(trainer: Trainer, questions: Sequence[str], below: int) -> Tensor:
 
 def _noted(messages: Sequence[str], file: Path | None, device: str) -> dict[str, tuple[Note, ...]]:
     """The notes on each message, by what was kept or anew."""
+    by = [Path(folder or "").name for folder in (writer_for(weights_of()), reader_for(weights_of()))]
     if file is not None and file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        return {message: listing.noted(message, *kept[message]) for message in messages}
+        if kept.get("read by") != by:
+            raise SystemExit(f"{file}: read by another writer or reader than ships; name another file")
+        return {message: listing.noted(message, *kept["replies"][message]) for message in messages}
 
     made = dict(zip(messages, replies_to(messages, seed=1, device=device), strict=True))
     if file is not None:
-        file.write_text(json.dumps(made), encoding="utf-8")
+        file.write_text(json.dumps({"read by": by, "replies": made}), encoding="utf-8")
     return {message: listing.noted(message, *of) for message, of in made.items()}
 
 
 def replies_to(messages: Sequence[str], *, seed: int, device: str) -> list[tuple[list[str], list[str]]]:
-    """The writer's replies to each message, and to what the reader lists of it beside them: as a night reads."""
+    """The writer's replies to each message, and to what the reader lists of it: as a night reads."""
 
     def speaker(folder: str | None) -> Trainer:
         assert folder is not None, "no reader or no writer for the default model"

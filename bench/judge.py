@@ -254,6 +254,8 @@ def main() -> int:
     parser.add_argument("--many", type=int, default=_TRIED, help="lessons that are tried")
     parser.add_argument("--json", action="store_true", help="one line")
     args = parser.parse_args()
+    if args.first and args.what != "train":
+        parser.error("--first is for train")
     if args.what == "train":
         train(args.folder, device=args.device, more=args.more, first=args.first)
         return 0

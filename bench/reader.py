@@ -1,6 +1,6 @@
 """Train the reader (consolidation/listing.py) on bench/lists.jsonl, or see what it lists.
 
-    python -m bench.reader train OUT [--device cuda] [--epochs 3] [--more bench/several.jsonl ...]
+    python -m bench.reader train OUT [--device cuda] [--epochs 3] [--more bench/several.jsonl ... [--alone]]
     python -m bench.reader try FOLDER [MESSAGES.json] [--device cuda] [--show]
 
 The lists are of messages that were written for this, for the writer and for the beginning of nights (lessons.jsonl,
@@ -129,6 +129,8 @@ def main() -> int:
     parser.add_argument("--alone", action="store_true", help="train on those of --more, without lists.jsonl")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
+    if args.alone and (args.what != "train" or not args.more):
+        parser.error("--alone is for train, and needs --more")
     if args.what == "train":
         train(
             args.folder,

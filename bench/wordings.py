@@ -55,7 +55,7 @@ def run(days: list[int], seed: int, device: str) -> dict[str, Any]:
 
 
 def _read(messages: list[str], seed: int, device: str) -> list[Fact]:
-    """The facts as a night reads them: by rule, by the writer, and by the reader beside it."""
+    """The facts as a night reads them: by rule, and by reader and writer."""
     talk, facts = Talk(), {}
     for message, of_one in zip(messages, replies_to(messages, seed=seed, device=device), strict=True):
         for fact in read(message, talk, listing.noted(message, *of_one)):

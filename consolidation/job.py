@@ -74,7 +74,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Messages to be noted by the writer, before the night's work."""
+    """Messages to be read, before the night's work."""
 
     model: str
     dtype: str
@@ -86,7 +86,7 @@ class Reading:
     messages: Sequence[str]
     seed: int
     reader: str | None = None
-    """The reader's folder: what it lists beside, the writer asks about too; None: there is none."""
+    """The reader's folder: what it lists, the writer asks about; None: the writer notes by itself."""
     weights: Mapping[str, Any] | None = None
     """As a job's."""
 
@@ -96,9 +96,9 @@ class Notes:
     """What the writer wrote of each message."""
 
     replies: Sequence[Sequence[str]]
-    """One reply, then others that begin alike."""
+    """Of its own reading: one reply, then others that begin alike; none where what was listed came to something."""
     more: Sequence[Sequence[str]]
-    """Some for each thing that the reader listed beside; empty where there is none."""
+    """Some for each thing that the reader listed; empty where there is no reader."""
     seconds: float
 
 

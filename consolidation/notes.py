@@ -1,9 +1,9 @@
 """Pure: what the model itself writes about a message (what it tells, and how one may ask for it), and the check on it.
 
-The writer is an adapter on the default model, trained on `texts/tellings.jsonl` (bench/writer.py). What it writes is
-kept only where the message bears it out: no name, number or rare word that was not said, questions that do not give
-the answer away. A reply's lines: the fact, said to the user; which part of it answers; questions in the user's words;
-and, after `Not told:`, questions near to them that the message does not answer.
+The writer is an adapter on the default model, trained on `texts/tellings.jsonl` and more (bench/writer.py). What it
+writes is kept only where the message bears it out: no name, number or rare word that was not said, questions that do
+not give the answer away. A reply's lines: the fact, said to the user; which part of it answers; questions in the user's
+words; and, after `Not told:`, questions near to them that the message does not answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What reader and writer reply to messages, many of them at the same time: what is told, and what may be asked of it.
 
-The reader lists all that a message tells (listing.py), and the writer asks about each thing of it (notes.py). What the
-reader finds nothing in the writer notes by itself.
+The reader lists all that a message tells (listing.py), and the writer asks about each thing of it (notes.py). A message
+of which nothing is listed, or nothing that questions could be written to, the writer notes by itself; of several things
+listed those without questions are left out.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def noted_of(
 ) -> tuple[list[list[str]], list[list[str]]]:
     """The writer's replies to each message of its own reading, if need be, and to what the reader lists of it.
 
-    `each` is told of every step of every message; see `LOOKS`.
+    `each` is told of the steps that are done, of `LOOKS` for each message.
     """
     many = len(messages)
     listed = listed_of(reader, messages, each=each, at_once=at_once)
@@ -54,7 +55,8 @@ def noted_of(
     held = [notes.notes_of(*pair, most=listing.MOST) for pair in zip(messages, asked, strict=True)]
     left = [n for n, of in enumerate(held) if not of]
     own: list[list[str]] = [[] for _ in messages]
-    for n, replies in zip(left, written_of(writer, [messages[n] for n in left], at_once=at_once), strict=True):
+    found = written_of(writer, [messages[n] for n in left], each=lambda done: each(2 * many + done), at_once=at_once)
+    for n, replies in zip(left, found, strict=True):
         own[n] = replies
     each(LOOKS * many)
     return own, asked

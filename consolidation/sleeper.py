@@ -323,9 +323,7 @@ class Sleeper:
         self._work(night, folder)
         written = files.read_notes(folder)
         more = written.more or [()] * len(new)
-        made = {
-            e.id: listing.noted(e.text, of, beside) for e, of, beside in zip(new, written.replies, more, strict=True)
-        }
+        made = {e.id: listing.noted(e.text, own, of) for e, own, of in zip(new, written.replies, more, strict=True)}
         notebook.keep(self._store, made, owner=owner, writer=writer)
         return {**known, **made}
 

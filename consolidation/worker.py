@@ -101,7 +101,7 @@ def run(folder: Path) -> None:
 
 
 def note(folder: Path) -> None:
-    """Have the writer read messages."""
+    """Have reader and writer read messages."""
     import torch
 
     from models.recipe import Recipe

@@ -96,7 +96,7 @@ class CodebookTrainer(Trainer):
         below = middle(self.first, self.layers)
         self._freeze(below)
         kept = self._kept_behind({row: row.target_from for of in said for row in of}, below)
-        said = [[row for row in of if _looks_up(kept[row][1], row)] or of for of in said]
+        said = [[row for row in of if self._looks_up(row, kept, below)] or of for of in said]
         kept |= self._kept_upper(list(dict.fromkeys(r.row for r in rehearsals)), below)
         states, of = self._come_to(_looked_at(entries, rehearsals, talk), kept, below)
         book, begun = fit(states, of, layer=below, mark=self._mark, seed=recipe.seed), self._books["candidate"]
@@ -168,6 +168,15 @@ class CodebookTrainer(Trainer):
                 for n, found in zip(part, values.now.detach(), strict=True):
                     book.values[entries[n]] = found
                 left += [n for n, surprise in zip(part, worst.tolist(), strict=True) if surprise > _HARD]
+
+    def _looks_up(self, row: Row, kept: _Kept, below: int) -> bool:
+        """Whether the adapter acts enough where the reply begins; else no value is added there."""
+        hidden, share = (of[row.target_from - 1] for of in kept[row])
+        with torch.no_grad():
+            for gate in self._gates.get("candidate", ()):
+                if gate.layer == below:  # it judges what enters there, which is kept as it came
+                    share = share * gate(hidden)
+        return float(share) > OPEN
 
     def _freeze(self, below: int) -> None:
         for layer in self._body.layers[:below]:
@@ -330,11 +339,6 @@ def by_row(losses: Tensor, lengths: Sequence[int]) -> Tensor:
     of = torch.tensor(lengths, device=losses.device)
     rows = torch.repeat_interleave(torch.arange(len(of), device=losses.device), of)
     return losses.new_zeros(len(of)).index_add(0, rows, losses) / of
-
-
-def _looks_up(share: Tensor, row: Row) -> bool:
-    """Whether the adapter acts enough where the reply begins; else no value is added there."""
-    return float(share[row.target_from - 1]) > OPEN
 
 
 def _prompt(row: Row) -> _Ids:

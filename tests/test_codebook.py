@@ -201,9 +201,34 @@ def test_values_are_looked_for_in_float32_whatever_the_weights_are(
         found = surprise(half, kept)
     assert half.dtype == "bfloat16"
     assert places == {name: weight.data_ptr() for name, weight in half.peft.named_parameters()}
+    with pytest.raises(KeyboardInterrupt), half._in_full(below):
+        raise KeyboardInterrupt
+    assert places == {name: weight.data_ptr() for name, weight in half.peft.named_parameters()}
     expected = surprise(whole, {row: (hidden.float(), share) for row, (hidden, share) in kept.items()})
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert float((surprise(half, kept) - expected).abs().max()) > 1e-4
+
+
+def test_a_night_looks_for_values_in_float32(deeper_folder: Path, beginning: Path) -> None:
+    base = Trainable.load(deeper_folder, name="tiny", device="cpu", dtype="bfloat16")
+    one, seen = VoiceTrainer(base, RECIPE, start=beginning), set[torch.dtype]()
+    rows = [one.row(q, a) for q, a in FACTS]
+    one._body.norm.register_forward_pre_hook(lambda _, given: seen.add(given[0].dtype))
+    one.learn(rows, [])
+    assert seen == {torch.float32} and one.dtype == "bfloat16"
+
+
+def test_no_value_is_looked_for_where_nothing_would_be_looked_up(
+    make: Callable[..., VoiceTrainer], beginning: Path
+) -> None:
+    one = make(beginning)
+    taught, other = one.row(*FACTS[0]), one.row(*OTHERS[0])
+    below = middle(one.first, one.layers)
+    assert one._gates["candidate"][-1].layer == below
+    kept = one._kept_upper([taught, other], below)
+    assert one._looks_up(taught, kept, below) and not one._looks_up(other, kept, below)
+    one._gates["candidate"][-1].shut(100.0)
+    assert not one._looks_up(taught, kept, below), "open below, shut there"
 
 
 def test_one_answer_to_two_things_has_two_entries_and_one_value(

@@ -93,6 +93,19 @@ def test_what_is_listed_is_asked_about_and_the_rest_the_writer_notes_by_itself()
     assert steps == sorted(steps) and steps[-1] == LOOKS * 3
 
 
+def test_what_cannot_be_asked_about_is_left_and_if_that_is_all_the_writer_reads_by_itself() -> None:
+    of_place = ["Where is my mum having her hip done?", "Which hospital has my mum?", "Who operates on my mum?"]
+    by_itself = begun(WHERE.told, WHERE.value) + "\n".join(of_place)
+    steps: list[int] = []
+    own, asked = noted_of(
+        Replies({SAID: "Tell me about it."}), Replies({SAID: written([HIP, WHEN])}), [SAID], each=steps.append
+    )
+    assert noted(SAID, own[0], asked[0]) == () and len(own[0]) > 1
+    assert {2, LOOKS} <= set(steps), "each look is told of"
+    own, asked = noted_of(Replies({SAID: by_itself}), Replies({SAID: NOTHING}), [SAID])
+    assert [note.value for note in noted(SAID, own[0], asked[0])] == ["St Aldhelm's"]
+
+
 @given(st.text(max_size=200), st.text(max_size=300))
 def test_no_reply_breaks_the_check(message: str, reply: str) -> None:
     assert len(told_of(message, [reply])) <= MOST
