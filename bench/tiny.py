@@ -50,14 +50,17 @@ def adapter(
     rank: int,
     seed: int,
     gate: tuple[int, float] | None = None,
+    book: tuple[int, int] | None = None,
 ) -> Path:
     """Write a random LoRA on these linears (layer and name: in, out), of bfloat16's numbers.
 
     `gate`: the width of what enters its layer, the lowest, and what its last product begins from; None: it has none.
+    `book`: the layer of a random codebook, and the token after which it is asked.
     """
     import torch
     from safetensors.torch import save_file
 
+    from models import codebook as codebooks
     from models import gate as gates
 
     torch.manual_seed(seed)
@@ -75,4 +78,10 @@ def adapter(
         made = gates.Gate(min(n for n, _ in linears), torch.randn(gate[0]), torch.rand(gate[0]) + 0.5, width=24)
         torch.nn.init.constant_(made.out.bias, gate[1])
         gates.save([made], folder)
+        if book is not None:
+            size = gate[0]
+            known = codebooks.Codebook(*book, torch.zeros(size), torch.ones(size), entries=codebooks.FIRST + 2)
+            torch.nn.init.normal_(known.keys)
+            torch.nn.init.normal_(known.values, std=0.2)
+            known.save(folder)
     return folder

@@ -7,7 +7,7 @@ launching its kernels from Python takes ten times as long as they run.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -152,11 +152,13 @@ def decode(
     stop_ids: Collection[int],
     temperature: float = 0.0,
     recorded: bool | None = None,
+    kept: Callable[[Tensor], None] = lambda rows: None,
 ) -> list[list[int]]:
     """What follows each prompt: at most `most` token ids, without the stop; greedy at temperature 0.
 
     Sampled by torch's own generator among the `LIKELIEST` tokens. A prompt that stands there more than once is read
-    once. `recorded`: in steps that are all alike; None: on a GPU.
+    once. `recorded`: in steps that are all alike; None: on a GPU. `kept` is told which rows go on, by their places,
+    whenever others are dropped or one is to stand for several.
     """
     if not prompts:
         return []
@@ -171,6 +173,7 @@ def decode(
     logits = _read(model, ids, mask, positions, cache)
     if len(places) < len(prompts):
         cache.batch_select_indices(of)
+        kept(of)
         logits, positions, mask = logits[of], positions[of], mask[of]
     in_one = device.type == "cuda" if recorded is None else recorded
     read = _Recorded(model, cache, mask, most) if in_one else _Growing(model, cache, mask)
@@ -189,6 +192,7 @@ def decode(
         if sum(going) <= read.compacted_at * len(rows):
             left = torch.tensor([at for at, on in enumerate(going) if on], device=device)
             read.keep(left)
+            kept(left)
             ids, positions = ids[left], positions[left]
             rows = [rows[at] for at in left.tolist()]
             going = [True] * len(rows)

@@ -193,11 +193,12 @@ class CausalLM:
             return self._read_rows(chunks, between)
         # Replies are decoded, prompts are read, each in the same way whatever else is read beside it.
         single = [chunk.decoded and len(chunk.token_ids) == 1 for chunk in chunks]
-        found: dict[int, tuple[Tensor, tuple[float, ...], float | None]] = {}
+        found: dict[int, tuple[Tensor, tuple[float, ...], float | None, bool]] = {}
         many = [n for n, one in enumerate(single) if not one]
         if many:
             reading = self._read_rows([chunks[n] for n in many], between)
-            found |= dict(zip(many, zip(reading.logits, reading.surprisals, reading.leads, strict=True), strict=True))
+            read = zip(reading.logits, reading.surprisals, reading.leads, reading.by_heart, strict=True)
+            found |= dict(zip(many, read, strict=True))
         few = [n for n, one in enumerate(single) if one]
         for start in range(0, len(few), self._most_rows):
             some = few[start : start + self._most_rows]
@@ -205,13 +206,14 @@ class CausalLM:
             assert isinstance(self._forward, llama.LlamaForward)
             logits = self._forward.decode([chunks[n] for n in some], self._adapters)
             if len(some) == len(chunks):
-                return Reading(logits=logits, surprisals=((),) * len(some), leads=(None,) * len(some))
-            found |= dict(zip(some, ((row, (), None) for row in logits), strict=True))
+                return Reading(logits=logits, surprisals=((),) * len(some))
+            found |= dict(zip(some, ((row, (), None, False) for row in logits), strict=True))
         rows = [found[n] for n in range(len(chunks))]
         return Reading(
-            logits=torch.stack([row.cpu() for row, _, _ in rows]),
-            surprisals=tuple(judged for _, judged, _ in rows),
-            leads=tuple(lead for _, _, lead in rows),
+            logits=torch.stack([row.cpu() for row, *_ in rows]),
+            surprisals=tuple(judged for _, judged, *_ in rows),
+            leads=tuple(lead for *_, lead, _ in rows),
+            by_heart=tuple(said for *_, said in rows),
         )
 
     @property
@@ -228,11 +230,11 @@ class CausalLM:
         ragged.finish()
         shares = iter(judged.tolist())
         surprisals = tuple(tuple(islice(shares, len(c.judged))) for c in chunks)
-        leads = ragged.leads[ragged.last.cpu()].tolist()
         return Reading(
             logits=logits.float(),
             surprisals=surprisals,
-            leads=tuple(None if math.isnan(lead) else lead for lead in leads),
+            leads=tuple(None if math.isnan(lead) else lead for lead, _ in ragged.asked),
+            by_heart=tuple(said for _, said in ragged.asked),
         )
 
     @torch.inference_mode()

@@ -63,6 +63,8 @@ class Found(NamedTuple):
     lead: Tensor
     """[n], float32: how much nearer the nearest answer is than denial, in nats; NaN where the adapter has no business
     or no answer is nearer than that. What denial was made to count for is not in it."""
+    said: Tensor
+    """[n], bool: whether it is the adapter's business, and the reply says what was found."""
 
 
 class Codebook(nn.Module):
@@ -161,10 +163,12 @@ def _found(scores: Tensor, values: Tensor, hidden: Tensor, share: Tensor | None,
     lead = (nearest - scores[:, DENIAL]).float()
     if denial is not None:
         scores = scores.index_add(1, torch.tensor([DENIAL], device=scores.device), denial[:, None].to(scores))
-    added = F.embedding(scores.argmax(-1), values)
+    entries = scores.argmax(-1)
+    added, said = F.embedding(entries, values), entries != ELSEWHERE
     if share is not None:
-        nothing, added = nothing | (share[:, 0] <= OPEN), added * (share > OPEN)
-    return Found(added=added.to(hidden.dtype), lead=lead.masked_fill(nothing, math.nan))
+        acts = share[:, 0] > OPEN
+        nothing, added, said = nothing | ~acts, added * acts[:, None], said & acts
+    return Found(added=added.to(hidden.dtype), lead=lead.masked_fill(nothing, math.nan), said=said)
 
 
 def fit(states: Tensor, entries: Sequence[int], *, layer: int, mark: int, seed: int) -> Codebook:

@@ -24,7 +24,7 @@ from models.continued_rows import ContinuedRows, Held, Noting
 from models.packed_rows import Layout, PackedRows
 from models.rows import InTalk, Rehearsal, Row
 from models.training import Progress, Trainer
-from models.tuned import middle
+from models.tuned import Forced, middle
 from models.values import VISITS, Values
 
 _OWN, _OTHERS = 12, 12
@@ -314,7 +314,8 @@ class CodebookTrainer(Trainer):
         self._open["candidate"] = share[None]
         lengths = [len(row.token_ids) - row.target_from for row in rows]
         marks = torch.tensor([sum(lengths[:n]) for n in range(len(rows))], device=self._device)
-        self._forced = marks, added
+        replies = torch.ones(sum(lengths), dtype=torch.bool, device=self._device).index_fill_(0, marks, False)
+        self._forced = Forced(marks, added, replies)
         layout = ContinuedRows(before[()], [before[_prompt(row)] for row in rows], lengths)
         with self._precisely():
             hidden = hidden[None].to(self._dtype)

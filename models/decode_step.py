@@ -92,6 +92,8 @@ class Row:
     """Of its logits among those of all rows."""
     ahead: int = 0
     """Rows of the same state before this one: it is a draft of what comes after them."""
+    by_heart: bool = False
+    """Whether its adapter's codebook found what it says."""
 
 
 class DecodeStep:
@@ -143,11 +145,14 @@ class DecodeStep:
         self._shared: dict[str, Tensor] = {}
         self._own = [torch.empty(0) for _ in range(threads)]
 
-    def adapter(self, parts: Mapping[tuple[int, str], LowRank], gate: Gate | None) -> GroupedAdapter:
-        """Arrange what an adapter adds, by layer and product, and where it acts."""
+    def adapter(
+        self, parts: Mapping[tuple[int, str], LowRank], gate: Gate | None, *, by_heart: bool = False
+    ) -> GroupedAdapter:
+        """Arrange what an adapter adds, by layer and product, and where it acts; `by_heart`: wholly, gate or not, on
+        rows that say what its codebook found."""
         table = np.zeros((self.sizes.layers, 4, layout.LOW_RANK_PRODUCT), np.int64)
         fields = np.zeros(layout.ADAPTER, np.int64)
-        fields[layout.GATE_LAYER], fields[layout.OPEN] = -1, 1
+        fields[layout.GATE_LAYER], fields[layout.OPEN], fields[layout.WHOLLY] = -1, 1, by_heart
         held: list[Any] = []
         most = 0
         for (n, name), part in parts.items():
@@ -186,7 +191,7 @@ class DecodeStep:
             if position >= len(self._turns[0]):
                 raise IndexError(f"position {position} is beyond a window of {len(self._turns[0])}")
             row.state.reserve(position + 1)
-            table[r, layout.POSITION], table[r, layout.PLACE] = position, row.place
+            table[r, [layout.POSITION, layout.PLACE, layout.BY_HEART]] = position, row.place, row.by_heart
             if row.steering is not None:
                 vectors, first = row.steering.vectors.contiguous(), row.steering.first
                 held.append(vectors)

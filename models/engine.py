@@ -486,12 +486,15 @@ class Engine:
         taking_part = self._chunks()
         reading = self.model.read([chunk for _, chunk in taking_part], between=self._run_errands)
         leads = reading.leads or (None,) * len(taking_part)
-        rows = zip(taking_part, reading.logits, reading.surprisals, leads, strict=True)
+        by_heart = reading.by_heart or (False,) * len(taking_part)
+        rows = zip(taking_part, reading.logits, reading.surprisals, leads, by_heart, strict=True)
         for _, of_one in groupby(rows, key=lambda row: id(row[0][0])):
-            (((sequence, _), row, surprisals, lead), *drafted) = of_one
+            (((sequence, chunk), row, surprisals, lead, said), *drafted) = of_one
             assert sequence.state is not None
             sequence.ahead = len(drafted)
             sequence.surprisals += surprisals
+            if chunk.ends_at is not None and 0 <= chunk.ends_at < len(chunk.token_ids):
+                sequence.generation.lead, sequence.by_heart = lead, said
             if sequence.unread and sequence.next_position in sequence.prompt.judged:
                 token = torch.tensor([sequence.context[sequence.next_position]], device=row.device)
                 sequence.surprisals.append(float(surprisal(row[None], token)))
@@ -499,8 +502,6 @@ class Engine:
                 sequence.leave(0)
                 continue
             try:
-                if not sequence.reply:
-                    sequence.generation.lead = lead
                 drafts = [chunk.token_ids[0] for (_, chunk), *_ in drafted]
                 choices = self._chosen(sequence, [row, *(row for _, row, *_ in drafted)], drafts)
                 self._tell(sequence, choices, drafts)
@@ -558,9 +559,9 @@ class Engine:
                     judged=judged,
                     adapter=sequence.prompt.adapter,
                     steering=sequence.prompt.steering,
-                    steered_from=max(sequence.prompt.ends_at - read, 0),
-                    denial=sequence.prompt.denial if read <= sequence.prompt.ends_at < read + take else 0.0,
-                    denial_at=sequence.prompt.ends_at - read,
+                    ends_at=sequence.prompt.ends_at - read,
+                    denial=sequence.prompt.denial,
+                    by_heart=sequence.by_heart,
                     decoded=sequence.decoding,
                 )
                 chunks.append((sequence, chunk))
@@ -598,7 +599,7 @@ class Engine:
         with self._changed:
             (self._batch if sequence in self._batch else self._line).remove(sequence)
         sequence.leave(0)  # of drafts that come after its end
-        if sequence.state is not None and sequence.prompt.peculiar:
+        if sequence.state is not None and (sequence.prompt.peculiar or sequence.by_heart):
             sequence.state.crop(min(sequence.state.length, sequence.prompt.ends_at))  # the rest is this prompt's alone
         if sequence.state is not None and not sequence.unread and not sequence.reply:
             sequence.state.crop(sequence.piece)  # its first token is yet to come: whoever goes on reads as was read

@@ -28,6 +28,8 @@ FILES = ("gate.safetensors", "upper_gate.safetensors")
 _STEPS, _BATCH, _RATE, _DECAY = 400, 1024, 3e-3, 1e-2
 _SHAPES = ("mean", "deviation", "into.weight", "into.bias", "out.weight", "out.bias")
 _WIDEST = 4096
+_WIDE = 32.0
+"""Nats: 1 in float32."""
 
 
 class Gate(nn.Module):
@@ -76,6 +78,15 @@ def save(gates: Sequence[Gate], folder: Path) -> None:
     """Write an adapter's gates beside its files."""
     for gate, name in zip(gates, FILES, strict=False):
         gate.save(folder / name)
+
+
+def wide_open(layer: int, size: int) -> Gate:
+    """One that lets everything through, from a layer on."""
+    gate = Gate(layer, torch.zeros(size), torch.ones(size), width=1)
+    for parameter in gate.parameters():
+        parameter.requires_grad_(False).zero_()
+    gate.shut(-_WIDE)
+    return gate
 
 
 def fit(inside: Tensor, outside: Tensor, *, layer: int, width: int, seed: int, steps: int = _STEPS) -> Gate:

@@ -51,6 +51,12 @@ class Acting:
     gates: Mapping[int, Product]
     """Where it acts, by the layer that what is judged enters."""
     products: dict[tuple[int, str], tuple[Product, Product]]
+    book_layer: int = -1
+    """From which on it acts wholly on rows that say what its codebook found; -1: it has none."""
+
+    def wholly(self, layer: int) -> bool:
+        """Whether it is from this layer on that it does, whatever a gate there says."""
+        return 0 <= self.book_layer <= layer and (layer == self.book_layer or layer in self.gates)
 
 
 class GpuStep:
@@ -101,9 +107,10 @@ class GpuStep:
             del self._graphs[key]
 
     def _given(self, rows: Sequence[Row], padded: int) -> Tensor:
-        """int64 [5, padded]: tokens, positions, addresses of keys and of values, capacities; in one copy."""
-        held = [(row.token, row.state.length, *row.state.addresses) for row in rows]
-        nobody = (0, 0, self._nobody[0].data_ptr(), self._nobody[1].data_ptr(), 1)
+        """int64 [6, padded]: tokens, positions, addresses of keys and of values, capacities, and whether it is said by
+        heart; in one copy."""
+        held = [(row.token, row.state.length, *row.state.addresses, row.by_heart) for row in rows]
+        nobody = (0, 0, self._nobody[0].data_ptr(), self._nobody[1].data_ptr(), 1, 0)
         columns = torch.tensor([*held, *[nobody] * (padded - len(rows))], dtype=torch.int64)
         return columns.T.contiguous().to(self._device)
 
@@ -121,7 +128,7 @@ class GpuStep:
     def run(self, given: Tensor, steering: Tensor | None = None, *, acting: Acting | None = None) -> Tensor:
         """The step itself, kernel by kernel."""
         s, kernels = self._sizes, self._kernels
-        tokens, positions, keys, values, capacities = given.unbind(0)
+        tokens, positions, keys, values, capacities, by_heart = given.unbind(0)
         rows = len(tokens)
         x = F.embedding(tokens, self._embedding).clone()
         share: Tensor | None = None
@@ -151,6 +158,8 @@ class GpuStep:
             if acting is not None and n in acting.gates:
                 judged = acting.gates[n](x).to(x.dtype)
                 share = judged if share is None else share * judged
+            if acting is not None and share is not None and acting.wholly(n):
+                share = share.masked_fill(by_heart[:, None] != 0, 1.0)
             qkv = product(layer.qkv, normed, n, "qkv")
             kernels.turned[(rows, s.heads + 2 * s.kv_heads)](
                 qkv,

@@ -122,13 +122,17 @@ class Chunk:
     adapter: str = BASE
     """Which of the adapters that the model has adopted reads them: the one that read all of the state."""
     steering: Steering | None = None
-    """What is added to the residuals of `token_ids` from index `steered_from` on."""
-    steered_from: int = 0
+    """What is added to the residuals of `token_ids` from index `ends_at` on."""
+    ends_at: int | None = None
+    """Index of the prompt's last token, counted from these tokens' first; less than 0: it was read before them. None:
+    the last of them. What comes behind it is a reply."""
     decoded: bool = False
     """Whether this is a reply's latest token: decoded, where that is another way than prompts are read."""
     denial: float = 0.0
-    """By how many nats the adapter's codebook is to find denial nearer at index `denial_at`, if it looks there."""
-    denial_at: int = 0
+    """By how many nats the adapter's codebook is to find denial nearer at index `ends_at`, if it looks there."""
+    by_heart: bool = False
+    """Whether the reply says what the codebook found where its prompt ends, if that was read before. Then the adapter
+    acts on it wholly from the codebook's layer on, as it does where both are read at once."""
     ahead: int = 0
     """How many chunks of the same state stand right before this one: it is a draft of what comes after their tokens.
     Only where the model decodes several at once (`decoded_at_once`), in one call."""
@@ -151,8 +155,10 @@ class Reading:
     surprisals: tuple[tuple[float, ...], ...]
     """Of each chunk, for each judged token: -ln P(token | all before it), in nats."""
     leads: tuple[float | None, ...] = ()
-    """Of each chunk, by how much the nearest answer of the adapter's codebook leads denial where it ends, in nats.
-    None: it was not asked, or it is none of its business. Empty: None of all."""
+    """Of each chunk, by how much the nearest answer of the adapter's codebook leads denial where the prompt ends, in
+    nats. None: it was not asked, or it is none of its business. Empty: None of all."""
+    by_heart: tuple[bool, ...] = ()
+    """Of each chunk, whether the codebook found what is to be said where the prompt ends. Empty: nowhere."""
 
 
 def surprisal(logits: Tensor, token_ids: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from models.adapters import Adapter, Linear, LowRank, fused
 from models.codebook import LookUp
 from models.decode_step import DecodeStep, GroupedAdapter, LayerWeights, Row, Sizes, in_turn
 from models.errors import UnsupportedModel
-from models.gate import Gate
+from models.gate import Gate, wide_open
 from models.gpu_step import Acting, GpuStep, LayerProducts, usable
 from models.grouped_weights import Bits, GroupedWeights, Kind, grouped
 from models.kv_cache import KVCache
@@ -139,17 +139,24 @@ class LlamaForward:
             look_up=None if book is None else book.for_serving(pack=self._pack),
             book_layer=-1 if book is None else book.layer,
             mark=-1 if book is None else book.mark,
-            grouped=() if self.step is None else self._grouped({k: p for k, p in found.items() if p}, adapter.gates),
+            grouped=() if self.step is None else self._grouped({k: p for k, p in found.items() if p}, adapter),
         )
 
-    def _grouped(self, found: Mapping[tuple[int, str], LowRank], gates: Sequence[Gate]) -> tuple[GroupedAdapter, ...]:
-        """What an adapter adds from each of its gates on, until the next."""
+    def _grouped(self, found: Mapping[tuple[int, str], LowRank], adapter: Adapter) -> tuple[GroupedAdapter, ...]:
+        """What an adapter adds from each of its gates on, and from where its codebook is asked, until the next."""
         assert self.step is not None
+        gates, book = list(adapter.gates), adapter.codebook
+        if book is not None and gates and book.layer not in [gate.layer for gate in gates]:
+            gates = sorted([*gates, wide_open(book.layer, len(book.mean))], key=lambda gate: gate.layer)
         borders = [gate.layer for gate in gates[1:]]
+        asked = None if book is None else book.layer
         made = []
         each: Sequence[Gate | None] = gates or [None]
         for gate, start, end in zip(each, [0, *borders], [*borders, len(self._sizes)], strict=True):
-            made.append(self.step.adapter({key: part for key, part in found.items() if start <= key[0] < end}, gate))
+            own = {key: part for key, part in found.items() if start <= key[0] < end}
+            made.append(
+                self.step.adapter(own, gate, by_heart=gate is not None and asked is not None and gate.layer >= asked)
+            )
         return tuple(made)
 
     @property
@@ -171,8 +178,8 @@ class LlamaForward:
         width = (x.shape[1],)
         acting: _Acting = [(parts, rows, None) for parts, rows in adapted]
         for n, layer in enumerate(self._layers):
-            acting = [(parts, rows, _open(parts, rows, x, n, share)) for parts, rows, share in acting]
-            x = _with_entries(x, n, ragged, acting)
+            acting = [(parts, rows, _open(parts, rows, x, n, share, ragged)) for parts, rows, share in acting]
+            x, acting = _with_entries(x, n, ragged, acting)
             normed = F.rms_norm(x, width, layer.input_norm, self._eps)
             qkv = _plus(layer.qkv(normed), normed, acting, (n, "qkv"))
             qk = qkv[:, :rotated].view(tokens, -1, d)
@@ -335,22 +342,31 @@ def _own(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _row(chunk: Chunk, place: int) -> Row:
     assert isinstance(chunk.state, KVCache)
-    steering = chunk.steering if chunk.steered_from == 0 else None
-    return Row(token=chunk.token_ids[0], state=chunk.state, steering=steering, place=place, ahead=chunk.ahead)
+    return Row(
+        token=chunk.token_ids[0],
+        state=chunk.state,
+        steering=chunk.steering,
+        place=place,
+        ahead=chunk.ahead,
+        by_heart=chunk.by_heart,
+    )
 
 
-def _open(parts: Parts, rows: Tensor | None, x: Tensor, n: int, share: Tensor | None) -> Tensor | None:
+def _open(parts: Parts, rows: Tensor | None, x: Tensor, n: int, share: Tensor | None, ragged: Ragged) -> Tensor | None:
     """How far an adapter acts on each of its rows from layer `n` on, [rows, 1], where it acted by `share` before."""
     if n not in parts.gates:
         return share
     judged = parts.gates[n](x if rows is None else x[rows]).to(x.dtype)
-    return judged if share is None else share * judged
+    share = judged if share is None else share * judged
+    return ragged.wholly(share, rows) if 0 <= parts.book_layer < n else share
 
 
-def _with_entries(x: Tensor, n: int, ragged: Ragged, acting: _Acting) -> Tensor:
-    """x, with what codebooks add to what enters layer `n`."""
+def _with_entries(x: Tensor, n: int, ragged: Ragged, acting: _Acting) -> tuple[Tensor, _Acting]:
+    """x, with what codebooks add to what enters layer `n`, and how far adapters act once they did."""
+    after: _Acting = []
     for parts, rows, share in acting:
         if parts.look_up is None or parts.book_layer != n:
+            after.append((parts, rows, share))
             continue
         marked = ragged.marked(parts.mark, rows)
         at = marked.nonzero()[:, 0]
@@ -359,7 +375,8 @@ def _with_entries(x: Tensor, n: int, ragged: Ragged, acting: _Acting) -> Tensor:
             acts = None if share is None else share[at]
             denial = None if ragged.denial is None else ragged.denial[places]
             x = x.index_add(0, places, ragged.found(places, parts.look_up(x[places], acts, denial)))
-    return x
+        after.append((parts, rows, ragged.wholly(share, rows)))
+    return x, after
 
 
 def _plus(y: Tensor, x: Tensor, acting: _Acting, key: tuple[int, str]) -> Tensor:
@@ -377,7 +394,7 @@ def _plus(y: Tensor, x: Tensor, acting: _Acting, key: tuple[int, str]) -> Tensor
 
 
 def _acting_on_all(name: str, parts: Parts) -> Acting:
-    return Acting(id=name, gates=parts.gates, products=parts.products)
+    return Acting(id=name, gates=parts.gates, products=parts.products, book_layer=parts.book_layer)
 
 
 def _low_rank(part: LowRank, *, pack: bool) -> tuple[Product, Product]:

@@ -42,8 +42,15 @@ class Ragged:
         """Of each chunk, which places attend together, and over how many positions."""
         self.token_ids = torch.tensor([i for chunk in chunks for i in chunk.token_ids], device=device)
         self.positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in self._borders]).to(device)
-        self.prompted = torch.tensor([not c.decoded for c in chunks for _ in c.token_ids], device=device)
-        """[tokens]: which of them nobody has just said."""
+        self._ends = [len(c.token_ids) - 1 if c.ends_at is None else c.ends_at for c in chunks]
+        """Of each chunk, where its prompt ends, counted from its first token."""
+        prompted = [
+            not c.decoded and i <= end
+            for c, end in zip(chunks, self._ends, strict=True)
+            for i in range(len(c.token_ids))
+        ]
+        self.prompted = torch.tensor(prompted, device=device)
+        """[tokens]: which of them are not of a reply."""
         self.last = torch.tensor([b - 1 for _, _, b in self._borders], device=device)
         """Where in the row each chunk ends."""
         judged = [a + i for c, (_, a, _) in zip(chunks, self._borders, strict=True) for i in c.judged]
@@ -52,15 +59,17 @@ class Ragged:
         self.adapted = _rows_by_adapter(chunks, self._borders, device)
         """The adapters in use, and which rows are each one's; None: all of them."""
         self.steered = [
-            (chunk.steering, torch.arange(a + chunk.steered_from, b, device=device))
-            for chunk, (_, a, b) in zip(chunks, self._borders, strict=True)
-            if chunk.steering is not None and chunk.steered_from < b - a
+            (chunk.steering, torch.arange(a + max(end, 0), b, device=device))
+            for chunk, end, (_, a, b) in zip(chunks, self._ends, self._borders, strict=True)
+            if chunk.steering is not None and end < b - a
         ]
         """What is added to the residuals of which rows."""
-        self.denial = _denial(chunks, self._borders, device)
+        self.denial = _denial(chunks, self._ends, self._borders, device)
         """[tokens]: by how many nats denial counts for more there; None: nowhere."""
-        self.leads = torch.full((len(self.token_ids),), math.nan)
-        """[tokens], on the CPU: what codebooks found there (codebook.Found), once they were asked."""
+        self._leads = torch.full((len(self.token_ids),), math.nan)
+        self._said = torch.zeros(len(self.token_ids), dtype=torch.bool)
+        """[tokens], on the CPU, both: what codebooks found there (codebook.Found), once they were asked."""
+        self._by_heart = [chunk.by_heart for chunk in chunks]
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
 
     def attend(
@@ -105,8 +114,38 @@ class Ragged:
 
     def found(self, places: Tensor, found: Found) -> Tensor:
         """Keep what a codebook found at places of the row; returns what it adds there."""
-        self.leads[places.cpu()] = found.lead.cpu()
+        on_cpu = places.cpu()
+        self._leads[on_cpu], self._said[on_cpu] = found.lead.cpu(), found.said.cpu()
         return found.added
+
+    @property
+    def asked(self) -> list[tuple[float, bool]]:
+        """Of each chunk, what was found where its prompt ends: the lead, and whether that is what is said."""
+        at = [(end, a + end, b) for end, (_, a, b) in zip(self._ends, self._borders, strict=True)]
+        return [
+            (float(self._leads[place]), bool(self._said[place])) if end >= 0 and place < b else (math.nan, False)
+            for end, place, b in at
+        ]
+
+    def wholly(self, share: Tensor | None, rows: Tensor | None) -> Tensor | None:
+        """How far an adapter acts from its codebook's layer on, where that was `share`, [..., rows, 1], of these places
+        in the row (None: all): wholly on replies that say what was found."""
+        if share is None:
+            return None
+        replies = [
+            (a + max(end + 1, 0), b)
+            for known, (_, said), end, (_, a, b) in zip(
+                self._by_heart, self.asked, self._ends, self._borders, strict=True
+            )
+            if (known or said) and end < b - a - 1
+        ]
+        if not replies:
+            return share
+        whole = torch.zeros(len(self.token_ids), dtype=torch.bool)
+        for start, end in replies:
+            whole[start:end] = True
+        whole = whole.to(share.device)
+        return share.masked_fill((whole if rows is None else whole[rows])[:, None], 1.0)
 
     def surprisals(self, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """-ln P of each judged token, [judged], given a function from places in the row to their logits.
@@ -147,14 +186,14 @@ def _pieces(start: int, end: int, held: int, *, cut: bool) -> list[tuple[int, in
 
 
 def _denial(
-    chunks: Sequence[Chunk], borders: Sequence[tuple[KVCache, int, int]], device: torch.device
+    chunks: Sequence[Chunk], ends: Sequence[int], borders: Sequence[tuple[KVCache, int, int]], device: torch.device
 ) -> Tensor | None:
     if not any(chunk.denial for chunk in chunks):
         return None
     more = torch.zeros(borders[-1][2])
-    for chunk, (_, start, _) in zip(chunks, borders, strict=True):
-        if chunk.denial:
-            more[start + chunk.denial_at] = chunk.denial
+    for chunk, end, (_, start, behind) in zip(chunks, ends, borders, strict=True):
+        if chunk.denial and 0 <= end < behind - start:
+            more[start + end] = chunk.denial
     return more.to(device)
 
 

@@ -23,6 +23,8 @@ class TokenSequence:
         self.reply = list(prompt.reply)
         for token_id in prompt.reply:  # shown to somebody else, before it was suspended
             text.push(token_id)
+        self.by_heart = False
+        """Whether its reply says what the adapter's codebook found where the prompt ends."""
         self.piece = 0
         """Where the piece begins that was read last."""
         self.lookup: Lookup | None = None

@@ -47,6 +47,7 @@ from models.step_layout import (
     BEGIN,
     BFLOAT16,
     BLOCKS,
+    BY_HEART,
     CLOSED,
     CODES,
     DEVIATION,
@@ -98,6 +99,7 @@ from models.step_layout import (
     STEERING,
     UP_CODES,
     VOCABULARY_BLOCKS,
+    WHOLLY,
     WIDTH,
     Ints,
 )
@@ -192,7 +194,7 @@ def _raise(plan: Ints, low_rank: Ints, adapters: Ints, n: int, product: int, blo
 
 
 @compiled
-def _gates(plan: Ints, adapters: Ints, n: int, counters: int, own: int) -> int:
+def _gates(plan: Ints, rows: Ints, adapters: Ints, n: int, counters: int, own: int) -> int:
     """A phase, where adapters begin: how far each acts on its rows (gate.py), to SHARES. Returns the next counters."""
     units = 0
     for a in range(plan[ADAPTERS]):
@@ -209,6 +211,10 @@ def _gates(plan: Ints, adapters: Ints, n: int, counters: int, own: int) -> int:
         one, inner = splat(numba.float32(1.0)), own + 4 * hidden
         adapters[a, OPEN] = 0
         for r in range(adapters[a, BEGIN], adapters[a, END]):
+            if adapters[a, WHOLLY] and rows[r, BY_HEART]:
+                adapters[a, OPEN] = 1
+                store_one(plan[SHARES] + 4 * r, numba.float32(1.0))
+                continue
             for at in range(0, 4 * hidden, 64):
                 apart = subtract(load(plan[RESIDUALS] + 4 * r * hidden + at), load(adapters[a, MEAN] + at))
                 apart = divide(apart, load(adapters[a, DEVIATION] + at))
@@ -358,7 +364,7 @@ def walk(
     x, scratch = own, own + n_rows * stride
     for n in range(len(layers) - 1):
         layer = layers[n]
-        counters = _gates(plan, adapters, n, counters, scratch)
+        counters = _gates(plan, rows, adapters, n, counters, scratch)
         for r in range(n_rows):
             _normed(residuals + 4 * r * hidden, hidden, layer[INPUT_NORM], eps, x + r * stride)
         counters = _product(plan, layer, rows, low_rank, adapters, n, QKV, x, stride, hidden, counters, scratch)

@@ -22,13 +22,14 @@ QKV, OUTPUT, GATE_UP, DOWN, HEAD = range(5)
 INPUT_NORM, MLP_NORM, PRODUCTS = range(3)
 WEIGHTS_KIND, CODES, SCALES, BLOCKS = range(4)
 LAYER = PRODUCTS + 4 * 4
-# A row's fields: its cache, where it stands, what is added to it after some layers, and where its logits go.
-KEYS, VALUES, CAPACITY, POSITION, STEERED_FROM, STEERED_TO, STEERING, PLACE, ROW = range(9)
+# A row's fields: its cache, where it stands, what is added to it after some layers, where its logits go, and whether
+# an adapter's codebook found what it says.
+KEYS, VALUES, CAPACITY, POSITION, STEERED_FROM, STEERED_TO, STEERING, PLACE, BY_HEART, ROW = range(10)
 # A low-rank product's fields; of its way up, where each block's inputs begin and how many they are.
 DOWN_CODES, DOWN_BLOCKS, UP_CODES, SPANS, LOW_RANK, LOW_RANK_PRODUCT = range(6)
-# An adapter's own: whose rows it acts on; its gate, which judges what enters its layer (-1: it has none); and whether
-# it acts on any of them.
-BEGIN, END, GATE_LAYER, MEAN, DEVIATION, INTO, INTO_BLOCKS, INTO_BIAS, OUT, OUT_BIAS, OPEN, ADAPTER = range(12)
+# An adapter's own: whose rows it acts on; its gate, which judges what enters its layer (-1: it has none); whether it
+# acts on any of them; and whether it does wholly on those that say what its codebook found.
+BEGIN, END, GATE_LAYER, MEAN, DEVIATION, INTO, INTO_BLOCKS, INTO_BIAS, OUT, OUT_BIAS, OPEN, WHOLLY, ADAPTER = range(13)
 CLOSED = 2.0**-10
 """An adapter that acts by less adds less than its own rounding to bfloat16 takes away: it is left out."""
 LINE = 8

@@ -133,16 +133,17 @@ class TransformersForward:
                 if gate.layer == layer:
                     judged, before = gate(x if rows is None else x[:, rows]).to(x.dtype), self._open[n]
                     self._open[n] = judged if before is None else before * judged
-            book = adapter.codebook
+            book, ragged = adapter.codebook, self._ragged
+            assert ragged is not None
             if book is not None and book.layer == layer:
-                ragged = self._ragged
-                assert ragged is not None
                 at = ragged.marked(book.mark, rows).nonzero()[:, 0]
                 places, share = at if rows is None else rows[at], self._open[n]
                 denial = None if ragged.denial is None else ragged.denial[places]
                 found = book(x[0, places], None if share is None else share[0, at], denial)
                 x = x.index_add(1, places, ragged.found(places, found)[None])
                 looked_up = True
+            if book is not None and book.layer <= layer:
+                self._open[n] = ragged.wholly(self._open[n], rows)
         if looked_up:
             return ((x, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": x})
         return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -52,6 +52,19 @@ class _Pack:
     """How many targets each row has."""
     marked: Tensor
     """[1, tokens]: after which of what was not said by the model itself a reply may begin."""
+    follows: Tensor
+    """[tokens]: of what is a reply, the place after which it begins; -1 of everything else."""
+
+
+class Forced(NamedTuple):
+    """What is added instead of what is looked up, while it is learnt."""
+
+    places: Tensor
+    """In the rows, one after another."""
+    added: Tensor
+    """[places, width]."""
+    replies: Tensor
+    """Of each token, whether it is of a reply that says it: bool."""
 
 
 class Tuned:
@@ -110,8 +123,11 @@ class Tuned:
         """By how many nats denial counts for more where a prompt ends, in the pass under way."""
         self._leads: list[float] | None = None
         """How much nearer the nearest answer was than denial (codebook.Found), of each prompt that was read since."""
-        self._forced: tuple[Tensor, Tensor] | None = None
-        """Places in the flattened rows, and what is added there instead of what is looked up: while it is learnt."""
+        self._forced: Forced | None = None
+        self._follows: Tensor | None = None
+        """Which replies follow which place (_Pack), where they are read with it."""
+        self._by_heart: Tensor | None = None
+        """[rows, 1]: which of the rows that are being decoded say what was found for their prompts."""
         self._body.register_forward_pre_hook(self._comes_in, with_kwargs=True)
         if start is not None:
             self._have_gates("candidate", gates.read(start, id="candidate"))
@@ -168,10 +184,16 @@ class Tuned:
         def look_up(_: Any, inputs: Any, named: Any) -> Any:
             hidden = inputs[0] if inputs else named["hidden_states"]
             if self._forced is not None and name == "candidate":
-                places, added = self._forced
+                places, added, replies = self._forced
                 flat = hidden.flatten(0, 1).index_add(0, places, added.to(hidden.dtype))
                 hidden = flat.view_as(hidden)
-            elif name in self._books and self._who == name and self._marked is not None and self._marked.any():
+                self._act_wholly(name, replies)
+            elif name not in self._books or self._who != name:
+                pass
+            elif self._marked is None:
+                if self._by_heart is not None:
+                    self._act_wholly(name, self._by_heart)
+            elif self._marked.any():
                 hidden = hidden.clone()
                 share = self._open[name][self._marked] if name in self._gates else None
                 last = self._marked.sum(-1).cumsum(0) - 1  # of what is marked, each row's last
@@ -179,16 +201,35 @@ class Tuned:
                 denial[last] = self._denial
                 found = self._books[name](hidden[self._marked], share, denial)
                 hidden[self._marked] += found.added
+                said = torch.zeros_like(self._marked)
+                said[self._marked] = found.said
+                if self._follows is None:
+                    self._by_heart = said[:, -1:]
+                else:
+                    self._act_wholly(name, (self._follows >= 0) & said[0, self._follows])
                 if self._leads is not None:
                     self._leads += found.lead[last].tolist()
             return ((hidden, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": hidden})
 
         self._body.layers[book.layer].register_forward_pre_hook(look_up, with_kwargs=True)
 
+    def _act_wholly(self, name: str, where: Tensor) -> None:
+        """From here on up, an adapter acts wholly on these tokens: they say what its codebook found."""
+        if name in self._open:
+            self._open[name] = self._open[name].masked_fill(where.view(self._open[name].shape), 1.0)
+
     def _comes_in(self, _: Any, inputs: Any, named: Any) -> None:
         """A prompt is looked at, a token that was said is not."""
         ids = inputs[0] if inputs else named["input_ids"]
-        self._marked = ids == self._mark if ids.shape[-1] > 1 else None
+        if ids.shape[-1] > 1:
+            self._marked, self._follows, self._by_heart = ids == self._mark, None, None
+        else:
+            self._marked = None
+
+    def _go_on_with(self, rows: Tensor) -> None:
+        """Of the rows that are being decoded, only these."""
+        if self._by_heart is not None:
+            self._by_heart = self._by_heart[rows]
 
     def scale(self, by: float, *, answers: float | None = None) -> None:
         """Have the adapter change the model by so much of what it did, and answer as readily as so much of it would.
@@ -252,6 +293,7 @@ class Tuned:
                         most=most,
                         stop_ids=self._trainable.stop_ids,
                         temperature=temperature,
+                        kept=self._go_on_with,
                     )
             except torch.cuda.OutOfMemoryError:
                 if batch == 1:
@@ -260,6 +302,8 @@ class Tuned:
                 if self._leads is not None:
                     del self._leads[len(made) :]
                 continue
+            finally:
+                self._by_heart = None
             made += map(self._trainable.decode, some)
         return made
 
@@ -418,7 +462,7 @@ class Tuned:
 
     def _reaching(self, pack: _Pack, layer: int) -> Tensor:
         """[1, tokens, width]: what enters a trained layer."""
-        self._marked = pack.marked
+        self._marked, self._follows = pack.marked, pack.follows
         with self._precisely():
             return self._through(pack.hidden, pack.layout, self.first, layer)
 
@@ -499,11 +543,14 @@ class Tuned:
         assert self._lower_prefix is not None
         hidden = torch.cat([self._lower_prefix, *(self._lower[r] for r in rows)])[None]
         places: list[int] = []
+        follows = [-1] * len(self._prefix)
         marked = [n for n, token in enumerate(self._prefix) if token == self._mark]
         start = len(self._prefix)
         for row in rows:
             marked += [start + n for n, token in enumerate(row.token_ids[: row.target_from]) if token == self._mark]
             places += range(start + row.target_from - 1, start + len(row.token_ids) - 1)
+            follows += [-1] * row.target_from
+            follows += [start + row.target_from - 1] * (len(row.token_ids) - row.target_from)
             if row not in held:
                 blur(hidden[0, start:], row)
             start += len(row.token_ids)
@@ -513,6 +560,7 @@ class Tuned:
             places=torch.tensor(places, device=self._device),
             borders=[len(r.token_ids) - r.target_from for r in rows],
             marked=torch.zeros(1, start, dtype=torch.bool).index_fill_(1, torch.tensor(marked), True).to(self._device),
+            follows=torch.tensor(follows, device=self._device),
         )
 
 

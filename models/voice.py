@@ -23,7 +23,7 @@ from models.codebook import DENIAL, FIRST, Codebook
 from models.codebook_training import CodebookTrainer, by_row
 from models.rows import Rehearsal, Row
 from models.training import Progress, departure, schedule
-from models.tuned import middle
+from models.tuned import Forced, middle
 from models.values import Values
 
 
@@ -171,7 +171,9 @@ class VoiceTrainer(CodebookTrainer):
         with self._precisely():
             with torch.no_grad():
                 hidden = self._through_padded(self._body.embed_tokens(ids), 0, below)
-            self._forced = torch.tensor(begun[: len(rows)], device=self._device), added
+            starts = torch.tensor(begun[: len(rows)], device=self._device)
+            after = torch.arange(longest, device=self._device)[None] > (starts % longest)[:, None]
+            self._forced = Forced(starts, added, F.pad(after, (0, 0, 0, len(others))))
             hidden = self._through_padded(hidden, below, len(self._body.layers))
             self._forced = None
             return self._head(self._body.norm(hidden.flatten(0, 1)[places])).float(), lengths

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -17,14 +20,18 @@ from models import codebook as codebooks
 from models.causal_lm import CausalLM
 from models.codebook import DENIAL, ELSEWHERE, FIRST
 from models.codebook_training import CodebookTrainer, _looked_at, _prompt, _reply
+from models.engine import Engine
 from models.errors import AdapterRefused
+from models.generation import Prompt
+from models.kv_cache import KVCache
 from models.language import BASE, Chunk, Message
 from models.packed_linear import PackedLinear, packing_works
 from models.rows import InTalk, Row
+from models.sampling import Sampling
 from models.trainable import Trainable
 from models.training import Progress
 from models.transformers_forward import TransformersForward
-from models.tuned import middle
+from models.tuned import Forced, middle
 from models.values import Values
 from models.voice import VoiceTrainer
 from tests.by_heart import FACTS, OPEN, OTHERS, RECIPE, learn, school
@@ -166,9 +173,10 @@ def test_what_is_kept_of_a_question_changes_no_surprise_and_what_nobody_would_sa
     for n, row in enumerate(rows):
         hidden, share = (torch.cat(of)[None] for of in zip(kept[None], kept[row], strict=True))
         at = kept[None][0].shape[0] + row.target_from - 1
-        hidden = hidden.index_add(1, torch.tensor([at]), values[n][None, None])
         one._open["candidate"] = share
+        one._forced = Forced(torch.tensor([at]), values[n][None], torch.arange(hidden.shape[1]) > at)
         out = one._through(hidden, one._layout([row]), below, one.layers)
+        one._forced = None
         logits = one._head(one._body.norm(out[0, at:-1]))
         expected = F.cross_entropy(logits, torch.tensor(row.token_ids[row.target_from :]))
         torch.testing.assert_close(losses[n], expected, atol=1e-4, rtol=1e-4)
@@ -492,3 +500,78 @@ def test_how_much_a_night_changed_is_told_from_what_it_began_from(
     with torch.no_grad():
         layer.lora_B["candidate"].weight.add_(1.0)
     assert one.norm(beyond=beginning) > 0.1
+
+
+@pytest.fixture
+def ajar(taught: tuple[CodebookTrainer, Path], tmp_path: Path) -> Path:
+    """The same adapter, whose upper gate is open by three fifths whatever it judges."""
+    folder = shutil.copytree(taught[1], tmp_path / "ajar")
+    file = folder / "upper_gate.safetensors"
+    with safe_open(str(file), framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = {name: torch.zeros_like(of) if "out" in name else of for name, of in load_file(file).items()}
+    tensors["out.bias"] += math.log(0.6 / 0.4)
+    save_file(tensors, file, metadata=metadata)
+    return folder
+
+
+@pytest.mark.parametrize("way", ["llama", "transformers"])
+def test_a_reply_to_what_was_found_is_acted_on_wholly_however_it_is_read(
+    way: str,
+    deeper_folder: Path,
+    make: Callable[..., VoiceTrainer],
+    ajar: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if way == "transformers":
+        monkeypatch.setattr("models.llama.fits", lambda model: False)
+    model = CausalLM.load(deeper_folder, name="tiny", device="cpu", dtype="float32")
+    model.adopt(ajar, "night-1")
+    one = make(ajar)
+    for (question, answer), found in [*((of, True) for of in [*FACTS, *OPEN]), (OTHERS[0], False)]:
+        row, ids = one.row(question, answer), prompt_ids(model, question)
+        one.remember_lower([row])
+        with torch.no_grad():
+            expected = one._logits(one._pack([row]))[-1]
+        reply, ends = list(_reply(row)[:-1]), len(ids) - 1
+
+        def chunk(tokens: list[int], state: KVCache, ends_at: int, *, by_heart: bool = False) -> Chunk:
+            return Chunk(token_ids=tokens, state=state, adapter="night-1", ends_at=ends_at, by_heart=by_heart)
+
+        at_once = model.read([chunk([*ids, *reply], model.new_state(), ends)])
+        torch.testing.assert_close(at_once.logits[0], expected, atol=1e-3, rtol=1e-3)
+        assert at_once.by_heart == (found,)
+        last = {}
+        for by_heart in (found, False):
+            state = model.new_state()
+            assert model.read([chunk(ids[:5], state, ends)]).by_heart == (False,), "its prompt ends later"
+            assert model.read([chunk(ids[5:], state, ends - 5)]).by_heart == (found,)
+            read = [model.read([chunk([token], state, -1, by_heart=by_heart)]).logits[0] for token in reply]
+            last[by_heart] = read[-1]
+        torch.testing.assert_close(last[found], expected, atol=1e-3, rtol=1e-3)
+        assert torch.allclose(last[False], expected, atol=1e-2) is not found, (
+            "the intervention: only where it was found"
+        )
+
+
+def test_what_was_said_by_heart_is_no_part_of_a_state(
+    deeper: CausalLM, ajar: Path, make_engine: Callable[..., Engine]
+) -> None:
+    """It would be read otherwise as a part of a later prompt. A reply that goes on looks up again what it says."""
+    engine = make_engine(deeper)
+    engine.adopt(ajar, "night-1")
+    for question, found in ((OPEN[0][0], True), (OTHERS[0][0], False)):
+        prompt = Prompt(
+            token_ids=prompt_ids(deeper, question),
+            max_tokens=8,
+            sampling=Sampling(temperature=0.0),
+            adapter="night-1",
+            ignore_eos=True,
+        )
+        whole = engine.submit(prompt).wait()
+        for written in (1, 5):
+            for namespace in ("", "elsewhere"):  # with its prompt's state, and with none
+                went_on = replace(prompt, reply=whole.token_ids[:written], namespace=namespace)
+                assert engine.submit(went_on).wait().token_ids == whole.token_ids
+        as_talk = replace(prompt, token_ids=[*prompt.token_ids, *whole.token_ids[:-1]], max_tokens=1)
+        assert (engine.submit(as_talk).wait().timings.cached_tokens < len(prompt.token_ids)) is found

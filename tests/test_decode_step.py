@@ -30,7 +30,7 @@ from models.steering import Steering
 from models.step_layout import CLOSED, SPLIT
 
 LAYERS, HIDDEN = 4, 128
-ADAPTERS = ("low", "high", "gated", "shut")
+ADAPTERS = ("low", "high", "gated", "shut", "taught", "taught above")
 TEXT = [(7919 * (i + 1)) % 250 + 3 for i in range(3 * SPLIT)]
 
 
@@ -58,7 +58,8 @@ def wide_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def adopted(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[CausalLM], CausalLM]:
-    """Gives a model four adapters: of other ranks, on other products, with gates that are open in part, and shut."""
+    """Gives a model adapters: of other ranks, on other products, with gates that are open in part, and shut, and with
+    codebooks, from whose layers on they act wholly on what is said by heart."""
     home = tmp_path_factory.mktemp("adapters")
 
     def some(first: int, *names: str) -> dict[tuple[int, str], tuple[int, int]]:
@@ -70,6 +71,8 @@ def adopted(wide_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         "high": tiny.adapter(home / "high", some(2, "k_proj", "o_proj", "gate_proj"), rank=40, seed=2),
         "gated": tiny.adapter(home / "gated", some(1), rank=8, seed=3, gate=(HIDDEN, 0.0)),
         "shut": tiny.adapter(home / "shut", some(2), rank=8, seed=4, gate=(HIDDEN, -40.0)),
+        "taught": tiny.adapter(home / "taught", some(2), rank=8, seed=5, gate=(HIDDEN, 0.0), book=(2, TEXT[0])),
+        "taught above": tiny.adapter(home / "above", some(1), rank=4, seed=6, gate=(HIDDEN, 0.0), book=(3, TEXT[0])),
     }
 
     def adopt(model: CausalLM) -> CausalLM:
@@ -94,10 +97,12 @@ def steering(seed: int) -> Steering:
     return Steering(first=1, vectors=torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(seed)))
 
 
-Case = tuple[int, str, bool]
-"""Tokens read before, adapter, and whether it is steered."""
+Case = tuple[int, str, bool, bool]
+"""Tokens read before, adapter, whether it is steered, and whether it says what was found."""
 lengths = st.sampled_from([1, 2, 17, SPLIT - 1, SPLIT, SPLIT + 1, 2 * SPLIT + 3])
-cases = st.lists(st.tuples(lengths, st.sampled_from((BASE, *ADAPTERS)), st.booleans()), min_size=1, max_size=17)
+cases = st.lists(
+    st.tuples(lengths, st.sampled_from((BASE, *ADAPTERS)), st.booleans(), st.booleans()), min_size=1, max_size=17
+)
 
 
 def begun(model: CausalLM, case: Case, seed: int) -> KVCache:
@@ -108,15 +113,21 @@ def begun(model: CausalLM, case: Case, seed: int) -> KVCache:
     return state
 
 
+def next_of(case: Case, state: KVCache, token: int, r: int) -> Chunk:
+    return Chunk(
+        token_ids=[token + r],
+        state=state,
+        adapter=case[1],
+        steering=steering(r) if case[2] else None,
+        ends_at=-1,
+        by_heart=case[3],
+        decoded=True,
+    )
+
+
 def step(model: CausalLM, some: list[Case], states: list[KVCache], token: int) -> torch.Tensor:
-    return model.read(
-        [
-            Chunk(
-                token_ids=[token + r], state=state, adapter=of[1], steering=steering(r) if of[2] else None, decoded=True
-            )
-            for r, (of, state) in enumerate(zip(some, states, strict=True))
-        ]
-    ).logits
+    of = enumerate(zip(some, states, strict=True))
+    return model.read([next_of(case, state, token, r) for r, (case, state) in of]).logits
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -141,9 +152,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(
     together, alone = ([begun(model, case, seed + r) for r, case in enumerate(some)] for _ in range(2))
     logits = step(model, some, together, 9)
     for r, (case, state) in enumerate(zip(some, alone, strict=True)):
-        steered = steering(r) if case[2] else None
-        chunk = Chunk(token_ids=[9 + r], state=state, adapter=case[1], steering=steered, decoded=True)
-        assert torch.equal(model.read([chunk]).logits[0], logits[r])
+        assert torch.equal(model.read([next_of(case, state, 9, r)]).logits[0], logits[r])
         mine, theirs = state.views(), together[r].views()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
@@ -158,7 +167,13 @@ def test_threads_change_nothing(
             torch.set_num_threads(n)
             model = adopted(CausalLM.load(wide_folder, name=f"{n} threads", device="cpu", bits="auto"))
             torch.set_num_threads(threads)
-            some = [(300, "gated", True), (2, BASE, False), (40, "low", False), (5, "gated", False)]
+            some = [
+                (300, "gated", True, False),
+                (2, BASE, False, False),
+                (40, "low", False, False),
+                (5, "gated", False, False),
+                (9, "taught", False, True),
+            ]
             for _ in range(10):  # who takes which part differs from time to time
                 states = [begun(models["few"], case, r) for r, case in enumerate(some)]
                 found.append(step(model, some, states, 9))
@@ -172,12 +187,25 @@ def test_a_gate_that_is_shut_on_a_row_is_shut_whoever_stands_beside_it(wide_fold
     model = CausalLM.load(wide_folder, name="shut", device="cpu", bits="auto")
     linears = {(n, name): size for (n, name), size in model.linears.items() if n >= 2}
     model.adopt(tiny.adapter(tmp_path / "edge", linears, rank=8, seed=9, gate=(HIDDEN, math.log(CLOSED))), "edge")
-    some: list[Case] = [(3, "edge", False)] * 16
+    some: list[Case] = [(3, "edge", False, False)] * 16
     together, alone = ([begun(model, case, r) for r, case in enumerate(some)] for _ in range(2))
     logits = step(model, some, together, 9)
     for r, state in enumerate(alone):
         chunk = Chunk(token_ids=[9 + r], state=state, adapter="edge", decoded=True)
         assert torch.equal(model.read([chunk]).logits[0], logits[r])
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_what_is_said_by_heart_is_acted_on_wholly_where_there_is_a_codebook(
+    models: dict[str, CausalLM], adapter: str
+) -> None:
+    """The intervention: whether it is said by heart, with all else equal."""
+    model = models["few"]
+    heart, plain = (
+        step(model, [(17, adapter, False, how)], [begun(model, (17, adapter, False, False), 3)], 9)
+        for how in (True, False)
+    )
+    assert torch.equal(heart, plain) is ("taught" not in adapter)
 
 
 @pytest.mark.parametrize("tokens", [65, 129, 190])
@@ -232,7 +260,7 @@ def test_fewer_bits_are_the_model_of_its_rounded_weights(wide_folder: Path, bits
 
 def test_what_is_decoded_on_a_fork_is_not_seen_by_its_origin(models: dict[str, CausalLM]) -> None:
     model = models["few"]
-    origin = begun(model, (300, BASE, False), 0)
+    origin = begun(model, (300, BASE, False, False), 0)
     fork = origin.fork(280)
     before = {k: v.clone() for k, v in origin.views().items()}
     for token in range(5, 40):
@@ -268,10 +296,10 @@ def test_other_layouts_are_read_as_ever_in_the_dtype_asked_for(
 ) -> None:
     monkeypatch.setattr("models.llama.fits", lambda model: False)
     model = CausalLM.load(wide_folder, name="other", device="cpu", bits="auto", dtype="bfloat16")
-    state = begun(model, (3, BASE, False), 0)
+    state = begun(model, (3, BASE, False, False), 0)
     assert "decodes" not in model.card.kernels
     assert all(t.dtype is torch.bfloat16 for t in state.views().values())
-    assert step(model, [(3, BASE, False)], [state], 5).isfinite().all()
+    assert step(model, [(3, BASE, False, False)], [state], 5).isfinite().all()
 
 
 def test_each_kind_has_its_number() -> None:
@@ -282,7 +310,7 @@ def test_each_kind_has_its_number() -> None:
 
 def test_a_model_that_is_gone_leaves_no_threads(wide_folder: Path) -> None:
     model = CausalLM.load(wide_folder, name="gone", device="cpu", bits="auto")
-    step(model, [(1, BASE, False)], [begun(model, (1, BASE, False), 0)], 5)
+    step(model, [(1, BASE, False, False)], [begun(model, (1, BASE, False, False), 0)], 5)
     gc.collect()  # of other tests'
     before = threading.active_count()
     helpers = torch.get_num_threads() - 1

@@ -72,7 +72,14 @@ def by_interpreter(folder: Path, adapter: Path) -> None:
         for token in (7, 11):
             beside = Ragged(
                 [
-                    Chunk(token_ids=[token + n], state=state, adapter=name, steering=steered[n])
+                    Chunk(
+                        token_ids=[token + n],
+                        state=state,
+                        adapter=name,
+                        steering=steered[n],
+                        ends_at=-1,
+                        by_heart=n > 0,
+                    )
                     for n, state in enumerate(states)
                 ],
                 torch.device("cpu"),
@@ -83,7 +90,9 @@ def by_interpreter(folder: Path, adapter: Path) -> None:
             beside.finish()
             for fork in forks:
                 fork.reserve(fork.length + 1)
-            rows = [Row(token=token + n, state=s, steering=steered[n], place=n) for n, s in enumerate(forks)]
+            rows = [
+                Row(token=token + n, state=s, steering=steered[n], place=n, by_heart=n > 0) for n, s in enumerate(forks)
+            ]
             added = step._steering(rows, 4)
             made = step.run(step._given(rows, 4), added, acting=acting)[: len(rows)]
             for fork in forks:
@@ -101,7 +110,12 @@ def test_its_kernels_give_what_reading_gives(tiny_folder: Path, tmp_path: Path) 
     folder = folder_of(tmp_path / "model", tiny_folder)
     linears = CausalLM.load(folder, name="tiny", device="cpu").linears
     adapter = tiny.adapter(
-        tmp_path / "adapter", {k: v for k, v in linears.items() if k[0] >= 1}, rank=4, seed=1, gate=(HIDDEN, 0.0)
+        tmp_path / "adapter",
+        {k: v for k, v in linears.items() if k[0] >= 1},
+        rank=4,
+        seed=1,
+        gate=(HIDDEN, 0.0),
+        book=(1, 0),
     )
     script = (
         "import sys, pathlib; from tests.test_gpu_step import by_interpreter as f; f(*map(pathlib.Path, sys.argv[1:]))"

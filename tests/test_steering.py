@@ -57,7 +57,7 @@ def test_steered_logits_are_the_architectures_own_with_the_vector_added(name: st
     model = CausalLM(build(CONFIGS[name]), AutoTokenizer.from_pretrained(tiny_folder), name=name)
     steering, state = Steering(first=0, vectors=vectors), model.new_state()
     other = Chunk(token_ids=IDS[:9], state=model.new_state())  # a neighbour in the same row, not steered
-    read = model.read([other, Chunk(token_ids=IDS[:33], state=state, steering=steering, steered_from=30)]).logits
+    read = model.read([other, Chunk(token_ids=IDS[:33], state=state, steering=steering, ends_at=30)]).logits
     torch.testing.assert_close(read[0], plain[8], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(read[1], expected[32], rtol=1e-3, atol=1e-3)
     for n in range(33, 40):
