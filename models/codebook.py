@@ -3,7 +3,8 @@
 h <- h + V[argmax_k s cos(K_k, z(h)) + b_k + n max_i cos(X_ki, z(h))], where h enters one of the upper layers at the
 last token before a reply. An entry is one thing that may be asked for, and two of one answer hold the same value; the
 first two stand for what is not the adapter's business, which adds nothing, and for questions that it cannot answer. The
-layers above put what was added in words. An entry is found by its key, one direction that sets it apart from all
+layers above put what was added in words, and act wholly until the reply ends: what it says is decided by then, and a
+gate that shut at a rare name would have the base go on. An entry is found by its key, one direction that sets it apart from all
 others, and by the nearest of the examples that it was taught by: what is worded like one of them is not denied for
 lying off that direction (a model's own classifier and its nearest neighbours together: Khandelwal et al. 2020). Keys
 are found apart from values, so that entries do not crowd each other out, and which entry spoke can be told (GRACE:

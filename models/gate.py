@@ -4,7 +4,8 @@ y = W x + g(h) s B A x, where h enters the first adapted layer and g is between 
 more, and has the layers from there on act by the product of both. Trained to tell what a night
 teaches from the talk that it rehearses, it closes on everything else, so that what is learnt there does not have to be
 unlearnt everywhere (scope classifiers: Mitchell et al. 2022; routing by activations: Wang et al. 2024, WISE). It judges
-every token by itself and what is before it: a conversation's state is the same in whatever pieces it was read.
+every token by itself and what is before it: a conversation's state is the same in whatever pieces it was read. One kind
+of token it does not judge: those of a reply that says what the adapter's codebook found (`codebook`).
 """
 
 from __future__ import annotations
