@@ -4,12 +4,12 @@ h <- h + V[argmax_k s cos(K_k, z(h)) + b_k + n max_i cos(X_ki, z(h))], where h e
 last token before a reply. An entry is one thing that may be asked for, and two of one answer hold the same value; the
 first two stand for what is not the adapter's business, which adds nothing, and for questions that it cannot answer. The
 layers above put what was added in words, and act wholly until the reply ends: what it says is decided by then, and a
-gate that shut at a rare name would have the base go on. An entry is found by its key, one direction that sets it apart from all
-others, and by the nearest of the examples that it was taught by: what is worded like one of them is not denied for
-lying off that direction (a model's own classifier and its nearest neighbours together: Khandelwal et al. 2020). Keys
-are found apart from values, so that entries do not crowd each other out, and which entry spoke can be told (GRACE:
-Hartvigsen et al. 2023; memory layers: Lample et al. 2019). It needs
-states in which different wordings of a question are alike (`alignment`).
+gate that shut at a rare name would have the base go on. An entry is found by its key, one direction that sets it apart
+from all others, and by the nearest of the examples that it was taught by: what is worded like one of them is not denied
+for lying off that direction (a model's own classifier and its nearest neighbours together: Khandelwal et al. 2020).
+Keys are found apart from values, so that entries do not crowd each other out, and which entry spoke can be told (GRACE:
+Hartvigsen et al. 2023; memory layers: Lample et al. 2019). It needs states in which different wordings of a question
+are alike (`alignment`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ FILE = "codebook.safetensors"
 """Beside an adapter's own files."""
 ELSEWHERE, DENIAL, FIRST = range(3)
 """Entries: none of the adapter's business; what it denies; the first of its answers."""
-OPEN = 0.5
-"""An adapter that acts by less has no business there."""
 _WARY = 3.0
 """By which denial is to be left behind: other people's words lie further from an answer than those it was learnt in."""
 _STEPS, _BATCH, _RATE, _DECAY = 500, 1024, 2e-2, 1e-2
@@ -48,6 +46,10 @@ _LONG = 24.0
 _SHARP = 15.0
 _NEARNESS = 5.0
 """What the nearest example counts, in nats for a cosine of 1."""
+_SHUT = 1e-6
+"""No gate is surer than this that an adapter has no business somewhere."""
+_GIVEN_BACK = 1.0
+"""Nats: gates were shut by more than tells both sides apart best, since acting elsewhere costs more than acting less."""
 _NO_NEARER = 0.5
 """As near is whatever is none of the adapter's business: it has no examples, for nobody can have seen all of it."""
 _NAMES = ("mean", "deviation", "keys", "bias", "sharpness", "values")
@@ -62,8 +64,9 @@ class Found(NamedTuple):
     added: Tensor
     """[n, size]: nothing where it is not the adapter's business."""
     lead: Tensor
-    """[n], float32: how much nearer the nearest answer is than denial, in nats; NaN where the adapter has no business
-    or no answer is nearer than that. What denial was made to count for is not in it."""
+    """[n], float32: how much nearer the nearest answer is than denial, in nats (where gates are shut, than all else,
+    less by what they are shut by); NaN where the adapter has no business or no answer is nearer than that. What denial
+    was made to count for is not in it."""
     said: Tensor
     """[n], bool: whether it is the adapter's business, and the reply says what was found."""
 
@@ -99,7 +102,7 @@ class Codebook(nn.Module):
         return self.scores(hidden).argmax(-1)
 
     def forward(self, hidden: Tensor, share: Tensor | None = None, denial: Tensor | None = None) -> Found:
-        """See `LookUp`. What is added has the states' dtype; it is nothing where the adapter acts by less than half."""
+        """See `LookUp`. What is added has the states' dtype."""
         return _found(self.scores(hidden), self.values * self.deviation, hidden, share, denial)
 
     def added(self, entries: Tensor) -> Tensor:
@@ -158,17 +161,28 @@ class Codebook(nn.Module):
 
 
 def _found(scores: Tensor, values: Tensor, hidden: Tensor, share: Tensor | None, denial: Tensor | None) -> Found:
-    """By how near each entry is, [n, entries], and what each adds, [entries, size]."""
+    """By how near each entry is, [n, entries], and what each adds, [entries, size].
+
+    Gates judge a question by its words, and shut at some that ask for what was taught. So where they do, their odds
+    are weighed against the nearest answer's: it is said if it leads all else by more nats than they are shut by, and
+    else nothing is, no denial either.
+    """
     nearest = scores[:, FIRST:].amax(-1) if scores.shape[-1] > FIRST else scores[:, ELSEWHERE]
     nothing = nearest <= scores[:, ELSEWHERE]
     lead = (nearest - scores[:, DENIAL]).float()
+    over_all = (nearest - scores[:, :FIRST].amax(-1)).float()
     if denial is not None:
         scores = scores.index_add(1, torch.tensor([DENIAL], device=scores.device), denial[:, None].to(scores))
     entries = scores.argmax(-1)
-    added, said = F.embedding(entries, values), entries != ELSEWHERE
+    said = entries != ELSEWHERE
     if share is not None:
-        acts = share[:, 0] > OPEN
-        nothing, added, said = nothing | ~acts, added * acts[:, None], said & acts
+        odds = torch.logit(share[:, 0].float(), eps=_SHUT)
+        shut = odds <= 0
+        sure = over_all + odds + _GIVEN_BACK
+        nothing = torch.where(shut, sure <= 0, nothing)
+        lead = torch.where(shut, sure, lead)
+        said &= ~shut | ((sure > 0) & (entries >= FIRST))
+    added = F.embedding(entries, values) * said[:, None]
     return Found(added=added.to(hidden.dtype), lead=lead.masked_fill(nothing, math.nan), said=said)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.codebook import DENIAL, ELSEWHERE, FIRST, OPEN, Codebook, fit
+from models.codebook import DENIAL, ELSEWHERE, FIRST, Codebook, fit
 from models.continued_rows import ContinuedRows, Held, Noting
 from models.packed_rows import Layout, PackedRows
 from models.rows import InTalk, Rehearsal, Row
@@ -27,8 +27,8 @@ from models.training import Progress, Trainer
 from models.tuned import Forced, middle
 from models.values import VISITS, Values
 
-_OWN, _OTHERS = 12, 12
-"""Questions of its own, and of others, after which each answer is said."""
+_OWN, _OTHERS = VISITS // 2, VISITS // 2
+"""Questions of its own, and of others, after which each answer is said: a step each, no two of a round alike."""
 _TRIED = 12
 """Steps at the end by which one sees whether it is said."""
 _AJAR = 0.2
@@ -96,7 +96,6 @@ class CodebookTrainer(Trainer):
         below = middle(self.first, self.layers)
         self._freeze(below)
         kept = self._kept_behind({row: row.target_from for of in said for row in of}, below)
-        said = [[row for row in of if self._looks_up(row, kept, below)] or of for of in said]
         kept |= self._kept_upper(list(dict.fromkeys(r.row for r in rehearsals)), below)
         states, of = self._come_to(_looked_at(entries, rehearsals, talk), kept, below)
         book, begun = fit(states, of, layer=below, mark=self._mark, seed=recipe.seed), self._books["candidate"]
@@ -168,15 +167,6 @@ class CodebookTrainer(Trainer):
                 for n, found in zip(part, values.now.detach(), strict=True):
                     book.values[entries[n]] = found
                 left += [n for n, surprise in zip(part, worst.tolist(), strict=True) if surprise > _HARD]
-
-    def _looks_up(self, row: Row, kept: _Kept, below: int) -> bool:
-        """Whether the adapter acts enough where the reply begins; else no value is added there."""
-        hidden, share = (of[row.target_from - 1] for of in kept[row])
-        with torch.no_grad():
-            for gate in self._gates.get("candidate", ()):
-                if gate.layer == below:  # it judges what enters there, which is kept as it came
-                    share = share * gate(hidden)
-        return float(share) > OPEN
 
     def _freeze(self, below: int) -> None:
         for layer in self._body.layers[:below]:
@@ -314,8 +304,7 @@ class CodebookTrainer(Trainer):
         self._open["candidate"] = share[None]
         lengths = [len(row.token_ids) - row.target_from for row in rows]
         marks = torch.tensor([sum(lengths[:n]) for n in range(len(rows))], device=self._device)
-        replies = torch.ones(sum(lengths), dtype=torch.bool, device=self._device).index_fill_(0, marks, False)
-        self._forced = Forced(marks, added, replies)
+        self._forced = Forced(marks, added, torch.ones(sum(lengths), dtype=torch.bool, device=self._device))
         layout = ContinuedRows(before[()], [before[_prompt(row)] for row in rows], lengths)
         with self._precisely():
             hidden = hidden[None].to(self._dtype)

@@ -132,7 +132,7 @@ class Chunk:
     """By how many nats the adapter's codebook is to find denial nearer at index `ends_at`, if it looks there."""
     by_heart: bool = False
     """Whether the reply says what the codebook found where its prompt ends, if that was read before. Then the adapter
-    acts on it wholly from the codebook's layer on, as it does where both are read at once."""
+    acts on it wholly from the codebook's layer on, as it does where the prompt's end is among these tokens."""
     ahead: int = 0
     """How many chunks of the same state stand right before this one: it is a draft of what comes after their tokens.
     Only where the model decodes several at once (`decoded_at_once`), in one call."""

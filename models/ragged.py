@@ -133,11 +133,11 @@ class Ragged:
         if share is None:
             return None
         replies = [
-            (a + max(end + 1, 0), b)
+            (a + max(end, 0), b)
             for known, (_, said), end, (_, a, b) in zip(
                 self._by_heart, self.asked, self._ends, self._borders, strict=True
             )
-            if (known or said) and end < b - a - 1
+            if (known or said) and end < b - a
         ]
         if not replies:
             return share

@@ -53,7 +53,7 @@ class _Pack:
     marked: Tensor
     """[1, tokens]: after which of what was not said by the model itself a reply may begin."""
     follows: Tensor
-    """[tokens]: of what is a reply, the place after which it begins; -1 of everything else."""
+    """[tokens]: of a reply, the place where its prompt ends, which is the first of them; -1 of everything else."""
 
 
 class Forced(NamedTuple):
@@ -64,7 +64,7 @@ class Forced(NamedTuple):
     added: Tensor
     """[places, width]."""
     replies: Tensor
-    """Of each token, whether it is of a reply that says it: bool."""
+    """Of each token, whether it is of a reply that says it, or where its prompt ends: bool."""
 
 
 class Tuned:
@@ -205,6 +205,7 @@ class Tuned:
                 said[self._marked] = found.said
                 if self._follows is None:
                     self._by_heart = said[:, -1:]
+                    self._act_wholly(name, F.pad(self._by_heart, (hidden.shape[1] - 1, 0)))
                 else:
                     self._act_wholly(name, (self._follows >= 0) & said[0, self._follows])
                 if self._leads is not None:
@@ -549,8 +550,8 @@ class Tuned:
         for row in rows:
             marked += [start + n for n, token in enumerate(row.token_ids[: row.target_from]) if token == self._mark]
             places += range(start + row.target_from - 1, start + len(row.token_ids) - 1)
-            follows += [-1] * row.target_from
-            follows += [start + row.target_from - 1] * (len(row.token_ids) - row.target_from)
+            follows += [-1] * (row.target_from - 1)
+            follows += [start + row.target_from - 1] * (len(row.token_ids) - row.target_from + 1)
             if row not in held:
                 blur(hidden[0, start:], row)
             start += len(row.token_ids)

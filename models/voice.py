@@ -172,7 +172,7 @@ class VoiceTrainer(CodebookTrainer):
             with torch.no_grad():
                 hidden = self._through_padded(self._body.embed_tokens(ids), 0, below)
             starts = torch.tensor(begun[: len(rows)], device=self._device)
-            after = torch.arange(longest, device=self._device)[None] > (starts % longest)[:, None]
+            after = torch.arange(longest, device=self._device)[None] >= (starts % longest)[:, None]
             self._forced = Forced(starts, added, F.pad(after, (0, 0, 0, len(others))))
             hidden = self._through_padded(hidden, below, len(self._body.layers))
             self._forced = None

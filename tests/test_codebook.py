@@ -174,7 +174,7 @@ def test_what_is_kept_of_a_question_changes_no_surprise_and_what_nobody_would_sa
         hidden, share = (torch.cat(of)[None] for of in zip(kept[None], kept[row], strict=True))
         at = kept[None][0].shape[0] + row.target_from - 1
         one._open["candidate"] = share
-        one._forced = Forced(torch.tensor([at]), values[n][None], torch.arange(hidden.shape[1]) > at)
+        one._forced = Forced(torch.tensor([at]), values[n][None], torch.arange(hidden.shape[1]) >= at)
         out = one._through(hidden, one._layout([row]), below, one.layers)
         one._forced = None
         logits = one._head(one._body.norm(out[0, at:-1]))
@@ -226,17 +226,33 @@ def test_a_night_looks_for_values_in_float32(deeper_folder: Path, beginning: Pat
     assert seen == {torch.float32} and one.dtype == "bfloat16"
 
 
-def test_no_value_is_looked_for_where_nothing_would_be_looked_up(
-    make: Callable[..., VoiceTrainer], beginning: Path
+@pytest.mark.parametrize(
+    ("shut_by", "answer", "denial", "says"),
+    [
+        (-2.0, 3.0, 0.0, FIRST),
+        (-2.0, 0.5, 3.0, DENIAL),
+        (4.0, 6.0, 1.0, FIRST),
+        (4.0, 6.0, 3.5, None),
+        (4.0, 1.0, 6.0, None),
+        (40.0, 12.0, 0.0, FIRST),
+        (40.0, 15.0, 0.0, FIRST),
+    ],
+)
+def test_where_gates_are_shut_what_is_known_is_weighed_against_them(
+    shut_by: float, answer: float, denial: float, says: int | None
 ) -> None:
-    one = make(beginning)
-    taught, other = one.row(*FACTS[0]), one.row(*OTHERS[0])
-    below = middle(one.first, one.layers)
-    assert one._gates["candidate"][-1].layer == below
-    kept = one._kept_upper([taught, other], below)
-    assert one._looks_up(taught, kept, below) and not one._looks_up(other, kept, below)
-    one._gates["candidate"][-1].shut(100.0)
-    assert not one._looks_up(taught, kept, below), "open below, shut there"
+    """Denied is nothing there: the base answers, as the gates would have it."""
+    scores, values = torch.tensor([[0.0, denial, answer]]), torch.eye(3)
+    share = torch.sigmoid(torch.tensor([[-shut_by]]))
+    found = codebooks._found(scores, values, torch.zeros(1, 3), share, None)
+    if shut_by > 20 and answer < math.log(1e6) - codebooks._GIVEN_BACK:
+        says = None  # no gate is surer than one in a million
+    assert found.said.tolist() == [says is not None]
+    assert found.added.tolist() == [values[says].tolist() if says is not None else [0.0] * 3]
+    led = answer - denial if shut_by < 0 else answer - denial - min(shut_by, math.log(1e6)) + codebooks._GIVEN_BACK
+    assert bool(found.lead.isnan()) is (says is None)
+    if says is not None:
+        assert float(found.lead) == pytest.approx(led, abs=1e-3)
 
 
 def test_one_answer_to_two_things_has_two_entries_and_one_value(
