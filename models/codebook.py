@@ -49,7 +49,7 @@ _NEARNESS = 5.0
 _SHUT = 1e-6
 """No gate is surer than this that an adapter has no business somewhere."""
 _GIVEN_BACK = 1.0
-"""Nats: gates were shut by more than tells both sides apart best, since acting elsewhere costs more than acting less."""
+"""Nats. Gates are shut by more than tells both sides apart best, since acting elsewhere costs more than acting less."""
 _NO_NEARER = 0.5
 """As near is whatever is none of the adapter's business: it has no examples, for nobody can have seen all of it."""
 _NAMES = ("mean", "deviation", "keys", "bias", "sharpness", "values")
