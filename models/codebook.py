@@ -165,7 +165,7 @@ def _found(scores: Tensor, values: Tensor, hidden: Tensor, share: Tensor | None,
 
     Gates judge a question by its words, and shut at some that ask for what was taught. So where they do, their odds
     are weighed against the nearest answer's: it is said if it leads all else by more nats than they are shut by, and
-    else nothing is, no denial either.
+    else nothing is, no denial either. A share of 0 is the last word.
     """
     nearest = scores[:, FIRST:].amax(-1) if scores.shape[-1] > FIRST else scores[:, ELSEWHERE]
     nothing = nearest <= scores[:, ELSEWHERE]
@@ -176,14 +176,20 @@ def _found(scores: Tensor, values: Tensor, hidden: Tensor, share: Tensor | None,
     entries = scores.argmax(-1)
     said = entries != ELSEWHERE
     if share is not None:
-        odds = torch.logit(share[:, 0].float(), eps=_SHUT)
-        shut = odds <= 0
-        sure = over_all + odds + _GIVEN_BACK
-        nothing = torch.where(shut, sure <= 0, nothing)
+        open_by = torch.logit(share[:, 0].float(), eps=_SHUT)
+        shut, sure = open_by <= 0, over_all + open_by + _GIVEN_BACK
+        out = (over_all <= 0) | (sure <= 0) | (share[:, 0] == 0)
+        nothing = torch.where(shut, out, nothing)
         lead = torch.where(shut, sure, lead)
-        said &= ~shut | ((sure > 0) & (entries >= FIRST))
+        said &= ~shut | (~out & (entries >= FIRST))
     added = F.embedding(entries, values) * said[:, None]
     return Found(added=added.to(hidden.dtype), lead=lead.masked_fill(nothing, math.nan), said=said)
+
+
+def only_at_ends(share: Tensor, ends: Tensor) -> Tensor:
+    """Shares, [n, 1], of which those that are shut count as 0 where no prompt ends: what stands within one asks for
+    what the gates say it does."""
+    return torch.where(ends[:, None] | (share > 0.5), share, torch.zeros_like(share))
 
 
 def fit(states: Tensor, entries: Sequence[int], *, layer: int, mark: int, seed: int) -> Codebook:

@@ -27,12 +27,13 @@ from models.training import Progress, Trainer
 from models.tuned import Forced, middle
 from models.values import VISITS, Values
 
-_OWN, _OTHERS = VISITS // 2, VISITS // 2
-"""Questions of its own, and of others, after which each answer is said: a step each, no two of a round alike."""
+_OWN, _OTHERS, _FEW = VISITS // 2, VISITS // 2, 12
+"""Questions of its own, and of others, after which each answer is said: a step each, no two of a round alike, where it
+has so many. Where it has few, no more than a few others': it is to be said after its own above all."""
 _TRIED = 12
 """Steps at the end by which one sees whether it is said."""
 _AJAR = 0.2
-"""Where an adapter acts by less, its codebook is not asked."""
+"""Where an adapter acts by less within a prompt, its codebook has no say."""
 _AT_ONCE, _AT_ONCE_ON_GPU = 64, 512
 """Answers whose values are found beside each other."""
 _ROUNDS, _HARD = 3, 0.7
@@ -358,7 +359,7 @@ def _to_be_said(replies: Sequence[_Ids], rows: Sequence[Row], chance: random.Ran
     said: list[list[Row]] = []
     for reply in replies:
         beside = [row for other, of in own.items() if other != reply for row in of]
-        others = chance.sample(beside, min(_OTHERS, len(beside)))
+        others = chance.sample(beside, min(_OTHERS, len(beside), max(_FEW, len(own[reply]))))
         by_turns = (row for pair in zip_longest(own[reply], others) for row in pair if row is not None)
         said.append([Row(token_ids=(*_prompt(row), *reply), target_from=row.target_from) for row in by_turns])
     return said

@@ -99,7 +99,7 @@ class Generation:
         self.reply: Reply | None = None
         self.lead: float | None = None
         """From the first delta on: how much nearer the nearest answer of the adapter's codebook is than denial, in
-        nats, for what the prompt asks; None: it is none of its business, or there is none."""
+        nats, for what the prompt asks (`codebook.Found.lead`); None: it is none of its business, or there is none."""
 
     def __iter__(self) -> Iterator[Delta]:
         """Raises: ModelError: the engine failed or closed before the reply was finished."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.adapters import Adapter, Linear, LowRank, fused
-from models.codebook import LookUp
+from models.codebook import LookUp, only_at_ends
 from models.decode_step import DecodeStep, GroupedAdapter, LayerWeights, Row, Sizes, in_turn
 from models.errors import UnsupportedModel
 from models.gate import Gate, wide_open
@@ -54,8 +54,8 @@ class Parts:
     mark: int
     """The token of a prompt at which it is looked up."""
     grouped: tuple[GroupedAdapter, ...]
-    """The same for decoding, one from each gate on; none: it is done by the products above. Codebooks are not asked
-    there: a reply's own token asks for nothing."""
+    """The same for decoding, one from each gate on, and from the codebook's layer; none: it is done by the products
+    above. Codebooks are not asked there: a reply's own token asks for nothing."""
 
 
 _Acting = list[tuple[Parts, Tensor | None, Tensor | None]]
@@ -372,7 +372,7 @@ def _with_entries(x: Tensor, n: int, ragged: Ragged, acting: _Acting) -> tuple[T
         at = marked.nonzero()[:, 0]
         if len(at):
             places = at if rows is None else rows[at]
-            acts = None if share is None else share[at]
+            acts = None if share is None else only_at_ends(share[at], ragged.ends(places))
             denial = None if ragged.denial is None else ragged.denial[places]
             x = x.index_add(0, places, ragged.found(places, parts.look_up(x[places], acts, denial)))
         after.append((parts, rows, ragged.wholly(share, rows)))

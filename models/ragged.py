@@ -112,6 +112,11 @@ class Ragged:
         marked = (self.token_ids == mark) & self.prompted
         return marked if rows is None else marked[rows]
 
+    def ends(self, places: Tensor) -> Tensor:
+        """Of places in the row, at which of them a prompt ends: a mask."""
+        at = [a + end for end, (_, a, b) in zip(self._ends, self._borders, strict=True) if 0 <= end < b - a]
+        return torch.isin(places, torch.tensor(at, dtype=torch.long, device=places.device))
+
     def found(self, places: Tensor, found: Found) -> Tensor:
         """Keep what a codebook found at places of the row; returns what it adds there."""
         on_cpu = places.cpu()

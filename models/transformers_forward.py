@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from models.adapters import Adapter, Linear
+from models.codebook import only_at_ends
 from models.errors import UnsupportedModel
 from models.language import surprisal
 from models.packed_rows import Layout
@@ -139,7 +140,8 @@ class TransformersForward:
                 at = ragged.marked(book.mark, rows).nonzero()[:, 0]
                 places, share = at if rows is None else rows[at], self._open[n]
                 denial = None if ragged.denial is None else ragged.denial[places]
-                found = book(x[0, places], None if share is None else share[0, at], denial)
+                acts = None if share is None else only_at_ends(share[0, at], ragged.ends(places))
+                found = book(x[0, places], acts, denial)
                 x = x.index_add(1, places, ragged.found(places, found)[None])
                 looked_up = True
             if book is not None and book.layer <= layer:

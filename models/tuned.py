@@ -25,7 +25,7 @@ from models import gate as gates
 from models import spectrum
 from models.batch_decoding import decode
 from models.chat_template import ChatTemplate
-from models.codebook import Codebook
+from models.codebook import Codebook, only_at_ends
 from models.gate import Gate
 from models.language import Message
 from models.packed_linear import PackedLinear, packing_works
@@ -196,6 +196,9 @@ class Tuned:
             elif self._marked.any():
                 hidden = hidden.clone()
                 share = self._open[name][self._marked] if name in self._gates else None
+                places = self._marked.nonzero()[:, 1]
+                at_end = places == (self._marked.shape[1] - 1 if self._follows is None else self._follows[places])
+                share = None if share is None else only_at_ends(share, at_end)
                 last = self._marked.sum(-1).cumsum(0) - 1  # of what is marked, each row's last
                 denial = torch.zeros(int(last[-1]) + 1, device=hidden.device)
                 denial[last] = self._denial
@@ -236,7 +239,8 @@ class Tuned:
         """Have the adapter change the model by so much of what it did, and answer as readily as so much of it would.
 
         Without a codebook its part in every product is made the lesser of both (`answers`: as `by`). With one, whose
-        entries are put in words wholly or not at all, the gates are shut further, and denial counts for more.
+        entries are put in words wholly or not at all, the gates are shut further, and denial counts for more: what
+        leads by more than that is still said.
         """
         answers = by if answers is None else answers
         if "candidate" in self._books:

@@ -231,6 +231,9 @@ def test_a_night_looks_for_values_in_float32(deeper_folder: Path, beginning: Pat
     [
         (-2.0, 3.0, 0.0, FIRST),
         (-2.0, 0.5, 3.0, DENIAL),
+        (0.2, 0.5, 1.0, None),
+        (0.2, -0.5, 0.0, None),
+        (0.2, 1.5, 1.0, FIRST),
         (4.0, 6.0, 1.0, FIRST),
         (4.0, 6.0, 3.5, None),
         (4.0, 1.0, 6.0, None),
@@ -591,3 +594,28 @@ def test_what_was_said_by_heart_is_no_part_of_a_state(
                 assert engine.submit(went_on).wait().token_ids == whole.token_ids
         as_talk = replace(prompt, token_ids=[*prompt.token_ids, *whole.token_ids[:-1]], max_tokens=1)
         assert (engine.submit(as_talk).wait().timings.cached_tokens < len(prompt.token_ids)) is found
+
+
+def test_within_a_prompt_a_shut_gate_is_the_last_word(deeper: CausalLM, ajar: Path) -> None:
+    """The same token, shut by the same gate: what leads by more is said where the prompt ends, and there alone."""
+    file = ajar / "upper_gate.safetensors"
+    with safe_open(str(file), framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    tensors["out.bias"] = torch.full_like(tensors["out.bias"], -2.0)
+    save_file(tensors, file, metadata=metadata)
+    deeper.adopt(ajar, "night-1")
+    parts = deeper._adapters["night-1"]
+    seen: list[list[bool]] = []
+
+    def look_up(hidden: torch.Tensor, share: torch.Tensor | None, denial: torch.Tensor | None) -> codebooks.Found:
+        found: codebooks.Found = parts.look_up(hidden, share, denial)
+        seen.append(found.said.tolist())
+        return found
+
+    deeper._adapters["night-1"] = replace(parts, look_up=look_up)
+    ids = prompt_ids(deeper, FACTS[0][0])
+    for ends_at, said in ((len(ids) - 1, True), (len(ids), False)):
+        read = deeper.read([Chunk(token_ids=ids, state=deeper.new_state(), adapter="night-1", ends_at=ends_at)])
+        assert read.by_heart == (said,)
+        assert seen.pop()[-1] is said and not any(seen)
