@@ -44,6 +44,10 @@ class Ragged:
         self.positions = torch.cat([torch.arange(c.length, c.length + b - a) for c, a, b in self._borders]).to(device)
         self._ends = [len(c.token_ids) - 1 if c.ends_at is None else c.ends_at for c in chunks]
         """Of each chunk, where its prompt ends, counted from its first token."""
+        self._asked = [
+            a + end if 0 <= end < b - a else None for end, (_, a, b) in zip(self._ends, self._borders, strict=True)
+        ]
+        """The same as places in the row; None: not among its tokens."""
         prompted = [
             not c.decoded and i <= end
             for c, end in zip(chunks, self._ends, strict=True)
@@ -64,7 +68,7 @@ class Ragged:
             if chunk.steering is not None and end < b - a
         ]
         """What is added to the residuals of which rows."""
-        self.denial = _denial(chunks, self._ends, self._borders, device)
+        self.denial = _denial(chunks, self._asked, len(self.token_ids), device)
         """[tokens]: by how many nats denial counts for more there; None: nowhere."""
         self._leads = torch.full((len(self.token_ids),), math.nan)
         self._said = torch.zeros(len(self.token_ids), dtype=torch.bool)
@@ -114,7 +118,7 @@ class Ragged:
 
     def ends(self, places: Tensor) -> Tensor:
         """Of places in the row, at which of them a prompt ends: a mask."""
-        at = [a + end for end, (_, a, b) in zip(self._ends, self._borders, strict=True) if 0 <= end < b - a]
+        at = [place for place in self._asked if place is not None]
         return torch.isin(places, torch.tensor(at, dtype=torch.long, device=places.device))
 
     def found(self, places: Tensor, found: Found) -> Tensor:
@@ -126,10 +130,9 @@ class Ragged:
     @property
     def asked(self) -> list[tuple[float, bool]]:
         """Of each chunk, what was found where its prompt ends: the lead, and whether that is what is said."""
-        at = [(end, a + end, b) for end, (_, a, b) in zip(self._ends, self._borders, strict=True)]
         return [
-            (float(self._leads[place]), bool(self._said[place])) if end >= 0 and place < b else (math.nan, False)
-            for end, place, b in at
+            (math.nan, False) if place is None else (float(self._leads[place]), bool(self._said[place]))
+            for place in self._asked
         ]
 
     def wholly(self, share: Tensor | None, rows: Tensor | None) -> Tensor | None:
@@ -190,15 +193,13 @@ def _pieces(start: int, end: int, held: int, *, cut: bool) -> list[tuple[int, in
     return [(start + a - held, start + b - held, b) for a, b in pairwise(borders)]
 
 
-def _denial(
-    chunks: Sequence[Chunk], ends: Sequence[int], borders: Sequence[tuple[KVCache, int, int]], device: torch.device
-) -> Tensor | None:
+def _denial(chunks: Sequence[Chunk], asked: Sequence[int | None], tokens: int, device: torch.device) -> Tensor | None:
     if not any(chunk.denial for chunk in chunks):
         return None
-    more = torch.zeros(borders[-1][2])
-    for chunk, end, (_, start, behind) in zip(chunks, ends, borders, strict=True):
-        if chunk.denial and 0 <= end < behind - start:
-            more[start + end] = chunk.denial
+    more = torch.zeros(tokens)
+    for chunk, place in zip(chunks, asked, strict=True):
+        if place is not None:
+            more[place] = chunk.denial
     return more.to(device)
 
 
